@@ -1,0 +1,81 @@
+"""The one tree of errors.
+
+::
+
+    ShoalError
+    ├── InvalidInput            what the caller handed in cannot be used
+    │   ├── InvalidSpec         a job description with a missing, unknown or wrong field
+    │   └── UnsupportedEstimator  a fitted estimator no family can lay out; names the part
+    ├── NotFound                no such fleet, snapshot, alias, model or run
+    ├── Conflict                somebody else was first, or the world changed underneath
+    │   ├── InputChanged        an input file is not the one the run pinned
+    │   ├── OutputExists        the output is already there and may not be replaced
+    │   └── LeaseLost           a shard is held by another worker by now
+    ├── InvalidArtifact         a stored file is damaged, tampered with or crafted
+    ├── TooManyErrors           a run passed its ``max_errors``
+    └── StorageError            the disk is full, a folder is not writable, a database is gone
+
+Every message says what to do next. Status codes of protocols live in the doors, not here.
+"""
+
+
+class ShoalError(Exception):
+    """Root of all errors that Shoal raises on purpose."""
+
+
+class InvalidInput(ShoalError):
+    """What the caller handed in cannot be used."""
+
+
+class InvalidSpec(InvalidInput):
+    """A job description has a missing, unknown or wrong field."""
+
+
+class UnsupportedEstimator(InvalidInput):
+    """No family can lay out this fitted estimator.
+
+    Attributes
+    ----------
+    part : str
+        The step, parameter or class that stopped it.
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"{part}: {reason}")
+        self.part = part
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["UnsupportedEstimator"], tuple[str, str]]:
+        return UnsupportedEstimator, (self.part, self.reason)
+
+
+class NotFound(ShoalError):
+    """No such fleet, snapshot, alias, model or run."""
+
+
+class Conflict(ShoalError):
+    """Somebody else was first, or the world changed underneath."""
+
+
+class InputChanged(Conflict):
+    """An input file is not the one that the run pinned at its start."""
+
+
+class OutputExists(Conflict):
+    """The output is already there and the job may not replace it."""
+
+
+class LeaseLost(Conflict):
+    """The shard's lease ran out and another worker holds it by now."""
+
+
+class InvalidArtifact(ShoalError):
+    """A stored file is damaged, tampered with or crafted; it was not opened."""
+
+
+class TooManyErrors(ShoalError):
+    """A run met more rows it could not score than its ``max_errors`` allows."""
+
+
+class StorageError(ShoalError):
+    """Reading or writing failed for a reason outside Shoal, such as a full disk."""
