@@ -3,7 +3,6 @@
 import datetime as dt
 import enum
 from dataclasses import dataclass
-
 from typing import TypeAlias
 
 import numpy as np

@@ -1,0 +1,1 @@
+"""Score files: plan, shards, commit."""

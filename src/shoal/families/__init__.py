@@ -1,0 +1,1 @@
+"""How each kind of estimator is recognised, packed as columns and scored by which kernel."""

@@ -1,0 +1,1 @@
+"""The states that runs and shards go through."""

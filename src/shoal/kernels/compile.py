@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba import types as nt
@@ -49,7 +49,7 @@ def use_cache(folder: Path) -> None:
     """Keep compiled kernels in ``folder``, made private (0700): the cache is a pickle, so it is never shared."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
-    numba.config.CACHE_DIR = str(folder)  # read when a kernel is first compiled, which is later than this
+    vars(numba.config)["CACHE_DIR"] = str(folder)  # read when a kernel is first compiled, which is later than this
 
 
 class Kernel:
@@ -88,5 +88,4 @@ def kernel(*arguments: nt.Type, returns: nt.Type = nt.void) -> Callable[[Callabl
 
 def device(function: Function) -> Function:
     """A function that kernels call; it is compiled into each of them."""
-    compiled: Function = numba.njit(nogil=True, fastmath=FAST, error_model="numpy", boundscheck=False)(function)
-    return compiled
+    return cast("Function", numba.njit(nogil=True, fastmath=FAST, error_model="numpy", boundscheck=False)(function))

@@ -1,0 +1,1 @@
+"""Runs, shards, claims under a lease, and the outcomes that must reconcile."""

@@ -1,0 +1,1 @@
+"""Fleets, snapshots, aliases, lineage and audit."""

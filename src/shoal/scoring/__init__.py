@@ -1,0 +1,1 @@
+"""The one path from rows and a table of models to predictions and outcomes."""

@@ -1,0 +1,1 @@
+"""Files, folders and SQL databases behind small interfaces."""

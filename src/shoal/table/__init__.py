@@ -1,0 +1,1 @@
+"""The models as columns: keys and index, blocks, manifest, validation, opening."""

@@ -1,0 +1,1 @@
+"""Fit a model per segment, evaluate it, and choose it or its fallback."""
