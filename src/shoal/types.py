@@ -2,6 +2,7 @@
 
 import datetime as dt
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -113,3 +114,69 @@ class Feature:
 
     name: str
     kind: FeatureKind
+
+
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many rows met each outcome; counts of shards add up to those of their run.
+
+    Attributes
+    ----------
+    rows : int
+        Rows after preprocessing.
+    scored, fallback, no_model, invalid, failed : int
+        Rows per :class:`Outcome`.
+    """
+
+    rows: int = 0
+    scored: int = 0
+    fallback: int = 0
+    no_model: int = 0
+    invalid: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            rows=self.rows + other.rows,
+            scored=self.scored + other.scored,
+            fallback=self.fallback + other.fallback,
+            no_model=self.no_model + other.no_model,
+            invalid=self.invalid + other.invalid,
+            failed=self.failed + other.failed,
+        )
+
+    @property
+    def outcomes(self) -> int:
+        """Rows that met any outcome at all."""
+        return self.scored + self.fallback + self.no_model + self.invalid + self.failed
+
+    @property
+    def reconciles(self) -> bool:
+        """Whether every row met exactly one outcome."""
+        return self.rows == self.outcomes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputFile:
+    """A file that a run or a snapshot was made from, pinned by its content.
+
+    Attributes
+    ----------
+    path : str
+        Where it was read from.
+    size_bytes : int
+        Its length.
+    sha256 : str
+        Digest of its content, 64 hexadecimal digits.
+    rows : int or None
+        Rows it holds; None where nobody counted them.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+    rows: int | None = None
