@@ -89,3 +89,8 @@ def kernel(*arguments: nt.Type, returns: nt.Type = nt.void) -> Callable[[Callabl
 def device(function: Function) -> Function:
     """A function that kernels call; it is compiled into each of them."""
     return cast("Function", numba.njit(nogil=True, fastmath=FAST, error_model="numpy", boundscheck=False)(function))
+
+
+def exact(function: Function) -> Function:
+    """A :func:`device` function with IEEE arithmetic to the letter: nothing contracted, no reciprocals."""
+    return cast("Function", numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
