@@ -1,0 +1,473 @@
+"""Fleet: the public face of a table of models."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal.engines.threads import Threads
+from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
+from shoal.families import pack
+from shoal.scoring.outcomes import Scored
+from shoal.scoring.score import score as score_table
+from shoal.settings import Settings
+from shoal.storage.files import write_atomically
+from shoal.table import manifest as manifests
+from shoal.table import merging
+from shoal.table.comparison import compare
+from shoal.table.facts import ModelFacts
+from shoal.table.keys import check_key, frame_of_keys, key_text, key_type
+from shoal.table.models import Entry, ModelTable, from_packed
+from shoal.table.store import SnapshotStore, read_limited
+from shoal.table.verified import VerifiedFiles
+from shoal.types import Feature, Key, KeyColumn, Label, Level, Task
+
+Columns: TypeAlias = Mapping[str, Sequence[object] | NDArray[np.generic]]
+
+
+class ArrowTable(Protocol):
+    """Anything that exports an Arrow stream, such as ``pyarrow.Table``."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The stream's capsule."""
+        ...
+
+
+Frame: TypeAlias = pl.DataFrame | ArrowTable | Columns
+"""What ``predict`` takes: a Polars frame, an Arrow table, or a mapping of column names to arrays."""
+
+
+class Fleet:
+    """A set of models with the same key columns, features and task: one model per segment.
+
+    Make one with :meth:`from_estimators`, :meth:`load`, or ``shoal.open().fleet(name)``. A fleet does not change:
+    :meth:`merge`, :meth:`select` and :meth:`without` return new ones that share the memory of the old.
+
+    Parameters
+    ----------
+    table : ModelTable
+        The models.
+    name : str
+        Name of the fleet.
+    version : int, optional
+        Its snapshot's number, where it comes from a registry.
+    """
+
+    def __init__(self, table: ModelTable, *, name: str = "fleet", version: int | None = None) -> None:
+        self.table = table
+        self.name = name
+        self.version = version
+
+    @classmethod
+    def from_estimators(
+        cls,
+        *,
+        keys: Sequence[str],
+        models: Mapping[Key, object],
+        features: Sequence[str],
+        task: str | Task,
+        fallbacks: Mapping[Level, Mapping[Key, object]] | None = None,
+        facts: Mapping[tuple[Level, Key], ModelFacts] | None = None,
+        name: str = "fleet",
+    ) -> "Fleet":
+        """Lay fitted estimators out as a fleet.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            Names of the key columns; none for a single model, whose key is ``()``.
+        models : mapping of tuple to estimator
+            A fitted scikit-learn estimator or pipeline per segment key.
+        features : sequence of str
+            The columns the estimators were fitted on, in their order.
+        task : {"regression", "classification", "anomaly"}
+            What they predict.
+        fallbacks : mapping of level to mapping of tuple to estimator, optional
+            Coarser models: a level is a tuple of key columns, ``()`` the global one; keys hold their values.
+        facts : mapping of (level, key) to ModelFacts, optional
+            What is known of each model.
+        name : str
+            Name of the fleet.
+
+        Raises
+        ------
+        UnsupportedEstimator
+            An estimator cannot be laid out; names the key and the part that stopped it.
+        InvalidInput
+            Keys, task or features do not fit each other.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import Ridge
+        >>> models = {("a",): Ridge().fit([[0.0], [1.0]], [0.0, 2.0]), ("b",): Ridge().fit([[0.0], [1.0]], [1.0, 1.0])}
+        >>> fleet = Fleet.from_estimators(keys=["store"], models=models, features=["x"], task="regression")
+        >>> len(fleet)
+        2
+        """
+        leaf: Level = tuple(keys)
+        levels = {leaf: models, **(fallbacks or {})}
+        known = facts or {}
+        now = dt.datetime.now(dt.UTC)
+
+        def entries() -> Iterable[Entry]:
+            for level, group in levels.items():
+                for key, estimator in group.items():
+                    fact = known.get((level, key)) or ModelFacts(trained_at=now)
+                    yield level, _plain(key), _pack(estimator, features, level, key), fact
+
+        table = from_packed(
+            keys=_key_columns(keys, levels),
+            levels=list(levels),
+            features=[],
+            task=_task(task),
+            models=entries(),
+        )
+        return cls(table, name=name)
+
+    @classmethod
+    def from_packed(
+        cls,
+        *,
+        keys: Sequence[KeyColumn],
+        levels: Sequence[Level],
+        models: Iterable[Entry],
+        features: Sequence[Feature],
+        task: Task,
+        name: str = "fleet",
+    ) -> "Fleet":
+        """Lay models out that were packed before, e.g. by a training worker.
+
+        Parameters
+        ----------
+        keys : sequence of KeyColumn
+            The key columns.
+        levels : sequence of Level
+            The levels that have models; their order does not matter.
+        models : iterable of (Level, Key, PackedModel, ModelFacts)
+            The models.
+        features : sequence of Feature
+            Input columns that come first in :attr:`features`; those that only the models know follow.
+        task : Task
+            What the models predict.
+        name : str
+            Name of the fleet.
+
+        Raises
+        ------
+        InvalidInput
+            Two models have one key, or parts do not fit each other.
+        """
+        return cls(from_packed(keys=keys, levels=levels, features=features, task=task, models=models), name=name)
+
+    @property
+    def keys(self) -> tuple[KeyColumn, ...]:
+        """The key columns."""
+        return self.table.keys
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels that models are keyed by, finest first."""
+        return self.table.levels
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The input columns."""
+        return self.table.features
+
+    @property
+    def task(self) -> Task:
+        """What the fleet predicts."""
+        return self.table.task
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Sorted class labels; empty unless the task is classification."""
+        return self.table.labels
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        keys = ", ".join(column.name for column in self.keys) or "no key"
+        version = f" version {self.version}" if self.version is not None else ""
+        return (
+            f"<Fleet {self.name!r}{version}: {len(self)} {self.task} models by ({keys}), {len(self.features)} features>"
+        )
+
+    @property
+    def models(self) -> pl.DataFrame:
+        """One row per model: key columns, ``level``, ``family``, ``rows``, ``trained_at``, window, ``run``, metrics.
+
+        Every metric is a column ``metric.NAME``.
+        """
+        frame = self.table.frame
+        names = ["+".join(level) or "global" for level in self.levels]
+        level = pl.Series("level", names, dtype=pl.String).gather(frame["level"].cast(pl.Int64))
+        return with_metrics(frame.with_columns(level).drop("number", strict=False))
+
+    def predict(
+        self, frame: Frame, *, outcome: bool = False, model_level: bool = False, snapshot: bool = False
+    ) -> pl.DataFrame:
+        """Predict every row with the model of its segment.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame, Arrow table, or mapping of str to array
+            Key and feature columns; others are ignored.
+        outcome, model_level, snapshot : bool
+            Add a column of that name: what became of the row, which level answered, and the fleet's version.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row per input row, in input order: the key columns, then ``prediction`` (regression), ``prediction``
+            and ``probability`` (classification; the list's positions are :attr:`labels`), or ``score`` and
+            ``is_anomaly`` (anomaly). Null where no model answered.
+
+        Raises
+        ------
+        InvalidInput
+            A column is missing or of an impossible type.
+        """
+        scored = self.score(as_frame(frame))
+        extra: list[pl.Series | pl.Expr] = []
+        if outcome:
+            extra.append(scored.outcome_column)
+        if model_level:
+            extra.append(scored.level_column)
+        if snapshot:
+            extra.append(pl.lit(self.version, dtype=pl.Int64).alias("snapshot"))
+        return scored.frame.with_columns(extra) if extra else scored.frame
+
+    def score(self, frame: pl.DataFrame, *, threads: Threads | None = None, fallback: bool = True) -> Scored:
+        """Predict, and say of every row what became of it; see :func:`shoal.scoring.score.score`."""
+        return score_table(self.table, frame, threads=threads, fallback=fallback)
+
+    def __getitem__(self, key: Key | str | int | bool | dt.date) -> "Model":
+        """The model of one segment.
+
+        Raises
+        ------
+        NotFound
+            The segment has no model of its own.
+        """
+        parts = key if isinstance(key, tuple) else (key,)
+        return Model(self, self._only(tuple(c.name for c in self.keys), parts), parts)
+
+    def model(self, level: Level, key: Key) -> "Model":
+        """The model of a key at a level, e.g. ``fleet.model((), ())`` for the global one; raises as ``[]`` does."""
+        return Model(self, self._only(level, key), key)
+
+    def _only(self, level: Level, key: Key) -> "Fleet":
+        columns = [column for column in self.keys if column.name in level]
+        check_key(columns, key)
+        wanted = frame_of_keys(self.keys, level, [key])
+        chosen = self.table.frame
+        if level in self.levels:
+            matches = [pl.col(c.name) == wanted[c.name][0] for c in columns]
+            rows = chosen.filter(pl.col("level") == self.levels.index(level), *matches)
+            if rows.height:
+                return Fleet(
+                    merging.select(self.table, rows["number"].to_numpy()), name=self.name, version=self.version
+                )
+        raise NotFound(f"fleet {self.name!r} has no model for {key_text(self.keys, level, key)}; see fleet.models")
+
+    def select(self, predicate: pl.Expr | Callable[[pl.DataFrame], pl.Series]) -> "Fleet":
+        """A fleet of the models that meet a condition.
+
+        Parameters
+        ----------
+        predicate : polars.Expr or callable
+            A condition on the columns of :attr:`models`, or a function from that frame to a column of booleans.
+        """
+        mask = self.models.select(predicate).to_series() if isinstance(predicate, pl.Expr) else predicate(self.models)
+        return Fleet(merging.select(self.table, self._numbers(mask)), name=self.name)
+
+    def without(self, predicate: pl.Expr) -> "Fleet":
+        """The fleet without the models that meet a condition on :attr:`models`; their rows fall back."""
+        doomed = self._numbers(self.models.select(predicate).to_series())
+        return Fleet(merging.remove(self.table, doomed), name=self.name)
+
+    def _numbers(self, mask: pl.Series) -> NDArray[np.int64]:
+        numbers: NDArray[np.int64] = self.table.frame["number"].filter(mask).to_numpy()
+        return numbers
+
+    def merge(self, winners: "Fleet") -> "Fleet":
+        """The fleet with another's models put over it: replaced where both have one, joined where only that has.
+
+        Raises
+        ------
+        InvalidInput
+            The other has different key columns or another task.
+        """
+        return Fleet(merging.merge(self.table, winners.table), name=self.name)
+
+    def compact(self) -> "Fleet":
+        """The same models without what merges have left behind."""
+        return Fleet(merging.compact(self.table), name=self.name)
+
+    def diff(self, other: "Fleet") -> pl.DataFrame:
+        """What changed from this fleet to another: one row per model added, removed or changed.
+
+        Returns
+        -------
+        polars.DataFrame
+            Key columns, ``level``, ``change``, ``family`` and metrics before and after.
+        """
+        return with_metrics(compare(self.table, other.table), suffixes=("_before", "_after"))
+
+    def save(self, folder: str | Path) -> int:
+        """Write the fleet to a folder of its own and return the bytes written.
+
+        Raises
+        ------
+        StorageError
+            The disk is full or the folder not writable.
+        """
+        store = SnapshotStore(Path(folder), _verified())
+        written = store.write(self.table, fleet=self.name, created_by=Settings.from_environment().actor)
+        write_atomically(Path(folder) / "manifest.json", manifests.encode(written.manifest))
+        return written.bytes_written
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Fleet":
+        """Map a fleet that :meth:`save` wrote; files are checked completely the first time. No code in them can run.
+
+        Raises
+        ------
+        NotFound
+            There is no fleet in the folder.
+        InvalidArtifact
+            A file is damaged, tampered with or crafted.
+        """
+        manifest = manifests.decode(read_limited(Path(folder) / "manifest.json", "fleet; write one with fleet.save"))
+        store = SnapshotStore(Path(folder), _verified())
+        return cls(store.open_manifest(manifest), name=manifest.fleet)
+
+
+class Model:
+    """A single model of a fleet.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        A fleet of this model only.
+    key : Key
+        Its segment key.
+    """
+
+    def __init__(self, parent: Fleet, fleet: Fleet, key: Key) -> None:
+        self._fleet = fleet
+        self.name = parent.name
+        self.key = key
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Family, rows trained on, metrics and so on, as in :attr:`Fleet.models`."""
+        return self._fleet.models.row(0, named=True)
+
+    @property
+    def family(self) -> str:
+        """The family that it is laid out by."""
+        return str(self.facts["family"])
+
+    def predict(self, frame: Frame) -> pl.DataFrame:
+        """Predict every row with this model; the frame needs the features only. Columns as in :meth:`Fleet.predict`."""
+        rows = as_frame(frame)
+        present = [column.name for column in self._fleet.keys if self.facts[column.name] is not None]
+        keyed = rows.with_columns([pl.lit(self.facts[name]).alias(name) for name in present])
+        level: Level = tuple(present)
+        table = dataclasses.replace(self._fleet.table, levels=(level,))
+        keyed = keyed.with_columns([pl.lit(None).alias(c.name) for c in self._fleet.keys if c.name not in present])
+        return score_table(table, keyed).frame.drop([column.name for column in self._fleet.keys])
+
+    def __repr__(self) -> str:
+        return f"<Model {self.key!r} of {self.name!r}: {self.family}>"
+
+
+def as_frame(frame: Frame) -> pl.DataFrame:
+    """A Polars frame of whatever ``predict`` takes.
+
+    Raises
+    ------
+    InvalidInput
+        It is none of those, or its columns differ in length.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    try:
+        if isinstance(frame, Mapping):
+            return pl.DataFrame({name: _series(name, values) for name, values in frame.items()})
+        if isinstance(frame, pa.RecordBatch):
+            frame = pa.Table.from_batches([frame])
+        return pl.DataFrame(frame)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise InvalidInput(f"the rows are no frame ({error}); pass a Polars frame, an Arrow table or a dict") from error
+
+
+def _series(name: str, values: Sequence[object] | NDArray[np.generic]) -> pl.Series:
+    return values.alias(name) if isinstance(values, pl.Series) else pl.Series(name, values)
+
+
+def with_metrics(frame: pl.DataFrame, suffixes: Sequence[str] = ("",)) -> pl.DataFrame:
+    """Replace columns of metrics as JSON by a column ``metric.NAME`` each."""
+    for suffix in suffixes:
+        column = f"metrics{suffix}"
+        if column not in frame.columns:
+            continue
+        decoded = [msgspec.json.decode(text) if text else {} for text in frame[column]]
+        names = sorted({name for metrics in decoded for name in metrics})
+        values = {f"metric.{name}{suffix}": [metrics.get(name) for metrics in decoded] for name in names}
+        frame = frame.drop(column).with_columns(
+            [pl.Series(name, numbers, dtype=pl.Float64, strict=False) for name, numbers in values.items()]
+        )
+    return frame
+
+
+def _pack(estimator: object, features: Sequence[str], level: Level, key: Key) -> object:
+    try:
+        return pack(estimator, features)
+    except UnsupportedEstimator as error:
+        raise UnsupportedEstimator(f"model {key!r} of level {level!r}: {error.part}", error.reason) from error
+
+
+def _plain(key: Key) -> Key:
+    """NumPy's scalars as Python's, as keys read from arrays have them."""
+    if not isinstance(key, tuple):
+        raise InvalidInput(f"key {key!r} must be a tuple with one value per key column, such as ({key!r},)")
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in key)
+
+
+def _key_columns(names: Sequence[str], levels: Mapping[Level, Mapping[Key, object]]) -> list[KeyColumn]:
+    """Key columns with the type of the values that the models' keys have."""
+    if len(set(names)) != len(names):
+        raise InvalidInput(f"key columns {list(names)} repeat a name")
+    columns = []
+    for name in names:
+        level, group = next(((lv, g) for lv, g in levels.items() if name in lv and g), ((), {}))
+        if not group:
+            raise InvalidInput(f"no model has a value for the key column {name!r}; pass at least one model")
+        value = _plain(next(iter(group)))[[n for n in names if n in level].index(name)]
+        kind = key_type(value)
+        if kind is None:
+            raise InvalidInput(f"key column {name!r}: {value!r} is no string, integer, boolean or date")
+        columns.append(KeyColumn(name=name, type=kind))
+    return columns
+
+
+def _task(task: str | Task) -> Task:
+    try:
+        return Task(task)
+    except ValueError:
+        raise InvalidInput(f"task {task!r} is none of {[str(t) for t in Task]}") from None
+
+
+def _verified() -> VerifiedFiles:
+    return VerifiedFiles(Settings.from_environment().home / "cache" / "verified")

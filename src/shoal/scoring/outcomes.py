@@ -1,0 +1,126 @@
+"""What scoring found, row by row, and how users see it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal.families.contract import Answers
+from shoal.scoring.resolve import Resolved
+from shoal.table.models import ModelTable
+from shoal.types import Bytes, Counts, Integers, Outcome, Reason, Task
+
+OUTCOME_WORDS = pl.Enum([outcome.word for outcome in Outcome])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """Predictions and outcomes, in the order of the input.
+
+    Attributes
+    ----------
+    table : ModelTable
+        The models that answered.
+    resolved : Resolved
+        Which model answered each row.
+    answers : Answers
+        What the kernels wrote.
+    outcomes : ndarray of uint8, shape (rows,)
+        An :class:`~shoal.types.Outcome` each.
+    """
+
+    table: ModelTable
+    resolved: Resolved
+    answers: Answers
+    outcomes: Bytes
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The key columns, then the task's output columns; null where there is no answer."""
+        return self.resolved.keys.with_columns(self.predictions)
+
+    @cached_property
+    def predictions(self) -> list[pl.Series]:
+        """The task's output columns."""
+        silent = self.outcomes > Outcome.FALLBACK
+        if self.table.task is Task.CLASSIFICATION:
+            return [self._labels(silent), self._probabilities(silent)]
+        values = _numbers(self.answers.values, silent)
+        if self.table.task is Task.REGRESSION:
+            return [values.alias("prediction")]
+        return [values.alias("score"), (values < 0).alias("is_anomaly")]
+
+    def _labels(self, silent: NDArray[np.bool_]) -> pl.Series:
+        positions = pl.Series(pa.array(self.answers.labels, mask=silent | (self.answers.labels < 0)))
+        return pl.Series("labels", self.table.labels).gather(positions).alias("prediction")
+
+    def _probabilities(self, silent: NDArray[np.bool_]) -> pl.Series:
+        """A list of the union's size for each row; null as a whole where the model gives no probabilities."""
+        matrix = self.answers.probabilities
+        unknown = np.isnan(matrix)
+        inner = pa.array(matrix.reshape(-1), mask=unknown.reshape(-1))
+        none = silent | unknown.all(axis=1)
+        lists = pa.FixedSizeListArray.from_arrays(inner, matrix.shape[1], mask=pa.array(none))
+        return pl.Series("probability", lists)
+
+    @property
+    def reasons(self) -> Bytes:
+        """Why a row is invalid or failed: a :class:`~shoal.types.Reason` each, 0 where it is neither."""
+        return self.answers.reasons
+
+    @property
+    def culprits(self) -> NDArray[np.int16]:
+        """Position of the feature (or key column) that the reason is about, -1 where none is."""
+        return self.answers.culprits
+
+    @property
+    def levels(self) -> NDArray[np.int8]:
+        """Position of the answering level, -1 where none."""
+        return self.resolved.levels
+
+    @cached_property
+    def models(self) -> Integers:
+        """Row of the answering model in the table's frame of live models, -1 where none; int64."""
+        numbers = self.resolved.models
+        positions = np.cumsum(self.table.live) - 1
+        return np.where(numbers >= 0, positions[np.maximum(numbers, 0)] if len(positions) else -1, -1)
+
+    @property
+    def outcome_column(self) -> pl.Series:
+        """The outcomes as words."""
+        return pl.Series("outcome", self.outcomes).cast(OUTCOME_WORDS)
+
+    @property
+    def level_column(self) -> pl.Series:
+        """The answering level: its key columns joined by ``+``, ``global`` for none; null where no model answered."""
+        names = ["+".join(level) or "global" for level in self.table.levels]
+        positions = pl.Series(pa.array(self.levels.astype(np.int32), mask=self.levels < 0))
+        return pl.Series("names", names, dtype=pl.String).gather(positions).alias("model_level")
+
+    def reason_texts(self) -> pl.Series:
+        """Why a row is invalid or failed, e.g. ``missing value in 'temp'``; null where it is neither."""
+        texts: list[str | None] = [None] * len(self.reasons)
+        for row in np.flatnonzero(self.reasons):
+            texts[row] = self._text(Reason(int(self.reasons[row])), int(self.culprits[row]))
+        return pl.Series("reason", texts, dtype=pl.String)
+
+    def _text(self, reason: Reason, culprit: int) -> str:
+        if culprit < 0:
+            return reason.words
+        if reason is Reason.WRONG_KEY_TYPE:
+            return f"{reason.words} in {self.table.keys[culprit].name!r}"
+        return f"{reason.words} in {self.table.features[culprit].name!r}"
+
+    def counts(self) -> Counts:
+        """Rows per outcome."""
+        tally = np.bincount(self.outcomes, minlength=len(Outcome))
+        return Counts(rows=len(self.outcomes), **{outcome.word: int(tally[outcome]) for outcome in Outcome})
+
+
+def _numbers(values: NDArray[np.float64], silent: NDArray[np.bool_]) -> pl.Series:
+    if not silent.any():
+        return pl.Series(values)
+    return pl.Series(pa.array(values, mask=silent))

@@ -1,0 +1,154 @@
+"""The one path from rows and a table of models to predictions and outcomes.
+
+Everything that scores ends here: a batch of millions of rows and a request of one. A row's answer does not depend on
+the rows beside it, on the number of threads, or on how the work is cut; so batch and real time give the same bits.
+"""
+
+import numpy as np
+import polars as pl
+
+from shoal.engines.threads import Threads, shared_threads
+from shoal.families import family
+from shoal.families.contract import Answers, Batch
+from shoal.scoring import grouping
+from shoal.scoring.columns import FeatureColumns
+from shoal.scoring.grouping import Groups, gather, scatter, scatter_labels, scatter_rows
+from shoal.scoring.outcomes import Scored
+from shoal.scoring.resolve import Resolved, resolve
+from shoal.table.models import ModelTable
+from shoal.types import FeatureKind, Floats, Integers, Outcome, Reason, Task
+
+#: Rows gathered, scored and scattered at a time by one thread: what fits its cache.
+SLICE_ROWS = 16_384
+
+
+def score(table: ModelTable, frame: pl.DataFrame, *, threads: Threads | None = None, fallback: bool = True) -> Scored:
+    """Score every row of a frame with its own model.
+
+    Parameters
+    ----------
+    table : ModelTable
+        The models.
+    frame : polars.DataFrame
+        Holds the key and feature columns; others are ignored.
+    threads : Threads, optional
+        Where kernels run; the process's shared pool unless told.
+    fallback : bool
+        False: a row whose finest level has no model gets none.
+
+    Returns
+    -------
+    Scored
+        Row by row, in the order of the frame.
+
+    Raises
+    ------
+    InvalidInput
+        A key or feature column is missing or of an impossible type. A bad *row* is an outcome, not an error.
+    """
+    threads = threads or shared_threads()
+    columns = FeatureColumns(frame, table.features)
+    resolved = resolve(table, frame, threads, fallback=fallback)
+    answers = _empty_answers(frame.height, len(table.labels))
+    total = int(table.starts[-1])
+    groups = grouping.group(resolved.models, total)
+    ends = np.searchsorted(groups.models, table.starts)
+    for number in range(len(table.blocks)):
+        if ends[number] < ends[number + 1]:
+            _BlockPass(table, number, groups, int(ends[number]), int(ends[number + 1]), columns).run(answers, threads)
+    return _scored(table, resolved, answers)
+
+
+def _empty_answers(rows: int, labels: int) -> Answers:
+    return Answers(
+        values=np.full(rows, np.nan),
+        labels=np.full(rows, -1, dtype=np.int32),
+        probabilities=np.full((rows, labels), np.nan),
+        reasons=np.zeros(rows, dtype=np.uint8),
+        culprits=np.full(rows, -1, dtype=np.int16),
+    )
+
+
+class _BlockPass:
+    """The rows of one block: gathered, scored by its family's kernel, scattered back."""
+
+    def __init__(
+        self, table: ModelTable, number: int, groups: Groups, first: int, last: int, columns: FeatureColumns
+    ) -> None:
+        self.block = table.arrays[number]
+        layout = self.block.layout
+        self.task = table.task
+        self.family = family(layout.family)
+        self.order = groups.order
+        self.base = int(groups.starts[first])
+        self.rows = int(groups.starts[last]) - self.base
+        self.units = grouping.units_of(groups, first, last, int(table.starts[number]))
+        position = {feature.name: i for i, feature in enumerate(table.features)}
+        self.fleet_features = np.array([position[f.name] for f in layout.features], dtype=np.int16)
+        self.sources: list[Floats] = []
+        self.wrong: list[tuple[int, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = []
+        categories = table.blocks[number].header.categories
+        for i, feature in enumerate(layout.features):
+            if feature.kind is FeatureKind.CATEGORY:
+                self.sources.append(columns.codes(feature.name, categories[i]))
+                continue
+            values, wrong = columns.numbers(feature.name)
+            self.sources.append(values)
+            if wrong is not None:
+                self.wrong.append((i, wrong))
+
+    def run(self, answers: Answers, threads: Threads) -> None:
+        """Score all units; ranges of rows run side by side."""
+        batch = Batch(X=np.empty((len(self.sources), self.rows)), units=self.units)
+        own = _empty_answers(self.rows, answers.probabilities.shape[1])
+        starts = self.units[:, 1]
+
+        def work(lo: int, hi: int) -> None:
+            for row in range(lo, hi, SLICE_ROWS):
+                units = np.searchsorted(starts, [row, min(row + SLICE_ROWS, hi)])
+                if units[0] < units[1]:
+                    self._slice(batch, own, answers, int(units[0]), int(units[1]))
+
+        threads.over(self.rows, work)
+
+    def _slice(self, batch: Batch, own: Answers, answers: Answers, first: int, last: int) -> None:
+        lo, hi = int(self.units[first, 1]), int(self.units[last - 1, 2])
+        for i, source in enumerate(self.sources):
+            gather(source, self.order, self.base, lo, hi, batch.X[i])
+        self.family.score(self.block, batch, own, first, last)
+        if self.task is Task.CLASSIFICATION:
+            scatter_labels(own.labels, self.order, self.base, lo, hi, answers.labels)
+            scatter_rows(own.probabilities, self.order, self.base, lo, hi, answers.probabilities)
+        else:
+            scatter(own.values, self.order, self.base, lo, hi, answers.values)
+        self._mark(own, answers, self.order[self.base + lo : self.base + hi], lo, hi)
+
+    def _mark(self, own: Answers, answers: Answers, rows: Integers, lo: int, hi: int) -> None:
+        """Carry the reasons over; a value of the wrong type reached the kernel as a missing one."""
+        for i, wrong in self.wrong:
+            bad = wrong[rows]
+            own.reasons[lo:hi][bad] = Reason.WRONG_TYPE
+            own.culprits[lo:hi][bad] = i
+        marked = np.flatnonzero(own.reasons[lo:hi])
+        if len(marked):
+            answers.reasons[rows[marked]] = own.reasons[lo:hi][marked]
+            answers.culprits[rows[marked]] = self.fleet_features[own.culprits[lo:hi][marked]]
+
+
+def _scored(table: ModelTable, resolved: Resolved, answers: Answers) -> Scored:
+    """Turn answers and reasons into outcomes."""
+    answered = resolved.levels >= 0
+    if table.task is not Task.CLASSIFICATION:
+        odd = answered & (answers.reasons == 0) & ~np.isfinite(answers.values)
+        answers.reasons[odd] = Reason.NOT_FINITE_ANSWER
+    outcomes = np.full(len(answered), Outcome.NO_MODEL, dtype=np.uint8)
+    outcomes[answered] = Outcome.SCORED
+    outcomes[resolved.levels > 0] = Outcome.FALLBACK
+    if resolved.wrong_keys is not None:
+        bad = resolved.wrong_keys >= 0
+        answers.reasons[bad] = Reason.WRONG_KEY_TYPE
+        answers.culprits[bad] = resolved.wrong_keys[bad]
+    marked = answers.reasons != 0
+    outcomes[marked] = Outcome.INVALID
+    outcomes[answers.reasons == Reason.NOT_FINITE_ANSWER] = Outcome.FAILED
+    return Scored(table=table, resolved=resolved, answers=answers, outcomes=outcomes)

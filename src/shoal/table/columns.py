@@ -1,0 +1,46 @@
+"""The facts of models as Arrow columns, and back as a frame."""
+
+import json
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from shoal.table.facts import ModelFacts
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+SCHEMA = {
+    "rows": pa.int64(),
+    "trained_at": _TIME,
+    "window_start": _TIME,
+    "window_stop": _TIME,
+    "metrics": pa.string(),
+    "libraries": pa.string(),
+    "run": pa.string(),
+}
+
+
+def fact_columns(facts: Sequence[ModelFacts]) -> dict[str, pa.Array]:
+    """The facts of many models, one Arrow column each; mappings are kept as JSON."""
+    values = {
+        "rows": [fact.rows for fact in facts],
+        "trained_at": [fact.trained_at for fact in facts],
+        "window_start": [fact.window[0] if fact.window else None for fact in facts],
+        "window_stop": [fact.window[1] if fact.window else None for fact in facts],
+        "metrics": [_json(fact.metrics) for fact in facts],
+        "libraries": [_json(fact.libraries) for fact in facts],
+        "run": [fact.run for fact in facts],
+    }
+    return {name: pa.array(values[name], type=dtype) for name, dtype in SCHEMA.items()}
+
+
+def _json(mapping: object) -> str | None:
+    return json.dumps(dict(mapping), sort_keys=True) if mapping else None  # type: ignore[call-overload]
+
+
+def facts_frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    """The facts of a block's models: rows, times, ``metrics`` and ``libraries`` as JSON text, run."""
+    frame = pl.DataFrame(pa.table({name: batch.column(name) for name in SCHEMA}))
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,169 @@
+"""The hash of a segment key, and the search for it: compiled passes over many keys at once.
+
+The hash is XXH64 with seed 0 (Yann Collet's specification, https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md)
+over the key's canonical bytes (see :mod:`shoal.table.keys`). It is spelled out here, with golden vectors in the
+tests, because Python's and Polars' own hashes change between versions and processes, and this one is on disk.
+"""
+
+import numpy as np
+from numba import types as nt
+
+from shoal.kernels.compile import I64, I64_1, U8_1, U64_1, array, device, kernel
+
+PRIME_1 = np.uint64(0x9E3779B185EBCA87)
+PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
+PRIME_3 = np.uint64(0x165667B19E3779F9)
+PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
+PRIME_5 = np.uint64(0x27D4EB2F165667C5)
+
+#: ``place`` of a key that a newer segment has taken out of the fleet.
+REMOVED = np.uint64(0xFFFFFFFFFFFFFFFF)
+ROW_MASK = np.uint64(0xFFFFFFFF)
+BLOCK_SHIFT = np.uint64(32)
+
+#: What :func:`find` writes for a key it did not meet, and for one that was removed.
+ABSENT = -1
+GONE = -2
+
+_U8_OUT = array(nt.uint8, 1, writable=True)
+_I64_OUT = array(nt.int64, 1, writable=True)
+_U64_OUT = array(nt.uint64, 1, writable=True)
+
+
+@device
+def _rotate(x, bits):  # type: ignore[no-untyped-def]
+    return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
+
+
+@device
+def _word(data, at):  # type: ignore[no-untyped-def]
+    """Eight bytes, little-endian; LLVM makes one load of it."""
+    word = np.uint64(0)
+    for i in range(8):
+        word |= np.uint64(data[at + i]) << np.uint64(8 * i)
+    return word
+
+
+@device
+def _round(accumulator, word):  # type: ignore[no-untyped-def]
+    return _rotate(accumulator + word * PRIME_2, 31) * PRIME_1
+
+
+@device
+def _merge(h, accumulator):  # type: ignore[no-untyped-def]
+    return (h ^ _round(np.uint64(0), accumulator)) * PRIME_1 + PRIME_4
+
+
+@device
+def _stripes(data, start, stop):  # type: ignore[no-untyped-def]
+    """Inputs of 32 bytes and more: four accumulators over whole stripes."""
+    v1 = PRIME_1 + PRIME_2
+    v2 = PRIME_2
+    v3 = np.uint64(0)
+    v4 = np.uint64(0) - PRIME_1
+    at = start
+    while at + 32 <= stop:
+        v1 = _round(v1, _word(data, at))
+        v2 = _round(v2, _word(data, at + 8))
+        v3 = _round(v3, _word(data, at + 16))
+        v4 = _round(v4, _word(data, at + 24))
+        at += 32
+    h = _rotate(v1, 1) + _rotate(v2, 7) + _rotate(v3, 12) + _rotate(v4, 18)
+    return _merge(_merge(_merge(_merge(h, v1), v2), v3), v4), at
+
+
+@device
+def _xxh64(data, start, stop):  # type: ignore[no-untyped-def]
+    h = PRIME_5
+    at = start
+    if stop - start >= 32:
+        h, at = _stripes(data, start, stop)
+    h += np.uint64(stop - start)
+    while at + 8 <= stop:
+        h = _rotate(h ^ _round(np.uint64(0), _word(data, at)), 27) * PRIME_1 + PRIME_4
+        at += 8
+    if at + 4 <= stop:
+        half = np.uint64(0)
+        for i in range(4):
+            half |= np.uint64(data[at + i]) << np.uint64(8 * i)
+        h = _rotate(h ^ (half * PRIME_1), 23) * PRIME_2 + PRIME_3
+        at += 4
+    while at < stop:
+        h = _rotate(h ^ (np.uint64(data[at]) * PRIME_5), 11) * PRIME_1
+        at += 1
+    h = (h ^ (h >> np.uint64(33))) * PRIME_2
+    h = (h ^ (h >> np.uint64(29))) * PRIME_3
+    return h ^ (h >> np.uint64(32))
+
+
+@kernel(U8_1, I64_1, I64, I64, _U64_OUT)
+def hash_keys(data, offsets, lo, hi, hashes):  # type: ignore[no-untyped-def]
+    """XXH64 of keys ``lo`` to ``hi``, each ``data[offsets[i]:offsets[i + 1]]``."""
+    for i in range(lo, hi):
+        hashes[i] = _xxh64(data, offsets[i], offsets[i + 1])
+
+
+@device
+def _same(a, a_start, a_stop, b, b_start, b_stop):  # type: ignore[no-untyped-def]
+    if a_stop - a_start != b_stop - b_start:
+        return False
+    for i in range(a_stop - a_start):  # noqa: SIM110 - compiled code has no all() over a generator
+        if a[a_start + i] != b[b_start + i]:
+            return False
+    return True
+
+
+@kernel(U8_1, I64_1, I64, I64, U64_1, U64_1, I64_1, U8_1, I64_1, I64, I64_1, _I64_OUT)
+def find(data, offsets, lo, hi, hashes, places, key_offsets, key_data, buckets, shift, bases, found):  # type: ignore[no-untyped-def]
+    """Look keys ``lo`` to ``hi`` up in one index segment.
+
+    Only keys whose ``found`` is still :data:`ABSENT` are looked up, so segments are searched from newest to oldest.
+    ``buckets[h >> shift]`` is where hashes with those leading bits start; the key itself is compared after the hash.
+    """
+    for i in range(lo, hi):
+        if found[i] != ABSENT:
+            continue
+        h = _xxh64(data, offsets[i], offsets[i + 1])
+        bucket = np.int64(h >> np.uint64(shift))
+        at = buckets[bucket]
+        stop = buckets[bucket + 1]
+        while at < stop and hashes[at] < h:
+            at += 1
+        while at < stop and hashes[at] == h:
+            if _same(data, offsets[i], offsets[i + 1], key_data, key_offsets[at], key_offsets[at + 1]):
+                if places[at] == REMOVED:
+                    found[i] = GONE
+                else:
+                    found[i] = bases[np.int64(places[at] >> BLOCK_SHIFT)] + np.int64(places[at] & ROW_MASK)
+                break
+            at += 1
+
+
+@kernel(U8_1, I64_1, U8_1, I64_1, I64, I64, _U8_OUT)
+def write_texts(text, text_offsets, valid, positions, lo, hi, data):  # type: ignore[no-untyped-def]
+    """Write tag 1, the length as uint32 and the bytes of a text, or tag 5 where ``valid`` says null."""
+    for i in range(lo, hi):
+        at = positions[i]
+        if valid.size > 0 and valid[i] == 0:
+            data[at] = 5
+            continue
+        start = text_offsets[i]
+        length = text_offsets[i + 1] - start
+        data[at] = 1
+        for k in range(4):
+            data[at + 1 + k] = (length >> (8 * k)) & 255
+        for k in range(length):
+            data[at + 5 + k] = text[start + k]
+
+
+@kernel(I64_1, U8_1, I64, I64, I64_1, I64, I64, _U8_OUT)
+def write_numbers(numbers, valid, tag, width, positions, lo, hi, data):  # type: ignore[no-untyped-def]
+    """Write ``tag`` and ``width`` little-endian bytes of a number, or tag 5 where ``valid`` says null."""
+    for i in range(lo, hi):
+        at = positions[i]
+        if valid.size > 0 and valid[i] == 0:
+            data[at] = 5
+            continue
+        data[at] = tag
+        for k in range(width):
+            data[at + 1 + k] = (numbers[i] >> (8 * k)) & 255

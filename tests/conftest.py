@@ -1,0 +1,18 @@
+"""Settings that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Compiling a kernel takes seconds the first time, which says nothing about the test that happens to be first.
+settings.register_profile("shoal", deadline=None, max_examples=int(os.environ.get("SHOAL_TEST_EXAMPLES", "50")))
+settings.load_profile("shoal")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or touches the home of the person who runs it."""
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SHOAL_DATABASE_URL", raising=False)
