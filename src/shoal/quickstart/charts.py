@@ -4,6 +4,7 @@ Lengths are in the picture's own units; the page scales them.
 """
 
 import datetime as dt
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _shade(error: float, edges: Sequence[float]) -> int:
 
 
 def _bins(edges: Sequence[float]) -> list[str]:
-    inner = [f"{low:.0f} to {high:.0f}" for low, high in zip(edges, edges[1:], strict=False)]
+    inner = [f"{low:.0f} to {high:.0f}" for low, high in itertools.pairwise(edges)]
     return [f"under {edges[0]:.0f}", *inner, f"{edges[-1]:.0f} and more"]
 
 
@@ -196,8 +197,8 @@ def time_line(anomalies: Sequence[Anomaly]) -> Chart:
             y=top + (lanes.index(anomaly.sensor) + 0.5) * tall,
             width=2.5 + 5.5 * math.sqrt(anomaly.strangeness),
             style=f"station-{stations.index(anomaly.station)}",
-            title=f"{anomaly.station}, {NAMES[anomaly.sensor]} {reading(anomaly)} at {anomaly.time:%d %B %Y %H:%M} UTC: "
-            f"{anomaly.strangeness:.0%} strange",
+            title=f"{anomaly.station}, {NAMES[anomaly.sensor]} {reading(anomaly)}, {anomaly.time:%d %B %H:%M} UTC: "
+            f"{anomaly.strangeness:.1%} strange",
         )
         for anomaly in anomalies
     )

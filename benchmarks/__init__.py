@@ -1,0 +1,1 @@
+"""Shoal against its peers, every number measured in the same run."""

@@ -1,0 +1,84 @@
+"""The measured table as a page of the documentation, and as JSON beside it."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import machine
+from benchmarks.case import Result
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs"
+
+_HEAD = """# Measured
+
+Written by `make bench`. Each peer ran in the same run as Shoal, on the same rows; every number is the median of
+{repeats} measurements. Keys are two string columns, `(device, sensor)`, in no order. Models that are many and slow to
+fit are deep copies of fewer fits, each an object with arrays of its own, so that no loop profits from a warm cache.
+`python -m benchmarks --only NAME` repeats one case, `--quick` tries it with a tenth of the work.
+"""
+
+
+class Measured(msgspec.Struct, kw_only=True):
+    """One case as it was measured last.
+
+    Attributes
+    ----------
+    on : str
+        The day, ISO format.
+    repeats : int
+        Measurements per number.
+    machine : dict
+        What it was measured on.
+    lines : list of Result
+        Its lines of the table.
+    """
+
+    on: str
+    repeats: int
+    machine: dict[str, str]
+    lines: list[Result]
+
+
+def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], repeats: int) -> None:
+    """Bring new numbers into the table; cases that did not run keep their old ones."""
+    path = FOLDER / "benchmarks.json"
+    known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.exists() else {}
+    today, here = dt.datetime.now(dt.UTC).date().isoformat(), machine.describe()
+    for name, lines in results.items():
+        known[name] = Measured(on=today, repeats=repeats, machine=here, lines=list(lines))
+    known = {name: known[name] for name in order if name in known}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
+    (FOLDER / "benchmarks.md").write_text(_page(known))
+
+
+def _page(known: Mapping[str, Measured]) -> str:
+    newest = max(known.values(), key=lambda measured: measured.on)
+    where = "\n".join(f"- {name}: {words}" for name, words in newest.machine.items())
+    table = "\n".join(_row(line) for measured in known.values() for line in measured.lines)
+    notes = "\n".join(
+        f"- {line.case}, against {line.against}: {line.note}."
+        for measured in known.values()
+        for line in measured.lines
+        if line.note
+    )
+    return (
+        _HEAD.format(repeats=newest.repeats)
+        + f"\nMeasured on {newest.on}:\n\n{where}\n\n"
+        + "| case | against | Shoal | peer | result | asked for | |\n|---|---|--:|--:|--:|--:|---|\n"
+        + f"{table}\n\nTo read it rightly:\n\n{notes}\n"
+    )
+
+
+def _row(line: Result) -> str:
+    verdict = "met" if line.met else "**missed**"
+    asked = f"{line.bound} {figure(line.limit, line.unit)}"
+    cells = (line.case, line.against, line.shoal, line.peer, figure(line.figure, line.unit), asked, verdict)
+    return "| " + " | ".join(cells) + " |"
+
+
+def figure(value: float, unit: str) -> str:
+    """A figure with three digits and its unit."""
+    digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return digits + (unit if unit in "x%" else f" {unit}")

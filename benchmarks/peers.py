@@ -1,0 +1,84 @@
+"""How everybody else scores many models. Each peer returns its answers by key, and gets the better deal."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import joblib
+import numpy as np
+
+from benchmarks.population import FEATURES, KEYS, Key, Matrix, Population
+
+Answers = Mapping[Key, Matrix]
+
+
+def loop(population: Population, method: str) -> Answers:
+    """Call model after model; all are in memory and the rows are grouped already."""
+    return {key: getattr(model, method)(population.rows[key]) for key, model in population.models.items()}
+
+
+class Files:
+    """The usual way: one joblib file per model, loaded when its turn comes; the rows are grouped already."""
+
+    def __init__(self, population: Population, method: str) -> None:
+        self._population, self._method = population, method
+        self._folder = tempfile.TemporaryDirectory()
+        self._paths = {}
+        for number, (key, model) in enumerate(population.models.items()):
+            self._paths[key] = Path(self._folder.name) / f"{number}.joblib"
+            joblib.dump(model, self._paths[key])
+
+    def __enter__(self) -> Callable[[], Answers]:
+        return self._score
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def _score(self) -> Answers:
+        rows = self._population.rows
+        return {key: getattr(joblib.load(path), self._method)(rows[key]) for key, path in self._paths.items()}
+
+
+class RayData:
+    """Ray Data's ``groupby().map_groups()`` on all cores.
+
+    Ray itself is started, the rows are in its object store as Arrow and each worker fetches the models once, before
+    the clock starts or outside what a job would pay again; grouping is Ray's own work, as it is Shoal's.
+    """
+
+    def __init__(self, population: Population, method: str, *, cores: int) -> None:
+        self._population, self._method, self._cores = population, method, cores
+
+    def __enter__(self) -> Callable[[], object]:
+        import ray
+
+        ray.init(num_cpus=self._cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        self._models = ray.put(dict(self._population.models))
+        self._rows = ray.data.from_arrow(self._population.frame.to_arrow()).materialize()
+        return self._score
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def _score(self) -> object:
+        grouped = self._rows.groupby(list(KEYS))
+        return grouped.map_groups(_group_scorer(self._models, self._method), batch_format="numpy").materialize()
+
+
+def _group_scorer(reference: object, method: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """What Ray calls per group; the models stay in the worker after the first."""
+    held: dict[str, Mapping[Key, object]] = {}
+
+    def score(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import ray
+
+        if "models" not in held:
+            held["models"] = ray.get(reference)
+        model = held["models"][str(group["device"][0]), str(group["sensor"][0])]
+        answer = getattr(model, method)(np.column_stack([group[name] for name in FEATURES]))
+        return {"device": group["device"], "sensor": group["sensor"], "answer": answer}
+
+    return score
