@@ -7,6 +7,7 @@ loading from the cache, 0.1 to 0.6 s) happens at the first call or at :meth:`Ker
 does not depend on how many neighbours it has; a kernel that wants a vectorised sum spells its accumulators out.
 """
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -45,11 +46,35 @@ ANSWERS = (
 )
 
 
-def use_cache(folder: Path) -> None:
-    """Keep compiled kernels in ``folder``, made private (0700): the cache is a pickle, so it is never shared."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
-    vars(numba.config)["CACHE_DIR"] = str(folder)  # read when a kernel is first compiled, which is later than this
+_PACKAGE = Path(__file__).parents[1]
+
+
+def use_cache_below(folder: Path) -> None:
+    """Keep compiled kernels in the package's own folder, or below ``folder`` where that cannot be written.
+
+    The cache is a pickle, so its folder is private (0700). Its name holds a digest of the kernels' sources: Numba itself
+    would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    name = f"kernels-{_sources_digest()}"
+    for parent in (_PACKAGE / "kernels" / "__pycache__", folder):
+        try:
+            (parent / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if os.access(parent / name, os.W_OK):
+            vars(numba.config)["CACHE_DIR"] = str(parent / name)  # read when a kernel is first compiled
+            return
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(
+        (*_PACKAGE.glob("kernels/*.py"), _PACKAGE / "table/hashing.py", _PACKAGE / "scoring/grouping.py")
+    ):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class Kernel:
@@ -92,5 +117,12 @@ def device(function: Function) -> Function:
 
 
 def exact(function: Function) -> Function:
-    """A :func:`device` function with IEEE arithmetic to the letter: nothing contracted, no reciprocals."""
-    return cast("Function", numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
+    """A :func:`device` function with IEEE arithmetic to the letter: nothing contracted, no reciprocals.
+
+    ``fastmath=False`` is spelled out because a function that does not say is compiled with its caller's flags.
+    """
+    options = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
+    return cast("Function", numba.njit(**options)(function))
+
+
+use_cache_below(Path(os.environ.get("SHOAL_HOME", ".shoal")) / "cache")

@@ -1,0 +1,285 @@
+"""The workspace: settings in, wired services out. What ``shoal.open()`` returns."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from shoal.batch.run import Scorer, ScoreSummary
+from shoal.batch.spec import ScoreSpec
+from shoal.errors import NotFound
+from shoal.fleet import Fleet, with_metrics
+from shoal.ledger import Ledger, RunRecord
+from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
+from shoal.settings import Settings
+from shoal.storage.sql import Database
+from shoal.table import collection
+from shoal.table.collection import Collected
+from shoal.table.keys import key_text
+from shoal.table.manifest import Manifest
+from shoal.table.models import ModelTable
+from shoal.table.store import SnapshotStore, Written
+from shoal.table.verified import VerifiedFiles
+from shoal.telemetry.progress import SILENT, Progress
+from shoal.training.spec import TrainSpec
+from shoal.training.train import TrainedFleet, Trainer
+from shoal.types import Json, Key, KeyColumn, Level
+
+
+def open_workspace(home: str | Path | None = None, *, actor: str | None = None) -> "Workspace":
+    """Open the workspace in a folder, making it if it is not there.
+
+    Parameters
+    ----------
+    home : path, optional
+        The folder that holds everything Shoal writes; ``SHOAL_HOME``, else ``./.shoal``, unless told.
+    actor : str, optional
+        In whose name changes are made; ``SHOAL_ACTOR``, else the user of the operating system, unless told.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written or the database not reached.
+    """
+    settings = Settings.from_environment(home=home)
+    return Workspace(dataclasses.replace(settings, actor=actor) if actor else settings)
+
+
+class Workspace:
+    """Fleets, their snapshots, and the runs that train and score them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where things lie, and in whose name changes are made.
+
+    Attributes
+    ----------
+    registry : Registry
+        Fleets, snapshots, aliases, lineage, audit.
+    ledger : Ledger
+        Runs, shards, outcomes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._database = Database(settings.database_url)
+        self._database.migrate()
+        self.registry = Registry(self._database)
+        self.ledger = Ledger(self._database)
+        self._store = SnapshotStore(settings.home / "store", VerifiedFiles(settings.home / "cache" / "verified"))
+
+    def register(
+        self,
+        fleet: Fleet,
+        name: str | None = None,
+        *,
+        owner: str | None = None,
+        description: str | None = None,
+        category: str | None = None,
+        tags: Iterable[str] | None = None,
+        lineage: Lineage | None = None,
+        note: str = "",
+    ) -> SnapshotRecord:
+        """Store a fleet as the next snapshot of a name; all its models become visible in one transaction.
+
+        Parameters
+        ----------
+        fleet : Fleet
+            The models.
+        name : str, optional
+            The fleet's name; made when it is new. The fleet's own name unless told.
+        owner, description, category : str, optional
+            What is said about the fleet; what is not given stays as it is.
+        tags : iterable of str, optional
+            Likewise.
+        lineage : Lineage, optional
+            Where the models come from. Its ``parent`` is the snapshot that the fleet came from unless told.
+        note : str
+            What there is to say about this snapshot.
+
+        Returns
+        -------
+        SnapshotRecord
+            Its version, digest and so on. No alias moves: :meth:`promote` does that.
+
+        Raises
+        ------
+        InvalidInput
+            The name is not safe.
+        StorageError
+            The disk is full; nothing became visible.
+        """
+        name = name or fleet.name
+        actor = self.settings.actor
+        said = {"owner": owner, "description": description, "category": category, "tags": tags}
+        given = {word: value for word, value in said.items() if value is not None}
+        self._describe(name, given)
+        lineage = lineage or Lineage()
+        if lineage.parent is None and fleet.name == name and fleet.version is not None:
+            lineage = dataclasses.replace(lineage, parent=fleet.version)
+        with collection.writing(self._store):
+            written = self._store.write(fleet.table, fleet=name, created_by=actor, run=lineage.run)
+            return self.registry.add_snapshot(
+                name,
+                digest=written.digest,
+                models=self._new_models(name, written),
+                model_count=written.manifest.models,
+                lineage=lineage,
+                actor=actor,
+                note=note,
+            )
+
+    def _describe(self, name: str, given: Mapping[str, object]) -> None:
+        try:
+            self.registry.fleet(name)
+        except NotFound:
+            self.registry.create_fleet(name, **given, actor=self.settings.actor)  # type: ignore[arg-type]
+            return
+        if given:
+            self.registry.describe(name, **given, actor=self.settings.actor)  # type: ignore[arg-type]
+
+    def _new_models(self, name: str, written: Written) -> list[ModelRecord]:
+        """The models whose block is not in the fleet's newest snapshot."""
+        latest = self.registry.fleet(name).latest
+        before: set[str] = set()
+        if latest is not None:
+            before = {block.digest for block in self._manifest(self.registry.snapshot(name, latest)).blocks}
+        return model_records(written.table, before)
+
+    def _manifest(self, snapshot: SnapshotRecord) -> Manifest:
+        return self._store.open(snapshot.digest)[1]
+
+    def fleet(self, reference: str) -> Fleet:
+        """Map the fleet that ``name@alias``, ``name:version`` or ``name`` (its champion) means now.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet, alias or version.
+        InvalidArtifact
+            A file of it is damaged, tampered with or crafted.
+        """
+        return self.open_snapshot(self.registry.resolve(reference))
+
+    def open_snapshot(self, snapshot: SnapshotRecord) -> Fleet:
+        """Map a snapshot; raises as :meth:`fleet` does."""
+        table, _ = self._store.open(snapshot.digest)
+        return Fleet(table, name=snapshot.fleet, version=snapshot.version)
+
+    def promote(
+        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+    ) -> AliasChange:
+        """Make an alias name a version, atomically; see :meth:`Registry.promote`."""
+        return self.registry.promote(
+            name, version, alias=alias, actor=self.settings.actor, expected=expected, reason=reason
+        )
+
+    def rollback(
+        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+    ) -> AliasChange:
+        """Make an alias name the version it named before; see :meth:`Registry.rollback`."""
+        return self.registry.rollback(name, alias=alias, actor=self.settings.actor, expected=expected, reason=reason)
+
+    def train(self, spec: TrainSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> TrainedFleet:
+        """Fit a model per segment, choose, register the snapshot, and promote it if the spec says so and it is better.
+
+        Parameters
+        ----------
+        spec : TrainSpec, mapping, or path of a YAML file
+            The job.
+        progress : Progress
+            Told how far the work is.
+        """
+        return self._trainer().train(spec, progress)
+
+    def _trainer(self) -> Trainer:
+        return Trainer(
+            register=self.register,
+            promote=self.promote,
+            open_fleet=self.fleet,
+            ledger=self.ledger,
+            actor=self.settings.actor,
+            home=self.settings.home,
+        )
+
+    def score(self, spec: ScoreSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
+        """Score files: plan, score shard by shard, make the output visible at once.
+
+        Parameters
+        ----------
+        spec : ScoreSpec, mapping, or path of a YAML file
+            The job.
+        progress : Progress
+            Told how far the work is.
+        """
+        return self._scorer().score(spec, progress)
+
+    def resume(self, run: str, progress: Progress = SILENT) -> ScoreSummary:
+        """Finish a run that was interrupted: only what is not done is done."""
+        return self._scorer().resume(run, progress)
+
+    def _scorer(self) -> Scorer:
+        def open_fleet(reference: str) -> tuple[Fleet, SnapshotRecord]:
+            snapshot = self.registry.resolve(reference)
+            return self.open_snapshot(snapshot), snapshot
+
+        return Scorer(ledger=self.ledger, open_fleet=open_fleet, actor=self.settings.actor, home=self.settings.home)
+
+    def runs(self, *, fleet: str | None = None, limit: int = 50) -> list[RunRecord]:
+        """The newest runs, newest first."""
+        return self.ledger.runs(fleet=fleet, limit=limit)
+
+    def gc(self, *, dry_run: bool = False) -> Collected:
+        """Delete the snapshots that no alias names or named, no active run pinned, and that are not the newest.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Only say which unreferenced files would go; no snapshot is given up.
+        """
+        with collection.collecting(self._store):
+            active = self.ledger.pinned()
+            if not dry_run:
+                self.registry.collect(active=active, actor=self.settings.actor)
+            return collection.collect(self._store, self.registry.referenced(active=active), dry_run=dry_run)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def model_records(table: ModelTable, known_blocks: set[str]) -> list[ModelRecord]:
+    """What the registry keeps of the models that lie in blocks it did not know."""
+    fresh = [number for number, block in enumerate(table.blocks) if block.digest not in known_blocks]
+    frame = table.frame
+    owner = pl.Series((table.starts.searchsorted(frame["number"].to_numpy(), side="right") - 1).tolist())
+    chosen = with_metrics(frame.filter(owner.is_in(fresh)))
+    metrics = [name for name in chosen.columns if name.startswith("metric.")]
+    records = []
+    for row in chosen.iter_rows(named=True):
+        level = table.levels[row["level"]]
+        records.append(
+            ModelRecord(
+                key_text=_key_text(table.keys, level, row),
+                level=level,
+                family=row["family"],
+                rows=row["rows"] or 0,
+                trained_at=row["trained_at"],
+                metrics={m.removeprefix("metric."): row[m] for m in metrics if row[m] is not None},
+            )
+        )
+    return records
+
+
+def _key_text(keys: tuple[KeyColumn, ...], level: Level, row: Mapping[str, object]) -> str:
+    key: Key = tuple(row[name] for name in level)  # type: ignore[misc]
+    return key_text(keys, level, key)
