@@ -52,8 +52,8 @@ _PACKAGE = Path(__file__).parents[1]
 def use_cache_below(folder: Path) -> None:
     """Keep compiled kernels in the package's own folder, or below ``folder`` where that cannot be written.
 
-    The cache is a pickle, so its folder is private (0700). Its name holds a digest of the kernels' sources: Numba itself
-    would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
+    The cache is a pickle, so its folder is private (0700). Its name holds a digest of the kernels' sources: Numba
+    itself would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
