@@ -1,0 +1,129 @@
+"""The SQL and the functions a job may bring: what they may say, checked before anything runs.
+
+The person who writes a job reads their own data with it and nothing else. Polars' SQL has table functions
+(``read_csv('...')``) that open any file or address, so they are refused twice: by name anywhere in the text, before
+Polars sees it (also inside comments, texts and quoted names: no trick of quoting gets past a plain search), and by the
+plan, in which nothing but the table ``input`` may be scanned.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from typing import cast
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from shoal.errors import InvalidInput, InvalidSpec
+
+_TABLE_FUNCTION = re.compile(
+    r"\b(?:read|scan|sink|write)_(?:csv|parquet|ipc|json|ndjson|lines|text|avro|excel|delta|iceberg|database|arrow)\w*",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_SCAN = re.compile(r"\bSCAN\b")
+
+Preprocess = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+def is_function(preprocess: str) -> bool:
+    """Whether the text names a ``module:function`` rather than being SQL."""
+    return _FUNCTION.fullmatch(preprocess.strip()) is not None
+
+
+def check_predicate(where: str) -> None:
+    """Refuse a ``where`` that is not one plain predicate.
+
+    Raises
+    ------
+    InvalidSpec
+        Says what is wrong with it.
+    """
+    predicate(where)
+
+
+def predicate(where: str) -> pl.Expr:
+    """A ``where`` as an expression.
+
+    Raises
+    ------
+    InvalidSpec
+        It is not one SQL predicate over columns.
+    """
+    _refuse_table_functions(where, "where")
+    try:
+        return pl.sql_expr(where)
+    except (PolarsError, OSError) as error:
+        raise InvalidSpec(f"field 'where': {where!r} is not a predicate over the input's columns: {error}") from error
+
+
+def check_preprocess(preprocess: str) -> None:
+    """Refuse SQL that could do more than select from ``input``, as far as that shows without the columns.
+
+    Raises
+    ------
+    InvalidSpec
+        Says what is wrong with it.
+    """
+    if is_function(preprocess):
+        return
+    _refuse_table_functions(preprocess, "preprocess")
+    rest = preprocess[len(cast("re.Match[str]", _LEADING.match(preprocess))[0]) :].lstrip("( \t\r\n")
+    word = re.match(r"[A-Za-z]*", rest)
+    if word is None or word[0].upper() not in ("SELECT", "WITH", "FROM"):
+        raise InvalidSpec("field 'preprocess': write one SELECT over the table 'input', or module:function")
+
+
+def apply_preprocess(preprocess: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Run a job's SQL or function over its input, lazily.
+
+    Raises
+    ------
+    InvalidSpec
+        The SQL does not fit the columns, reads something other than ``input``, or the function cannot be imported.
+    InvalidInput
+        The function failed or did not return a LazyFrame.
+    """
+    check_preprocess(preprocess)
+    if is_function(preprocess):
+        return _call(preprocess.strip(), frame)
+    empty = pl.DataFrame(schema=frame.collect_schema())
+    _refuse_scans(_query(preprocess, empty.lazy()))
+    return _query(preprocess, frame)
+
+
+def _query(sql: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    try:
+        answer = pl.SQLContext({"input": frame}, register_globals=False).execute(sql, eager=False)
+        answer.collect_schema()
+    except (PolarsError, OSError) as error:
+        raise InvalidSpec(f"field 'preprocess': {error}; the one table there is is 'input'") from error
+    return answer
+
+
+def _refuse_table_functions(sql: str, field: str) -> None:
+    found = _TABLE_FUNCTION.search(sql)
+    if found:
+        raise InvalidSpec(
+            f"field {field!r}: {found[0]!r} may not occur: a job's SQL reads its input and nothing else. "
+            "Join other files in a function instead (preprocess: module:function)"
+        )
+
+
+def _refuse_scans(query: pl.LazyFrame) -> None:
+    """Any file that the plan over an empty, in-memory ``input`` would still open came from the SQL itself."""
+    if _SCAN.search(query.explain(optimized=False)):
+        raise InvalidSpec("field 'preprocess': it reads something other than the table 'input'")
+
+
+def _call(path: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    module, _, name = path.partition(":")
+    try:
+        function = cast("Preprocess", getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise InvalidSpec(f"field 'preprocess': {path} cannot be imported ({error}); is it on PYTHONPATH?") from error
+    answer = function(frame)
+    if not isinstance(answer, pl.LazyFrame):
+        raise InvalidInput(f"preprocess {path} returned {type(answer).__name__}: it must return a polars.LazyFrame")
+    return answer
