@@ -197,8 +197,8 @@ def time_line(anomalies: Sequence[Anomaly]) -> Chart:
             y=top + (lanes.index(anomaly.sensor) + 0.5) * tall,
             width=2.5 + 5.5 * math.sqrt(anomaly.strangeness),
             style=f"station-{stations.index(anomaly.station)}",
-            title=f"{anomaly.station}, {NAMES[anomaly.sensor]} {reading(anomaly)}, {anomaly.time:%d %B %H:%M} UTC: "
-            f"{anomaly.strangeness:.1%} strange",
+            title=f"{anomaly.station}, {NAMES[anomaly.sensor]} {reading(anomaly)} ({change(anomaly)} in an hour), "
+            f"{anomaly.time:%d %B %H:%M} UTC: {anomaly.strangeness:.0%} strange",
         )
         for anomaly in anomalies
     )
@@ -217,8 +217,17 @@ def time_line(anomalies: Sequence[Anomaly]) -> Chart:
 
 def reading(anomaly: Anomaly) -> str:
     """What the sensor said, with its unit."""
-    unit = UNITS[anomaly.sensor]
-    return f"{anomaly.reading:,.4g}".removesuffix(".") + (unit if unit in "°%" else f" {unit}")
+    return _with_unit(f"{anomaly.reading:,.4g}", anomaly.sensor)
+
+
+def change(anomaly: Anomaly) -> str:
+    """How the reading moved within an hour, with its unit."""
+    return _with_unit(f"{anomaly.change:+,.4g}", anomaly.sensor)
+
+
+def _with_unit(number: str, sensor: str) -> str:
+    unit = UNITS[sensor]
+    return f"{number}{unit}" if unit in "°%" else f"{number} {unit}"
 
 
 def _share_of_year(time: dt.datetime) -> float:

@@ -134,8 +134,8 @@ class Anomaly:
         Which instrument.
     time : datetime
         When, in UTC.
-    reading : float
-        What it said, in the sensor's own unit.
+    reading, change : float
+        What it said, and by how much more than an hour ago, in the sensor's own unit.
     strangeness : float
         0 at the border of the ordinary, 1 where the reading resembles nothing its model was trained on.
     """
@@ -144,6 +144,7 @@ class Anomaly:
     sensor: str
     time: dt.datetime
     reading: float
+    change: float
     strangeness: float
 
 

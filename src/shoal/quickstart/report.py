@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shoal.quickstart import charts
-from shoal.quickstart.findings import Anomaly, Findings, Route
+from shoal.quickstart.findings import Findings, Route
 from shoal.storage.files import write_atomically
 
 WORST = 8
@@ -85,7 +85,3 @@ def _worst(routes: Sequence[Route]) -> list[Route]:
     """Where the models are furthest off, among routes with enough flights to tell."""
     flown = [route for route in routes if route.flights >= 30]
     return sorted(flown, key=lambda route: -route.error_min)[:WORST]
-
-
-def _strangest(findings: Findings) -> Sequence[Anomaly]:
-    return findings.sensors.anomalies[:WORST]
