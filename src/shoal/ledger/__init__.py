@@ -1,1 +1,15 @@
-"""Runs, shards, claims under a lease, and the outcomes that must reconcile."""
+"""The ledger: runs, shards, claims and outcomes."""
+
+from shoal.ledger.ledger import MOST_ATTEMPTS, Ledger
+from shoal.ledger.records import Reconciliation, RunRecord, RunTotals, ShardClaim, ShardPlan, ShardRecord
+
+__all__ = [
+    "MOST_ATTEMPTS",
+    "Ledger",
+    "Reconciliation",
+    "RunRecord",
+    "RunTotals",
+    "ShardClaim",
+    "ShardPlan",
+    "ShardRecord",
+]

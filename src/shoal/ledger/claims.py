@@ -1,0 +1,162 @@
+"""Rows of a table as work: claimed in batches under a lease, renewed, released, settled.
+
+Works on any table with the columns ``state``, ``owner``, ``lease_until`` and ``attempts``. What makes a claim safe is
+not the clock: a row is settled only while it still carries the claim's owner and attempt, in one statement, so
+however wrong a clock is, a row is never settled twice. Time only decides when a silent worker's rows go to others.
+That clock is the database's (:meth:`shoal.storage.sql.Database.now`), one for all workers. When it is set back, leases
+from before would seem to last for long; so a lease that ends later than any lease can is taken for run out.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from shoal.errors import InvalidInput, LeaseLost
+
+LONGEST_LEASE_S = 3600.0
+"""Leases may not be longer; workers that need more time renew."""
+
+Value = str | int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holding:
+    """A claimed row.
+
+    Attributes
+    ----------
+    key : tuple
+        Values of the table's key columns.
+    owner : str
+        Who holds it.
+    attempt : int
+        How often the row was claimed, this claim included.
+    """
+
+    key: tuple[Value, ...]
+    owner: str
+    attempt: int
+
+
+class ClaimTable:
+    """How the rows of one table are claimed.
+
+    Parameters
+    ----------
+    table : sqlalchemy.Table
+        Has the columns ``state``, ``owner``, ``lease_until``, ``attempts`` and those named below.
+    key : sequence of str
+        The columns that identify a row.
+    order : str
+        Rows are claimed in the order of this column.
+    waiting, held, given_up : str
+        The states of a row that waits, is claimed, and was claimed in vain too often.
+    """
+
+    def __init__(
+        self, table: sa.Table, *, key: Sequence[str], order: str, waiting: str, held: str, given_up: str
+    ) -> None:
+        self._table = table
+        self._c = table.c
+        self._key = [table.c[name] for name in key]
+        self._order = table.c[order]
+        self._waiting = waiting
+        self._held = held
+        self._given_up = given_up
+
+    def claim(
+        self,
+        connection: sa.Connection,
+        scope: sa.ColumnElement[bool],
+        *,
+        owner: str,
+        now: dt.datetime,
+        lease_s: float,
+        limit: int,
+    ) -> list[sa.RowMapping]:
+        """Take up to ``limit`` rows of the scope that wait or whose lease ran out, and give them back as they are now.
+
+        Other workers' claims under way are skipped, not waited for.
+        """
+        free = sa.or_(self._c.state == self._waiting, self._run_out(now))
+        query = sa.select(*self._key).where(scope, free).order_by(self._order).limit(limit)
+        keys = [tuple(row) for row in connection.execute(query.with_for_update(skip_locked=True))]
+        if not keys:
+            return []
+        chosen = sa.tuple_(*self._key).in_(keys)
+        until = now + dt.timedelta(seconds=checked_lease(lease_s))
+        connection.execute(
+            sa.update(self._table)
+            .where(chosen)
+            .values(state=self._held, owner=owner, lease_until=until, attempts=self._c.attempts + 1)
+        )
+        return list(connection.execute(sa.select(self._table).where(chosen).order_by(self._order)).mappings())
+
+    def give_up(
+        self, connection: sa.Connection, scope: sa.ColumnElement[bool], *, now: dt.datetime, attempts: int, error: str
+    ) -> int:
+        """Take rows out of the game whose workers fell silent ``attempts`` times: they may be what kills them."""
+        hopeless = sa.and_(scope, self._run_out(now), self._c.attempts >= attempts)
+        values = {"state": self._given_up, "lease_until": None, "error": error}
+        return connection.execute(sa.update(self._table).where(hopeless).values(**values)).rowcount
+
+    def renew(
+        self, connection: sa.Connection, holdings: Sequence[Holding], *, now: dt.datetime, lease_s: float
+    ) -> list[Holding]:
+        """Make the leases last ``lease_s`` from now, and give back those that were still held."""
+        until = now + dt.timedelta(seconds=checked_lease(lease_s))
+        return [held for held in holdings if self._update(connection, held, {"lease_until": until})]
+
+    def settle(
+        self, connection: sa.Connection, holding: Holding, *, state: str, values: Mapping[str, object], what: str
+    ) -> None:
+        """Move a held row to another state, with what is to be written to it.
+
+        Raises
+        ------
+        LeaseLost
+            The row is not held by this claim any more; nothing was changed.
+        """
+        if not self._update(connection, holding, {**values, "state": state, "lease_until": None}):
+            raise LeaseLost(
+                f"{what} is not {holding.owner}'s any more (attempt {holding.attempt}): its lease ran out and another "
+                "worker took it, or it is settled; drop this result and claim again"
+            )
+
+    def release_owner(self, connection: sa.Connection, scope: sa.ColumnElement[bool], *, owner: str) -> int:
+        """Let go of all rows of an owner that is known to be gone, without waiting for its leases."""
+        held = sa.and_(scope, self._c.state == self._held, self._c.owner == owner)
+        values = {"state": self._waiting, "lease_until": None}
+        return connection.execute(sa.update(self._table).where(held).values(**values)).rowcount
+
+    def _run_out(self, now: dt.datetime) -> sa.ColumnElement[bool]:
+        latest = now + dt.timedelta(seconds=LONGEST_LEASE_S)
+        until = self._c.lease_until
+        return sa.and_(self._c.state == self._held, sa.or_(until <= now, until > latest))
+
+    def _update(self, connection: sa.Connection, holding: Holding, values: Mapping[str, object]) -> bool:
+        same = [column == value for column, value in zip(self._key, holding.key, strict=True)]
+        still_held = sa.and_(
+            *same,
+            self._c.state == self._held,
+            self._c.owner == holding.owner,
+            self._c.attempts == holding.attempt,
+        )
+        return connection.execute(sa.update(self._table).where(still_held).values(**values)).rowcount == 1
+
+
+def checked_lease(lease_s: float) -> float:
+    """Give the lease back if it can be granted.
+
+    Raises
+    ------
+    InvalidInput
+        It is not positive or longer than :data:`LONGEST_LEASE_S`.
+    """
+    if 0 < lease_s <= LONGEST_LEASE_S:
+        return lease_s
+    raise InvalidInput(
+        f"a lease lasts more than 0 and at most {LONGEST_LEASE_S:.0f} s, not {lease_s} s; renew it instead"
+    )

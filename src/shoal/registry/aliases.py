@@ -1,0 +1,223 @@
+"""Aliases: moving them, moving them back, and the history of both.
+
+Every move is a row. A row knows which earlier move a rollback from it returns to (``beneath``): for a promotion, the
+move it replaced; for a rollback, whatever lay beneath the move it returned to. So rolling back twice goes further back,
+and never to and fro.
+"""
+
+import datetime as dt
+
+import sqlalchemy as sa
+
+from shoal.errors import Conflict, NotFound
+from shoal.registry import audit, catalog, snapshots
+from shoal.registry.names import Reference, check_name
+from shoal.registry.records import AliasChange, AliasRecord, Move
+from shoal.registry.tables import alias_changes, aliases, fleets
+
+
+def promote(
+    connection: sa.Connection,
+    name: str,
+    version: int,
+    *,
+    alias: str,
+    actor: str,
+    expected: int | None,
+    reason: str,
+    at: dt.datetime,
+) -> AliasChange:
+    """Make the alias name a version.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet or version, or its files were collected.
+    Conflict
+        The alias does not name ``expected`` (0: nothing) at this moment.
+    """
+    check_name(alias, what="an alias")
+    fleet = catalog.locked(connection, name)
+    snapshots.resolve(connection, Reference(fleet=name, alias=None, version=version))
+    newest = _newest(connection, fleet["id"], alias)
+    _require(newest, expected, f"{name}@{alias}")
+    return _move(
+        connection, fleet, newest, alias=alias, move=Move.PROMOTE, to=version, beneath=_beneath(newest, version),
+        actor=actor, at=at, reason=reason,
+    )  # fmt: skip
+
+
+def rollback(
+    connection: sa.Connection,
+    name: str,
+    *,
+    alias: str,
+    actor: str,
+    expected: int | None,
+    reason: str,
+    at: dt.datetime,
+) -> AliasChange:
+    """Make the alias name the version that it named before the present one was promoted.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet or alias, or nothing further back.
+    Conflict
+        The alias does not name ``expected`` at this moment.
+    """
+    fleet = catalog.locked(connection, name)
+    newest = _newest(connection, fleet["id"], alias)
+    _require(newest, expected, f"{name}@{alias}")
+    if newest is None or newest["beneath"] is None:
+        now = "names nothing" if newest is None else f"named nothing before {newest['after']}"
+        raise NotFound(f"{name}@{alias} {now}; promote the version you want with `shoal promote {name}:VERSION`")
+    target = _change(connection, fleet["id"], alias, newest["beneath"])
+    return _move(
+        connection, fleet, newest, alias=alias, move=Move.ROLLBACK, to=target["after"], beneath=target["beneath"],
+        actor=actor, at=at, reason=reason,
+    )  # fmt: skip
+
+
+def of_fleet(connection: sa.Connection, name: str) -> list[AliasRecord]:
+    """A fleet's aliases by name.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet.
+    """
+    fleet = catalog.found(connection, name)
+    query = (
+        sa.select(aliases.c.alias, aliases.c.version, alias_changes.c.at, alias_changes.c.actor)
+        .join(
+            alias_changes,
+            sa.and_(
+                alias_changes.c.fleet_id == aliases.c.fleet_id,
+                alias_changes.c.alias == aliases.c.alias,
+                alias_changes.c.number == aliases.c.changes,
+            ),
+        )
+        .where(aliases.c.fleet_id == fleet["id"])
+        .order_by(aliases.c.alias)
+    )
+    return [
+        AliasRecord(fleet=name, alias=alias, version=version, changed_at=at, changed_by=actor)
+        for alias, version, at, actor in connection.execute(query)
+    ]
+
+
+def history(connection: sa.Connection, name: str, alias: str | None) -> list[AliasChange]:
+    """Every move of a fleet's aliases, newest first.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet.
+    """
+    fleet = catalog.found(connection, name)
+    query = sa.select(alias_changes).where(alias_changes.c.fleet_id == fleet["id"])
+    if alias is not None:
+        query = query.where(alias_changes.c.alias == alias)
+    query = query.order_by(alias_changes.c.at.desc(), alias_changes.c.alias, alias_changes.c.number.desc())
+    return [_record(name, row) for row in connection.execute(query).mappings()]
+
+
+def ever_named(connection: sa.Connection) -> set[tuple[str, int]]:
+    """Fleet and version of every snapshot that an alias names or ever named."""
+    query = sa.select(fleets.c.name, alias_changes.c.after).join(fleets, fleets.c.id == alias_changes.c.fleet_id)
+    return {(name, version) for name, version in connection.execute(query.distinct())}
+
+
+def _require(newest: sa.RowMapping | None, expected: int | None, reference: str) -> None:
+    now = newest["after"] if newest is not None else 0
+    if expected is not None and now != expected:
+        raise Conflict(
+            f"{reference} names {now or 'nothing'} by now, not {expected or 'nothing'}; look again and decide"
+        )
+
+
+def _beneath(newest: sa.RowMapping | None, version: int) -> int | None:
+    """Promoting what is there already adds nothing to go back to."""
+    if newest is None:
+        return None
+    beneath: int | None = newest["beneath"] if newest["after"] == version else newest["number"]
+    return beneath
+
+
+def _move(
+    connection: sa.Connection,
+    fleet: sa.RowMapping,
+    newest: sa.RowMapping | None,
+    *,
+    alias: str,
+    move: Move,
+    to: int,
+    beneath: int | None,
+    actor: str,
+    at: dt.datetime,
+    reason: str,
+) -> AliasChange:
+    before = newest["after"] if newest is not None else None
+    number = newest["number"] + 1 if newest is not None else 1
+    row = {
+        "alias": alias,
+        "number": number,
+        "move": move.value,
+        "before": before,
+        "after": to,
+        "actor": actor,
+        "at": at,
+    }
+    connection.execute(alias_changes.insert().values(fleet_id=fleet["id"], beneath=beneath, reason=reason, **row))
+    _point(connection, fleet["id"], alias, to, number)
+    audit.append(
+        connection, at=at, actor=actor, action=f"alias.{move}", object=f"{fleet['name']}@{alias}",
+        before=None if before is None else {"version": before}, after={"version": to, "reason": reason},
+    )  # fmt: skip
+    return AliasChange(
+        fleet=fleet["name"], alias=alias, number=number, move=move, before=before, after=to, actor=actor, at=at,
+        reason=reason,
+    )  # fmt: skip
+
+
+def _point(connection: sa.Connection, fleet_id: int, alias: str, version: int, changes: int) -> None:
+    if changes == 1:
+        connection.execute(aliases.insert().values(fleet_id=fleet_id, alias=alias, version=version, changes=changes))
+        return
+    connection.execute(
+        aliases.update()
+        .where(aliases.c.fleet_id == fleet_id, aliases.c.alias == alias)
+        .values(version=version, changes=changes)
+    )
+
+
+def _newest(connection: sa.Connection, fleet_id: int, alias: str) -> sa.RowMapping | None:
+    query = (
+        sa.select(alias_changes)
+        .where(alias_changes.c.fleet_id == fleet_id, alias_changes.c.alias == alias)
+        .order_by(alias_changes.c.number.desc())
+        .limit(1)
+    )
+    return connection.execute(query).mappings().one_or_none()
+
+
+def _change(connection: sa.Connection, fleet_id: int, alias: str, number: int) -> sa.RowMapping:
+    query = sa.select(alias_changes).where(
+        alias_changes.c.fleet_id == fleet_id, alias_changes.c.alias == alias, alias_changes.c.number == number
+    )
+    return connection.execute(query).mappings().one()
+
+
+def _record(name: str, row: sa.RowMapping) -> AliasChange:
+    return AliasChange(
+        fleet=name,
+        alias=row["alias"],
+        number=row["number"],
+        move=Move(row["move"]),
+        before=row["before"],
+        after=row["after"],
+        actor=row["actor"],
+        at=row["at"],
+        reason=row["reason"],
+    )

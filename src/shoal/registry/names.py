@@ -1,0 +1,75 @@
+"""Names of fleets and aliases, and the texts that refer to snapshots."""
+
+import re
+from dataclasses import dataclass
+
+from shoal.errors import InvalidInput
+
+CHAMPION = "champion"
+"""The alias that a bare fleet name means."""
+
+LONGEST_NAME = 100
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """What a text such as ``flights@champion`` or ``flights:3`` refers to.
+
+    Attributes
+    ----------
+    fleet : str
+        Name of the fleet.
+    alias : str or None
+        The alias, None when a version is given.
+    version : int or None
+        The version, None when an alias is given.
+    """
+
+    fleet: str
+    alias: str | None
+    version: int | None
+
+
+def check_name(name: str, *, what: str) -> str:
+    """Give the name back if it is safe in URLs and as a folder on every system.
+
+    Parameters
+    ----------
+    name : str
+        ASCII letters, digits, ``.``, ``_``, ``-``; the first and the last a letter or digit; at most 100 characters.
+    what : str
+        What it names, for the message.
+
+    Raises
+    ------
+    InvalidInput
+        The name has something else in it.
+    """
+    if len(name) <= LONGEST_NAME and _NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"{name!r} cannot name {what}; use ASCII letters, digits, '.', '_' and '-', begin and end with a letter or "
+        f"digit, and stay within {LONGEST_NAME} characters"
+    )
+
+
+def parse_reference(text: str) -> Reference:
+    """Read ``fleet``, ``fleet@alias`` or ``fleet:version``; a bare name means the champion.
+
+    Raises
+    ------
+    InvalidInput
+        The text is none of these.
+    """
+    if ":" in text:
+        name, _, version = text.partition(":")
+        if not _VERSION.fullmatch(version):
+            raise InvalidInput(f"{text!r} does not name a snapshot; after ':' comes its version, e.g. {name}:3")
+        return Reference(fleet=check_name(name, what="a fleet"), alias=None, version=int(version))
+    name, at, alias = text.partition("@")
+    if at:
+        check_name(alias, what="an alias")
+    return Reference(fleet=check_name(name, what="a fleet"), alias=alias or CHAMPION, version=None)

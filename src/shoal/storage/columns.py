@@ -1,0 +1,54 @@
+"""Column types that hold the same values on every database: aware times and JSON."""
+
+import datetime as dt
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from shoal.types import Json
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder: msgspec.json.Decoder[Json] = msgspec.json.Decoder()
+
+
+def json_text(value: Json) -> str:
+    """Write a JSON value as its one text, keys sorted; NaN and infinity become null."""
+    return _encoder.encode(value).decode()
+
+
+def json_value(text: str) -> Json:
+    """Read the value of a JSON text."""
+    return _decoder.decode(text)
+
+
+class UtcTime(sa.types.TypeDecorator[dt.datetime]):
+    """Aware times in UTC. SQLite keeps them as text of one width, so that they compare as they should."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: D102
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; use an aware time, e.g. datetime.now(UTC)")
+        return value.astimezone(dt.UTC)
+
+    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: D102
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class JsonText(sa.types.TypeDecorator[Json]):
+    """JSON as text with sorted keys. SQL NULL and JSON null are both None."""
+
+    impl = sa.Text()
+    cache_ok = True
+
+    def process_bind_param(self, value: Json, dialect: Dialect) -> str | None:  # noqa: D102
+        return None if value is None else json_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Json:  # noqa: D102
+        return None if value is None else json_value(value)
