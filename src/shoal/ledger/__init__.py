@@ -1,6 +1,7 @@
 """The ledger: runs, shards, claims and outcomes."""
 
 from shoal.ledger.ledger import MOST_ATTEMPTS, Ledger
+from shoal.ledger.owners import is_gone, this_worker
 from shoal.ledger.records import Reconciliation, RunRecord, RunTotals, ShardClaim, ShardPlan, ShardRecord
 
 __all__ = [
@@ -12,4 +13,6 @@ __all__ = [
     "ShardClaim",
     "ShardPlan",
     "ShardRecord",
+    "is_gone",
+    "this_worker",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from shoal.errors import Conflict
 from shoal.jobs.states import RunState
 from shoal.ledger import runs, shards
+from shoal.ledger.owners import is_gone
 from shoal.ledger.records import Reconciliation, RunRecord, RunTotals, ShardClaim, ShardPlan, ShardRecord
 from shoal.storage.sql import Database
 from shoal.types import Counts, InputFile, Json
@@ -216,6 +217,10 @@ class Ledger:
         """Give back the shards of an owner known to be gone, without waiting for its leases; how many there were."""
         with self._database.write() as connection:
             return shards.release_owner(connection, run_id, owner)
+
+    def release_gone(self, run_id: str) -> int:
+        """Give back the shards whose owners were processes of this machine that run no more; how many there were."""
+        return sum(self.release_owner(run_id, owner) for owner in self.owners(run_id) if is_gone(owner))
 
     def retry_failed(self, run_id: str) -> int:
         """Make a run's failed shards wait again; how many there were."""
