@@ -62,7 +62,8 @@ def render(findings: Findings, *, made_at: dt.datetime) -> str:
         ],
         worst_routes=_worst(air_time.routes),
         strangest=[
-            (anomaly, charts.NAMES[anomaly.sensor], charts.reading(anomaly)) for anomaly in _strangest(findings)
+            (anomaly, charts.NAMES[anomaly.sensor], charts.reading(anomaly), charts.change(anomaly))
+            for anomaly in findings.sensors.anomalies[:WORST]
         ],
         answered_by=charts.ANSWERED_BY,
     )
