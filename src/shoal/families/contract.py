@@ -10,12 +10,15 @@ Three shapes travel between the layers:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.types import Bytes, Feature, Floats, Indices, Integers, Label, Task
+
+if TYPE_CHECKING:
+    from shoal.families.inputs import Inputs
 
 Static = str | int | float | bool
 
@@ -259,36 +262,3 @@ class ReferenceAnswer:
     values: Floats
     labels: Integers
     probabilities: Floats | None = None
-
-
-class Inputs(Protocol):
-    """What stands before the final estimator: the transform program so far (see :mod:`shoal.families.inputs`)."""
-
-    def require(self) -> None:
-        """From here on NaN marks the row ``MISSING_VALUE``."""
-        ...
-
-    def float32(self) -> None:
-        """Round every input column to single precision, as scikit-learn's trees do."""
-        ...
-
-    def encode(self, column: int, categories: NDArray[np.generic]) -> None:
-        """Replace a column's values by their position in ``categories``; unknown becomes NaN."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """How many columns the final estimator sees."""
-        ...
-
-    def model(
-        self,
-        *,
-        family: str,
-        task: Task,
-        parameters: Mapping[str, NDArray[np.generic]],
-        static: Mapping[str, Static],
-        classes: NDArray[np.generic] | None = None,
-    ) -> PackedModel:
-        """Close the program and return the packed model; classes become str, int or bool labels."""
-        ...

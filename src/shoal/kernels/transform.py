@@ -154,7 +154,8 @@ def find(value: float, numbers: Floats, slot: int, count: int) -> int:
 def _look_up(value: float, numbers: Floats, slot: int, count: int) -> float:
     """The column of a category; ``numbers[slot]`` when it is unknown. A missing value is looked up as +inf."""
     entry = find(np.inf if math.isnan(value) else value, numbers, slot + 1, count)
-    return numbers[slot] if entry < 0 else numbers[slot + 1 + count + entry]
+    column: float = numbers[slot] if entry < 0 else numbers[slot + 1 + count + entry]
+    return column
 
 
 @exact
