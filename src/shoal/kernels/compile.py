@@ -31,7 +31,7 @@ F64_1, F64_2, F64_3 = (array(nt.float64, d) for d in (1, 2, 3))
 I64_1, I64_2 = (array(nt.int64, d) for d in (1, 2))
 I32_1, I32_2 = (array(nt.int32, d) for d in (1, 2))
 U8_1 = array(nt.uint8, 1)
-U64_1 = array(nt.uint64, 1)
+U64_1, U64_2 = (array(nt.uint64, d) for d in (1, 2))
 I64 = nt.int64
 
 #: The arguments every model kernel starts with: X, units, lo, hi, program, transform, scratch, first.
@@ -53,7 +53,8 @@ def use_cache_below(folder: Path) -> None:
     """Keep compiled kernels in the package's own folder, or below ``folder`` where that cannot be written.
 
     The cache is a pickle, so its folder is private (0700). Its name holds a digest of the kernels' sources: Numba
-    itself would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
+    itself would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes
+    first.
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return

@@ -8,7 +8,7 @@ tests, because Python's and Polars' own hashes change between versions and proce
 import numpy as np
 from numba import types as nt
 
-from shoal.kernels.compile import I64, I64_1, U8_1, U64_1, array, device, kernel
+from shoal.kernels.compile import I64, I64_1, U8_1, U64_2, array, device, kernel
 
 PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -20,6 +20,12 @@ PRIME_5 = np.uint64(0x27D4EB2F165667C5)
 REMOVED = np.uint64(0xFFFFFFFFFFFFFFFF)
 ROW_MASK = np.uint64(0xFFFFFFFF)
 BLOCK_SHIFT = np.uint64(32)
+
+#: Columns of an index segment's entries.
+HASH, PLACE, START, STOP = 0, 1, 2, 3
+
+#: Keys that are looked up side by side.
+STRIDE = 32
 
 #: What :func:`find` writes for a key it did not meet, and for one that was removed.
 ABSENT = -1
@@ -113,30 +119,50 @@ def _same(a, a_start, a_stop, b, b_start, b_stop):  # type: ignore[no-untyped-de
     return True
 
 
-@kernel(U8_1, I64_1, I64, I64, U64_1, U64_1, I64_1, U8_1, I64_1, I64, I64_1, _I64_OUT)
-def find(data, offsets, lo, hi, hashes, places, key_offsets, key_data, buckets, shift, bases, found):  # type: ignore[no-untyped-def]
+@device
+def _place(data, start, stop, h, entries, key_data, first, last):  # type: ignore[no-untyped-def]
+    """Place of one key among the entries of its bucket: index of the entry, or -1."""
+    at = first
+    while at < last and entries[at, HASH] < h:
+        at += 1
+    while at < last and entries[at, HASH] == h:
+        if _same(data, start, stop, key_data, np.int64(entries[at, START]), np.int64(entries[at, STOP])):
+            return at
+        at += 1
+    return -1
+
+
+@kernel(U8_1, I64_1, I64, I64, U64_2, U8_1, I64_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
+def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found):  # type: ignore[no-untyped-def]
     """Look keys ``lo`` to ``hi`` up in one index segment.
 
     Only keys whose ``found`` is still :data:`ABSENT` are looked up, so segments are searched from newest to oldest.
     ``buckets[h >> shift]`` is where hashes with those leading bits start; the key itself is compared after the hash.
+    A stride of keys goes through each step together, so that their cache misses overlap; the returned number only keeps
+    the compiler from dropping the early touch.
     """
-    for i in range(lo, hi):
-        if found[i] != ABSENT:
-            continue
-        h = _xxh64(data, offsets[i], offsets[i + 1])
-        bucket = np.int64(h >> np.uint64(shift))
-        at = buckets[bucket]
-        stop = buckets[bucket + 1]
-        while at < stop and hashes[at] < h:
-            at += 1
-        while at < stop and hashes[at] == h:
-            if _same(data, offsets[i], offsets[i + 1], key_data, key_offsets[at], key_offsets[at + 1]):
-                if places[at] == REMOVED:
-                    found[i] = GONE
-                else:
-                    found[i] = bases[np.int64(places[at] >> BLOCK_SHIFT)] + np.int64(places[at] & ROW_MASK)
-                break
-            at += 1
+    hashes = np.empty(STRIDE, dtype=np.uint64)
+    firsts = np.empty(STRIDE, dtype=np.int64)
+    touched = np.uint64(0)
+    for base in range(lo, hi, STRIDE):
+        count = min(STRIDE, hi - base)
+        for i in range(count):
+            hashes[i] = _xxh64(data, offsets[base + i], offsets[base + i + 1])
+        for i in range(count):
+            firsts[i] = buckets[np.int64(hashes[i] >> np.uint64(shift))]
+        for i in range(count):
+            touched ^= entries[min(firsts[i], entries.shape[0] - 1), HASH]
+        for i in range(count):
+            row = base + i
+            if found[row] != ABSENT:
+                continue
+            last = buckets[np.int64(hashes[i] >> np.uint64(shift)) + 1]
+            at = _place(data, offsets[row], offsets[row + 1], hashes[i], entries, key_data, firsts[i], last)
+            if at >= 0:
+                place = entries[at, PLACE]
+                gone = place == REMOVED
+                found[row] = GONE if gone else bases[np.int64(place >> BLOCK_SHIFT)] + np.int64(place & ROW_MASK)
+    return touched
 
 
 @kernel(U8_1, I64_1, U8_1, I64_1, I64, I64, _U8_OUT)

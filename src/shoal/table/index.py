@@ -11,14 +11,15 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
 from shoal.errors import InvalidArtifact, InvalidInput
-from shoal.table.hashing import BLOCK_SHIFT, REMOVED, ROW_MASK, find, hash_keys
+from shoal.table.hashing import BLOCK_SHIFT, HASH, PLACE, REMOVED, ROW_MASK, START, find, hash_keys
 from shoal.table.keys import EncodedKeys
 from shoal.types import Integers
 
-Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
+Words = NDArray[np.uint64]
 
 #: More segments than this are folded into one: every one costs a probe for each key it does not know.
 MOST_SEGMENTS = 4
@@ -30,23 +31,32 @@ class Segment:
 
     Attributes
     ----------
-    hashes : ndarray of uint64, shape (entries,)
-        XXH64 of each key, ascending.
-    places : ndarray of uint64, shape (entries,)
-        ``block << 32 | row``, where ``block`` counts the segment's own blocks; all ones for a removed key.
+    entries : ndarray of uint64, shape (entries, 4)
+        Ascending by the first column: XXH64 of the key; its place, ``block << 32 | row``, where ``block`` counts the
+        segment's own blocks (all ones for a removed key); where the key starts and stops in ``keys.data``. Side by
+        side because a search reads all four.
     keys : EncodedKeys
-        The canonical bytes, in the order of ``hashes``.
+        The canonical bytes, in the order of the entries.
     """
 
-    hashes: Words
-    places: Words
+    entries: Words
     keys: EncodedKeys
 
     def __len__(self) -> int:
-        return len(self.hashes)
+        return len(self.entries)
 
     @property
-    def removed(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def hashes(self) -> Words:
+        """XXH64 of each key, shape (entries,)."""
+        return self.entries[:, HASH]
+
+    @property
+    def places(self) -> Words:
+        """Where each key's model is, shape (entries,)."""
+        return self.entries[:, PLACE]
+
+    @property
+    def removed(self) -> NDArray[np.bool_]:
         """Which entries take a key out of the fleet."""
         return self.places == REMOVED
 
@@ -83,12 +93,13 @@ class Segment:
         found : ndarray of int64, shape (n,)
             Model numbers, :data:`~shoal.table.hashing.ABSENT` where still unknown; written in place.
         """
+        if not len(self):
+            return
         buckets, shift = self.buckets, self.shift
 
         def search(lo: int, hi: int) -> None:
             find(
-                keys.data, keys.offsets, lo, hi, self.hashes, self.places, self.keys.offsets, self.keys.data,
-                buckets, shift, bases, found,
+                keys.data, keys.offsets, lo, hi, self.entries, self.keys.data, buckets, shift, bases, found
             )  # fmt: skip
 
         threads.over(len(keys), search, grain=16_384)
@@ -98,7 +109,8 @@ class Segment:
         text = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), len(self), [None, pa.py_buffer(self.keys.offsets), pa.py_buffer(self.keys.data)]
         )
-        return pa.record_batch([pa.array(self.hashes), pa.array(self.places), text], names=["hash", "place", "key"])
+        entries = pa.FixedSizeListArray.from_arrays(pa.array(self.entries.reshape(-1)), self.entries.shape[1])
+        return pa.record_batch([entries, text], names=["entry", "key"])
 
     @classmethod
     def from_table(cls, batch: pa.RecordBatch) -> "Segment":
@@ -109,16 +121,15 @@ class Segment:
         InvalidArtifact
             The columns are not those of an index.
         """
-        expected = pa.schema([("hash", pa.uint64()), ("place", pa.uint64()), ("key", pa.large_binary())])
-        if not batch.schema.equals(expected) or any(column.null_count for column in batch.columns):
-            raise InvalidArtifact(
-                f"an index segment has the columns {batch.schema.names}, types or nulls it must not have"
-            )
-        hashes, places, text = batch.columns
+        expected = [("entry", pa.list_(pa.uint64(), 4)), ("key", pa.large_binary())]
+        if [(field.name, field.type) for field in batch.schema] != expected:
+            raise InvalidArtifact(f"an index segment's columns {batch.schema.names} are not those of an index")
+        entries, text = batch.columns
+        if entries.null_count or text.null_count or entries.values.null_count:
+            raise InvalidArtifact("an index segment has missing values")
         _, offsets, data = text.buffers()
         return cls(
-            hashes=hashes.to_numpy(),
-            places=places.to_numpy(),
+            entries=entries.flatten().to_numpy().reshape(-1, 4),
             keys=EncodedKeys(
                 data=np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8),
                 offsets=np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1],
@@ -141,6 +152,9 @@ class Segment:
         offsets = self.keys.offsets
         if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(self.keys.data):
             raise InvalidArtifact("an index segment's key offsets are out of order or out of range")
+        spans = np.stack([offsets[:-1], offsets[1:]], axis=1).astype(np.uint64)
+        if not np.array_equal(self.entries[:, START:], spans):
+            raise InvalidArtifact("an index segment's entries do not start and stop where their keys do")
         if (self.hashes[1:] < self.hashes[:-1]).any():
             raise InvalidArtifact("an index segment's hashes are not sorted")
         if not np.array_equal(hash_of(self.keys), self.hashes):
@@ -169,7 +183,9 @@ def build(keys: EncodedKeys, places: Words) -> Segment:
     """
     hashes = hash_of(keys)
     order = np.argsort(hashes, kind="stable")
-    segment = Segment(hashes=hashes[order], places=places[order], keys=take(keys, order))
+    sorted_keys = take(keys, order)
+    spans = (sorted_keys.offsets[:-1].astype(np.uint64), sorted_keys.offsets[1:].astype(np.uint64))
+    segment = Segment(entries=np.stack([hashes[order], places[order], *spans], axis=1), keys=sorted_keys)
     _refuse_twins(segment)
     return segment
 

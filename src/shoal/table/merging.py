@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shoal.errors import InvalidInput
 from shoal.table import index
 from shoal.table.block import Block
-from shoal.table.hashing import BLOCK_SHIFT, REMOVED
+from shoal.table.hashing import BLOCK_SHIFT, PLACE, REMOVED
 from shoal.table.index import MOST_SEGMENTS
 from shoal.table.models import ModelTable, Part, assemble, check_levels, union_of_features, union_of_labels
 from shoal.types import Integers, KeyColumn
@@ -101,7 +101,9 @@ def remove(table: ModelTable, numbers: Integers) -> ModelTable:
     """The table without the chosen models: one small segment says that their keys are gone."""
     doomed = select(table, numbers)
     segment = doomed.parts[0].segment
-    gone = dataclasses.replace(segment, places=np.full(len(segment), REMOVED, dtype=np.uint64))
+    entries = segment.entries.copy()
+    entries[:, PLACE] = REMOVED
+    gone = dataclasses.replace(segment, entries=entries)
     without = dataclasses.replace(table, parts=(Part(segment=gone, blocks=()), *table.parts))
     return without if len(without.parts) <= MOST_SEGMENTS else fold(without)
 
