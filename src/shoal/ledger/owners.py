@@ -39,7 +39,7 @@ def is_gone(owner: str) -> bool:
 
 
 def _place() -> str:
-    """This machine since its start, and the namespace in which process numbers mean what they mean here."""
+    """Name the machine, its start, and the namespace in which process numbers mean what they mean here."""
     marks = [_text(_PROCESSES / "sys/kernel/random/boot_id"), _link(_PROCESSES / "self/ns/pid")]
     return f"{socket.gethostname()}-{hashlib.sha256(' '.join(marks).encode()).hexdigest()[:8]}"
 
