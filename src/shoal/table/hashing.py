@@ -43,10 +43,10 @@ def _rotate(x, bits):  # type: ignore[no-untyped-def]
 
 @device
 def _word(data, at):  # type: ignore[no-untyped-def]
-    """Eight bytes, little-endian; LLVM makes one load of it."""
+    """Eight bytes, little-endian. The index is unsigned, so it cannot wrap, and LLVM makes one load of it."""
     word = np.uint64(0)
     for i in range(8):
-        word |= np.uint64(data[at + i]) << np.uint64(8 * i)
+        word |= np.uint64(data[np.uint64(at) + np.uint64(i)]) << np.uint64(8 * i)
     return word
 
 
@@ -113,9 +113,16 @@ def hash_keys(data, offsets, lo, hi, hashes):  # type: ignore[no-untyped-def]
 def _same(a, a_start, a_stop, b, b_start, b_stop):  # type: ignore[no-untyped-def]
     if a_stop - a_start != b_stop - b_start:
         return False
-    for i in range(a_stop - a_start):  # noqa: SIM110 - compiled code has no all() over a generator
-        if a[a_start + i] != b[b_start + i]:
+    while a_start + 8 <= a_stop:
+        if _word(a, a_start) != _word(b, b_start):
             return False
+        a_start += 8
+        b_start += 8
+    while a_start < a_stop:
+        if a[a_start] != b[b_start]:
+            return False
+        a_start += 1
+        b_start += 1
     return True
 
 
@@ -173,13 +180,14 @@ def write_texts(text, text_offsets, valid, positions, lo, hi, data):  # type: ig
         if valid.size > 0 and valid[i] == 0:
             data[at] = 5
             continue
-        start = text_offsets[i]
-        length = text_offsets[i + 1] - start
+        start = np.uint64(text_offsets[i])
+        length = np.uint64(text_offsets[i + 1]) - start
         data[at] = 1
         for k in range(4):
-            data[at + 1 + k] = (length >> (8 * k)) & 255
-        for k in range(length):
-            data[at + 5 + k] = text[start + k]
+            data[at + 1 + k] = (length >> np.uint64(8 * k)) & np.uint64(255)
+        target = np.uint64(at + 5)
+        for k in range(length):  # unsigned, so no index can wrap and the copy is a plain loop of loads and stores
+            data[target + np.uint64(k)] = text[start + np.uint64(k)]
 
 
 @kernel(I64_1, U8_1, I64, I64, I64_1, I64, I64, _U8_OUT)
