@@ -42,20 +42,21 @@ def flights() -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        336,776 rows, ordered by scheduled departure: ``time_hour`` (UTC), ``origin``, ``dest``, ``carrier``,
-        ``flight``, the columns of ``FLIGHT_FEATURES`` as float64 (miles, the year and the day as points on a
-        circle, wind towards east and north in miles per hour, degrees Fahrenheit, millibars) and ``air_time``
+        336,776 rows, ordered by scheduled departure: ``date`` (local), ``time_hour`` (UTC), ``origin``, ``dest``,
+        ``carrier``, ``flight``, the columns of ``FLIGHT_FEATURES`` as float64 (miles, the year and the day as points
+        on a circle, wind towards east and north in miles per hour, degrees Fahrenheit, millibars) and ``air_time``
         (minutes, missing where the flight never arrived).
     """
     table = _read("flights.csv.zip").join(_winds(), on=["origin", "time_hour"], how="left")
-    day = pl.date("year", "month", "day").dt.ordinal_day()
+    date = pl.date("year", "month", "day")
     return (
         table.with_columns(
-            *_circle("season", day, 365.25),
+            date.alias("date"),
+            *_circle("season", date.dt.ordinal_day(), 365.25),
             *_circle("hour", pl.col("hour"), 24),
             pl.col("distance", "air_time").cast(pl.Float64),
         )
-        .select("time_hour", *KEYS, "carrier", "flight", *FLIGHT_FEATURES, "air_time")
+        .select("date", "time_hour", *KEYS, "carrier", "flight", *FLIGHT_FEATURES, "air_time")
         .sort("time_hour", maintain_order=True)
     )
 

@@ -14,7 +14,7 @@ WORST = 8
 """How many anomalies and routes the page names in words."""
 
 
-def write(findings: Findings, path: Path, *, made_at: dt.datetime) -> Path:
+def write(findings: Findings, path: Path, *, steps: Sequence[tuple[str, str]], made_at: dt.datetime) -> Path:
     """Write the page.
 
     Parameters
@@ -23,6 +23,8 @@ def write(findings: Findings, path: Path, *, made_at: dt.datetime) -> Path:
         What the acts found.
     path : Path
         The HTML file; replaced when it is there.
+    steps : sequence of (words, commands)
+        What the reader can do next.
     made_at : datetime
         When, for the page's foot.
 
@@ -36,16 +38,17 @@ def write(findings: Findings, path: Path, *, made_at: dt.datetime) -> Path:
     StorageError
         The file cannot be written.
     """
-    write_atomically(path, render(findings, made_at=made_at).encode())
+    write_atomically(path, render(findings, steps=steps, made_at=made_at).encode())
     return path.absolute()
 
 
-def render(findings: Findings, *, made_at: dt.datetime) -> str:
+def render(findings: Findings, *, steps: Sequence[tuple[str, str]], made_at: dt.datetime) -> str:
     """Draw the page as one HTML document with everything in it."""
     air_time, power_cut = findings.air_time, findings.power_cut
     template = _environment().get_template("report.html.j2")
     return template.render(
         findings=findings,
+        steps=steps,
         made_at=made_at,
         heat_map=charts.heat_map(air_time.routes),
         bars=charts.bars(air_time.alternatives),

@@ -22,6 +22,7 @@ from shoal.quickstart.findings import (
 )
 from shoal.types import Counts
 
+STEPS = (("Do this:", "shoal score 'a' < b"),)
 NOON = dt.datetime(2013, 7, 1, 12, tzinfo=dt.UTC)
 
 
@@ -82,7 +83,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_one_file_that_loads_nothing(findings, tmp_path):
-    path = report.write(findings, tmp_path / "new" / "report.html", made_at=NOON)
+    path = report.write(findings, tmp_path / "new" / "report.html", steps=STEPS, made_at=NOON)
     text = path.read_text()
     page = Page(text)
     assert page.open == []
@@ -92,7 +93,7 @@ def test_the_page_is_one_file_that_loads_nothing(findings, tmp_path):
 
 
 def test_the_page_says_what_the_acts_found(findings):
-    text = report.render(findings, made_at=NOON)
+    text = report.render(findings, steps=STEPS, made_at=NOON)
     said = ("100\N{MULTIPLICATION SIGN}", "8.00 min", "20261121-044012-x7f3", "26 of 40 routes", "57.2 °F", "-44.1 °F")
     for words in (*said, "JFK to D39"):
         assert words in text, words
@@ -103,13 +104,13 @@ def test_names_are_escaped(findings):
     air_time = dataclasses.replace(
         findings.air_time, alternatives=(Alternative(name="<script>alert(1)</script>", error_min=1.0),)
     )
-    text = report.render(dataclasses.replace(findings, air_time=air_time), made_at=NOON)
+    text = report.render(dataclasses.replace(findings, air_time=air_time), steps=STEPS, made_at=NOON)
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
 
 def test_no_number_of_the_page_is_missing(findings):
-    text = report.render(findings, made_at=NOON)
+    text = report.render(findings, steps=STEPS, made_at=NOON)
     assert not re.search(r"\b(nan|None|Undefined)\b", text)
 
 
