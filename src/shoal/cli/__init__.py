@@ -1,7 +1,7 @@
 """The command line: ``shoal VERB ...``.
 
-Every verb is a file of its own and is imported when it is used, so that ``shoal --help`` answers at once. A verb parses,
-calls the workspace and prints; it decides nothing. Exit codes: 0 done, 1 an error of ours (one line on stderr, its
+Every verb is a file of its own and is imported when it is used, so that ``shoal --help`` answers at once. A verb
+parses, calls the workspace and prints; it decides nothing. Exit codes: 0 done, 1 an error of ours (one line on stderr, its
 traceback with ``--debug``), 2 wrong usage, 130 interrupted.
 """
 

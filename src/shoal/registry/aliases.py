@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from shoal.errors import Conflict, NotFound
 from shoal.registry import audit, catalog, snapshots
-from shoal.registry.names import Reference, check_name
+from shoal.registry.names import check_name
 from shoal.registry.records import AliasChange, AliasRecord, Move
 from shoal.registry.tables import alias_changes, aliases, fleets
 
@@ -38,7 +38,7 @@ def promote(
     """
     check_name(alias, what="an alias")
     fleet = catalog.locked(connection, name)
-    snapshots.resolve(connection, Reference(fleet=name, alias=None, version=version))
+    snapshots.usable(connection, name, version)
     newest = _newest(connection, fleet["id"], alias)
     _require(newest, expected, f"{name}@{alias}")
     return _move(

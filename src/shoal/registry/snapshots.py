@@ -118,12 +118,24 @@ def resolve(connection: sa.Connection, reference: Reference) -> SnapshotRecord:
     NotFound
         There is no such fleet, alias or version, or garbage collection gave the snapshot up.
     """
-    version = reference.version or _aliased(connection, reference)
-    snapshot = one(connection, reference.fleet, version)
+    if reference.version is None:
+        return usable(connection, reference.fleet, _aliased(connection, reference))
+    return usable(connection, reference.fleet, reference.version)
+
+
+def usable(connection: sa.Connection, name: str, version: int) -> SnapshotRecord:
+    """A snapshot whose files are there.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet or version, or garbage collection gave it up.
+    """
+    snapshot = one(connection, name, version)
     if snapshot.collected_at is not None:
         raise NotFound(
             f"the files of {snapshot.reference} were collected on {snapshot.collected_at:%Y-%m-%d}; "
-            f"`shoal fleets show {reference.fleet}` shows the snapshots there are"
+            f"`shoal fleets show {name}` shows the snapshots there are"
         )
     return snapshot
 

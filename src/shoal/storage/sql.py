@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from shoal.errors import InvalidArtifact, StorageError
+from shoal.errors import InvalidArtifact, InvalidInput, StorageError
 from shoal.storage.files import storage_errors
 
 SCHEMA_VERSION = "0002"
@@ -77,10 +77,15 @@ class Database:
         Gives the time in place of the database's own clock; for tests.
     patience_s : float
         How long :meth:`write` waits for other writers before it gives up, in seconds.
+
+    Raises
+    ------
+    InvalidInput
+        The URL is none, or the driver that it names is not installed.
     """
 
     def __init__(self, url: str, *, clock: Clock | None = None, patience_s: float = 60.0) -> None:
-        self.engine = sa.create_engine(url)
+        self.engine = _engine(url)
         self._clock = clock
         self._patience_s = patience_s
         self._is_sqlite = self.engine.dialect.name == "sqlite"
@@ -219,6 +224,19 @@ class Database:
                 raise sa.exc.OperationalError("PRAGMA journal_mode = WAL", None, error) from error
 
 
+def _engine(url: str) -> sa.Engine:
+    advice = "give SHOAL_DATABASE_URL an SQLAlchemy URL such as sqlite:////srv/shoal/shoal.db"
+    try:
+        engine = sa.create_engine(url)
+    except sa.exc.ArgumentError as error:  # its message may show the password
+        raise InvalidInput(f"the database's URL cannot be read; {advice}") from error
+    except ModuleNotFoundError as error:
+        raise InvalidInput(f"the database's driver {error.name!r} is not installed; install it, or {advice}") from error
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        raise InvalidInput(f"an SQLite database in memory is not shared by the workers of a run; {advice}")
+    return engine
+
+
 def schema_version(connection: sa.Connection) -> str | None:
     """The newest migration that the database has had, None for a new database.
 
@@ -272,7 +290,7 @@ def _sqlite_code(error: sa.exc.DBAPIError) -> int:
 def _translated(error: sa.exc.DBAPIError, url: sa.URL) -> StorageError | InvalidArtifact | None:
     """Our error for one of the database's, None where it is a fault of the caller's, such as a broken constraint."""
     code = _sqlite_code(error)
-    where = url.render_as_string(hide_password=True)
+    where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
     if code in _DAMAGED:
         return InvalidArtifact(f"{where}: the file is damaged or no database ({error.orig}); restore it from a backup")
     if code in _SQLITE_ADVICE:

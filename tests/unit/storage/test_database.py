@@ -1,0 +1,221 @@
+import datetime as dt
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.registry.tables import audit_head, fleets
+from shoal.storage.columns import JsonText, UtcTime, json_text, json_value
+from shoal.storage.sql import Database, utc_now
+
+PLUS_TWO = dt.timezone(dt.timedelta(hours=2))
+
+
+def pragma(database: Database, name: str) -> object:
+    with database.read() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def head(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(audit_head.c.number)).scalar_one()
+
+
+def set_head(connection: sa.Connection, number: int) -> None:
+    connection.execute(audit_head.update().values(number=number))
+
+
+def test_commits_survive_a_power_cut_and_keys_are_enforced(database):
+    assert pragma(database, "journal_mode") == "wal"
+    assert pragma(database, "synchronous") == 2
+    assert pragma(database, "foreign_keys") == 1
+
+
+def test_a_block_that_raises_changes_nothing(database):
+    def change_and_fail() -> None:
+        with database.write() as connection:
+            set_head(connection, 7)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail()
+    with database.read() as connection:
+        assert head(connection) == 0
+
+
+def test_a_read_sees_one_state_while_others_write(database):
+    with database.read() as reader:
+        before = head(reader)
+        with database.write() as writer:
+            set_head(writer, 5)
+        assert head(reader) == before
+    with database.read() as reader:
+        assert head(reader) == 5
+
+
+def test_writers_wait_for_each_other(url, database):
+    def add() -> None:
+        own = Database(url)
+        for _ in range(20):
+            with own.write() as connection:
+                set_head(connection, head(connection) + 1)
+
+    threads = [threading.Thread(target=add) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert head(connection) == 120
+
+
+def test_a_writer_gives_up_in_the_end(url, database, monkeypatch):
+    monkeypatch.setattr("shoal.storage.sql._SQLITE_PRAGMAS", ("busy_timeout = 10",))
+    impatient = Database(url, patience_s=0.1)
+    with database.write(), pytest.raises(StorageError, match="busy for too long"), impatient.write():
+        pytest.fail("two writers at once")
+    with impatient.write() as connection:
+        set_head(connection, 1)
+
+
+def test_a_child_of_a_fork_uses_connections_of_its_own(database):
+    with database.write() as connection:
+        set_head(connection, 1)
+    assert database.engine.pool.checkedin() == 1
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with database.write() as connection:
+                set_head(connection, head(connection) + 1)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with database.write() as connection:
+        set_head(connection, head(connection) + 1)
+        assert head(connection) == 3
+
+
+def test_a_full_disk_is_a_storage_error_and_changes_nothing(url, database):
+    with database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    cramped = Database(url)
+    sa.event.listen(cramped.engine, "connect", lambda raw, _: raw.execute(f"PRAGMA max_page_count = {pages + 2}"))
+
+    def change_much() -> None:
+        with cramped.write() as connection:
+            set_head(connection, 9)
+            connection.execute(fleets.insert().values(_fleet("a" * 100_000)))
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        change_much()
+    with database.read() as connection:
+        assert head(connection) == 0
+
+
+def test_a_folder_in_place_of_the_file_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Database(f"sqlite:///{tmp_path}").migrate()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        Database(f"sqlite:///{tmp_path}/file/shoal.db").migrate()
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
+def test_a_damaged_file_is_an_invalid_artifact(tmp_path, damage):
+    path = tmp_path / "shoal.db"
+    database = Database(f"sqlite:///{path}")
+    if damage is None:
+        database.migrate()
+        database.close()
+        content = bytearray(path.read_bytes())
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        damage = bytes(content)
+    path.write_bytes(damage)
+    with pytest.raises(InvalidArtifact, match="restore it from a backup"):
+        database.migrate()
+
+
+def test_faults_of_the_caller_stay_what_they_are(database):
+    with database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("a")))
+    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("a")))
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("sqlite://someone:secret@/nowhere/at/all.db", "SHOAL_DATABASE_URL"),
+        ("what is this, secret", "SHOAL_DATABASE_URL"),
+        ("nosuch://x:secret@host/db", "SHOAL_DATABASE_URL"),
+        ("oracle://x:secret@host/db", "not installed"),
+        ("sqlite://", "not shared"),
+        ("sqlite:///:memory:", "not shared"),
+    ],
+)
+def test_an_unusable_url_is_invalid_input_and_its_password_is_not_shown(url, advice):
+    with pytest.raises(InvalidInput, match=advice) as caught:
+        Database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_times_come_back_aware_and_in_utc(database):
+    at = dt.datetime(2026, 7, 1, 12, 30, tzinfo=PLUS_TWO)
+    with database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("a", at)))
+        stored = connection.execute(sa.select(fleets.c.created_at)).scalar_one()
+        assert stored == at
+        assert stored.tzinfo is dt.UTC
+        early = sa.select(fleets.c.name).where(fleets.c.created_at < at + dt.timedelta(microseconds=1))
+        assert connection.execute(early).scalars().all() == ["a"]
+        with pytest.raises(sa.exc.StatementError, match="aware"):
+            connection.execute(fleets.insert().values(_fleet("b", dt.datetime(2026, 7, 1))))
+
+
+def test_times_compare_as_text_as_they_do_as_times():
+    column, dialect = UtcTime(), sa.create_engine("sqlite://").dialect
+    moments = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=n) for n in (0, 1, 999_999, 10**6)]
+    bind = column.dialect_impl(dialect).bind_processor(dialect)
+    assert sorted(bind(moment) for moment in moments) == [bind(moment) for moment in moments]
+
+
+def test_json_has_one_text():
+    assert json_text({"b": 1, "a": [1.5, None, True]}) == json_text({"a": (1.5, None, True), "b": 1})
+    assert json_text({"x": float("nan")}) == '{"x":null}'
+    assert json_value(json_text({"b": {"c": "ä"}})) == {"b": {"c": "ä"}}
+    assert JsonText().process_bind_param(None, sa.create_engine("sqlite://").dialect) is None
+
+
+def test_the_clock_can_be_replaced(url):
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    database = Database(url, clock=lambda: moment)
+    database.migrate()
+    with database.read() as connection:
+        assert database.now(connection) == moment
+    ordinary = Database(url)
+    with ordinary.read() as connection:
+        assert abs(ordinary.now(connection) - utc_now()) < dt.timedelta(seconds=5)
+
+
+def test_what_is_append_only_refuses_changes(database, url):
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO audit VALUES (1, '2026-01-01 00:00:00.000000', 'a', 'b', 'c', NULL, NULL, '', 'd')"
+        )
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        raw = sqlite3.connect(Path(database.engine.url.database))
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(statement)
+        raw.close()
+
+
+def _fleet(name: str, at: dt.datetime | None = None) -> dict[str, object]:
+    return {
+        "name": name, "folded_name": name, "owner": "", "description": "", "category": "", "tags": [],
+        "created_at": at or utc_now(), "created_by": "", "latest": 0,
+    }  # fmt: skip
