@@ -13,7 +13,8 @@ from shoal.scoring.resolve import Resolved
 from shoal.table.models import ModelTable
 from shoal.types import Bytes, Counts, Integers, Outcome, Reason, Task
 
-OUTCOME_WORDS = pl.Enum([outcome.word for outcome in Outcome])
+_WORDS = [outcome.word for outcome in Outcome]
+OUTCOME_WORDS = pl.Series("outcome", _WORDS, dtype=pl.Enum(_WORDS))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +92,7 @@ class Scored:
     @property
     def outcome_column(self) -> pl.Series:
         """The outcomes as words."""
-        return pl.Series("outcome", self.outcomes).cast(OUTCOME_WORDS)
+        return OUTCOME_WORDS.gather(self.outcomes)
 
     @property
     def level_column(self) -> pl.Series:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
-from shoal.table.keys import coerce, encode
+from shoal.table.keys import coerce, encode, frame_of
 from shoal.table.models import ModelTable
 from shoal.types import Integers
 
@@ -88,4 +88,4 @@ def _key_frame(table: ModelTable, frame: pl.DataFrame) -> tuple[pl.DataFrame, ND
         if bad is not None:
             wrong = np.full(frame.height, -1, dtype=np.int16) if wrong is None else wrong
             wrong[bad & (wrong < 0)] = position
-    return pl.DataFrame(columns, height=frame.height), wrong
+    return frame_of(columns, frame.height), wrong

@@ -204,10 +204,13 @@ def frame_of_keys(columns: Sequence[KeyColumn], level: Level, keys: Sequence[Key
     chosen = [column for column in columns if column.name in level]
     for key in keys:
         check_key(chosen, key)
-    return pl.DataFrame(
-        [pl.Series(c.name, [key[i] for key in keys], dtype=DTYPES[c.type]) for i, c in enumerate(chosen)],
-        height=len(keys),
-    )
+    series = [pl.Series(c.name, [key[i] for key in keys], dtype=DTYPES[c.type]) for i, c in enumerate(chosen)]
+    return frame_of(series, len(keys))
+
+
+def frame_of(columns: Sequence[pl.Series], height: int) -> pl.DataFrame:
+    """A frame of these columns that knows its height also where there are none: a fleet of one model has no key."""
+    return pl.DataFrame(columns) if columns else pl.DataFrame(height=height)
 
 
 def check_key(columns: Sequence[KeyColumn], key: Key) -> None:

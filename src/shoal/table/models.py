@@ -20,7 +20,7 @@ from shoal.table.columns import fact_columns, facts_frame
 from shoal.table.facts import ModelFacts
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.index import Segment
-from shoal.table.keys import DTYPES, EncodedKeys, check_key, encode
+from shoal.table.keys import DTYPES, EncodedKeys, check_key, encode, frame_of
 from shoal.types import Feature, FeatureKind, Integers, Key, KeyColumn, Label, Level, Task
 
 Entry = tuple[Level, Key, PackedModel, ModelFacts]
@@ -134,7 +134,7 @@ class ModelTable:
 
     def _block_frame(self, number: int, block: Block) -> pl.DataFrame:
         masks = {level_mask(self.keys, level): i for i, level in enumerate(self.levels)}
-        keys = pl.DataFrame({c.name: block_key(block, c) for c in self.keys}, height=len(block))
+        keys = frame_of([block_key(block, c) for c in self.keys], len(block))
         return keys.with_columns(
             level=pl.Series([masks.get(int(m), -1) for m in block.level_masks], dtype=pl.Int8),
             family=pl.lit(block.header.layout.family),
@@ -247,7 +247,7 @@ def _index(keys: Sequence[KeyColumn], levels: Sequence[Level], blocks: Sequence[
     parts: list[EncodedKeys] = []
     places: list[NDArray[np.uint64]] = []
     for number, block in enumerate(blocks):
-        frame = pl.DataFrame({c.name: block_key(block, c) for c in keys}, height=len(block))
+        frame = frame_of([block_key(block, c) for c in keys], len(block))
         masks = block.level_masks
         for level in levels:
             rows = np.flatnonzero(masks == level_mask(keys, level))

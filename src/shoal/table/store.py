@@ -178,29 +178,34 @@ class SnapshotStore:
 
     def _open_block(self, entry: BlockEntry, manifest: Manifest) -> Block:
         path = self.block_path(entry.digest)
-        block = bind(_map_batch(path, entry.size_bytes), digest=entry.digest, path=path)
+
+        def bound() -> Block:
+            return bind(_map_batch(path, entry.size_bytes), digest=entry.digest, path=path)
 
         def check() -> None:
             _check_digest(path, entry.digest)
-            validate_block(block)
+            validate_block(bound())
 
         self.verified.ensure(path, entry.digest, check)
+        block = bound()
         _check_block_fits(block, entry, manifest)
         return block
 
     def _open_part(self, entry: SegmentEntry, manifest: Manifest) -> Part:
         path = self.segment_path(entry.digest)
-        segment = Segment.from_table(_map_batch(path, entry.size_bytes))
         rows = [manifest.blocks[number].models for number in entry.blocks]
+
+        def mapped() -> Segment:
+            return Segment.from_table(_map_batch(path, entry.size_bytes))
 
         def check() -> None:
             _check_digest(path, entry.digest)
-            segment.validate(rows)
+            mapped().validate(rows)
 
         # What a segment may point to depends on the manifest, so its mark does too.
         context = hashlib.sha256(f"{entry.digest} {rows}".encode()).hexdigest()
         self.verified.ensure(path, context, check)
-        return Part(segment=segment, blocks=entry.blocks, digest=entry.digest)
+        return Part(segment=mapped(), blocks=entry.blocks, digest=entry.digest)
 
 
 def read_limited(path: Path, what: str) -> bytes:

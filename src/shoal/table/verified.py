@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from shoal.errors import StorageError
+from shoal.errors import InvalidArtifact, StorageError
 from shoal.storage.files import write_atomically
 
 
@@ -36,7 +36,14 @@ class VerifiedFiles:
             What its content must hash to.
         check : callable
             Raises if the file is not what it should be.
+
+        Raises
+        ------
+        InvalidArtifact
+            The file is missing, or ``check`` refused it.
         """
+        if not path.is_file():
+            raise InvalidArtifact(f"{path}: the file is missing; restore it from a backup")
         identity = self._identity(path, digest)
         mark = self.folder / digest
         if mark.is_file() and mark.read_text() == identity:

@@ -73,7 +73,11 @@ def test_hash_is_xxh64(rows):
 
 def test_hash_has_golden_vectors():
     """These numbers are on disk: if this fails, every stored fleet has become unreadable."""
-    rows = [("pump-7", 42, True, dt.date(2013, 11, 1)), ("", -1, False, dt.date(1969, 12, 31)), ("ä" * 40, 0, True, None)]
+    rows = [
+        ("pump-7", 42, True, dt.date(2013, 11, 1)),
+        ("", -1, False, dt.date(1969, 12, 31)),
+        ("ä" * 40, 0, True, None),
+    ]
     keys = encode(ALL, frame_of(rows), NAMES, THREADS)
     assert [f"{h:016x}" for h in index.hash_of(keys).tolist()] == GOLDEN
 
