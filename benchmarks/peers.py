@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -43,9 +44,9 @@ class Files:
 class RayData:
     """Ray Data's ``groupby().map_groups()`` on all cores.
 
-    Ray itself is started, the rows are in its object store as Arrow and each worker fetches the models once, before
-    the clock starts or outside what a job would pay again; grouping is Ray's own work, as it is Shoal's. Its default of 200
-    partitions makes it slower here, so it gets four per core.
+    Ray itself is started and the rows are in its object store as Arrow before the clock starts, and a worker fetches
+    the models once and keeps them. Grouping is Ray's own work, as it is Shoal's; its default of 200 partitions makes it
+    slower here, so it gets four per core.
     """
 
     def __init__(self, population: Population, method: str, *, cores: int) -> None:
@@ -68,20 +69,20 @@ class RayData:
 
     def _score(self) -> object:
         grouped = self._rows.groupby(list(KEYS), num_partitions=4 * self._cores)
-        return grouped.map_groups(_group_scorer(self._models, self._method), batch_format="numpy").materialize()
+        score = partial(_score_group, models=self._models, method=self._method)
+        return grouped.map_groups(score, batch_format="numpy").materialize()
 
 
-def _group_scorer(reference: object, method: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What Ray calls per group; the models stay in the worker after the first."""
-    held: dict[str, Mapping[Key, object]] = {}
+_HELD: dict[str, Mapping[Key, object]] = {}
+"""A Ray worker's models, kept from group to group."""
 
-    def score(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import ray
 
-        if "models" not in held:
-            held["models"] = ray.get(reference)
-        model = held["models"][str(group["device"][0]), str(group["sensor"][0])]
-        answer = getattr(model, method)(np.column_stack([group[name] for name in FEATURES]))
-        return {"device": group["device"], "sensor": group["sensor"], "answer": answer}
+def _score_group(group: dict[str, np.ndarray], *, models: object, method: str) -> dict[str, np.ndarray]:
+    """What Ray calls per group."""
+    import ray
 
-    return score
+    if "models" not in _HELD:
+        _HELD["models"] = ray.get(models)
+    model = _HELD["models"][str(group["device"][0]), str(group["sensor"][0])]
+    answer = getattr(model, method)(np.column_stack([group[name] for name in FEATURES]))
+    return {"device": group["device"], "sensor": group["sensor"], "answer": answer}
