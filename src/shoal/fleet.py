@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
 from shoal.families import pack
+from shoal.families.contract import PackedModel
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score as score_table
 from shoal.settings import Settings
@@ -29,7 +30,7 @@ from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
 from shoal.types import Feature, Key, KeyColumn, Label, Level, Task
 
-Columns: TypeAlias = Mapping[str, Sequence[object] | NDArray[np.generic]]
+Columns: TypeAlias = Mapping[str, pl.Series | Sequence[object] | NDArray[np.generic]]
 
 
 class ArrowTable(Protocol):
@@ -412,7 +413,7 @@ def as_frame(frame: Frame) -> pl.DataFrame:
         raise InvalidInput(f"the rows are no frame ({error}); pass a Polars frame, an Arrow table or a dict") from error
 
 
-def _series(name: str, values: Sequence[object] | NDArray[np.generic]) -> pl.Series:
+def _series(name: str, values: pl.Series | Sequence[object] | NDArray[np.generic]) -> pl.Series:
     return values.alias(name) if isinstance(values, pl.Series) else pl.Series(name, values)
 
 
@@ -431,7 +432,7 @@ def with_metrics(frame: pl.DataFrame, suffixes: Sequence[str] = ("",)) -> pl.Dat
     return frame
 
 
-def _pack(estimator: object, features: Sequence[str], level: Level, key: Key) -> object:
+def _pack(estimator: object, features: Sequence[str], level: Level, key: Key) -> PackedModel:
     try:
         return pack(estimator, features)
     except UnsupportedEstimator as error:

@@ -6,7 +6,7 @@ import click
 import polars as pl
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import json_option, print_facts, print_json
+from shoal.cli.output import Cell, json_option, print_facts, print_json
 from shoal.errors import InvalidInput
 from shoal.fleet import Fleet
 
@@ -58,7 +58,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _answer(fleet: Fleet, row: dict[str, object]) -> dict[str, object]:
+def _answer(fleet: Fleet, row: dict[str, object]) -> dict[str, Cell]:
     frame = pl.DataFrame({name: [value] for name, value in row.items()})
     scored = fleet.score(frame)
     columns = [scored.outcome_column, scored.reason_texts(), scored.level_column]

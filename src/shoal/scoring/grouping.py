@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+# mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
 from numba import types as nt
 
@@ -94,7 +95,7 @@ def units_of(groups: Groups, first_group: int, last_group: int, first_model: int
 
 
 @kernel(I64_1, I64, _I64_OUT, _I64_OUT)
-def sort_by_model(models, count, order, starts):  # type: ignore[no-untyped-def]
+def sort_by_model(models, count, order, starts):
     """Stable counting sort: rows of model ``m`` become ``order[starts[m]:starts[m + 1]]``; ``starts`` comes zeroed."""
     for i in range(models.size):
         if models[i] >= 0:
@@ -111,28 +112,28 @@ def sort_by_model(models, count, order, starts):  # type: ignore[no-untyped-def]
 
 
 @kernel(F64_1, I64_1, I64, I64, I64, array(nt.float64, 1, writable=True))
-def gather(source, order, first, lo, hi, target):  # type: ignore[no-untyped-def]
+def gather(source, order, first, lo, hi, target):
     """``target[i] = source[order[first + i]]`` for ``lo <= i < hi``."""
     for i in range(lo, hi):
         target[i] = source[order[first + i]]
 
 
 @kernel(F64_1, I64_1, I64, I64, I64, array(nt.float64, 1, writable=True))
-def scatter(source, order, first, lo, hi, target):  # type: ignore[no-untyped-def]
+def scatter(source, order, first, lo, hi, target):
     """``target[order[first + i]] = source[i]`` for ``lo <= i < hi``."""
     for i in range(lo, hi):
         target[order[first + i]] = source[i]
 
 
 @kernel(array(nt.int32, 1), I64_1, I64, I64, I64, array(nt.int32, 1, writable=True))
-def scatter_labels(source, order, first, lo, hi, target):  # type: ignore[no-untyped-def]
+def scatter_labels(source, order, first, lo, hi, target):
     """:func:`scatter` for int32."""
     for i in range(lo, hi):
         target[order[first + i]] = source[i]
 
 
 @kernel(array(nt.float64, 2), I64_1, I64, I64, I64, array(nt.float64, 2, writable=True))
-def scatter_rows(source, order, first, lo, hi, target):  # type: ignore[no-untyped-def]
+def scatter_rows(source, order, first, lo, hi, target):
     """:func:`scatter` for rows of a matrix."""
     for i in range(lo, hi):
         for k in range(source.shape[1]):

@@ -20,6 +20,7 @@ files, and add a file of the old format to ``tests/data`` with a test that still
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from shoal.errors import InvalidArtifact
 from shoal.families.contract import Layout, ModelBlock, Ragged
 from shoal.families.stacking import StackedModels
-from shoal.types import Integers, Label
+from shoal.types import Floats, Indices, Integers, Label
 
 FORMAT = 1
 METADATA_KEY = b"shoal"
@@ -148,11 +149,11 @@ def bind(batch: pa.RecordBatch, *, digest: str | None = None, path: Path | None 
     arrays = ModelBlock(
         layout=layout,
         models=models,
-        program=np.asarray(layout.program, dtype=np.int32).reshape(-1, 7),
-        transform=_matrix(batch, "transform", (layout.slots,)),
+        program=_program(layout),
+        transform=cast("Floats", _matrix(batch, "transform", (layout.slots,))),
         fixed={name: _matrix(batch, FIXED + name, shape) for name, shape in header.shapes.items()},
         ragged={n.removeprefix(RAGGED): _csr(batch, n) for n in batch.schema.names if n.startswith(RAGGED)},
-        classes=_matrix(batch, "classes", None),
+        classes=cast("Indices", _matrix(batch, "classes", None)),
         class_map=np.arange(len(header.labels), dtype=np.int32),
     )
     return Block(batch=batch, header=header, arrays=arrays, digest=digest, path=path)
@@ -173,6 +174,13 @@ def read_header(metadata: Mapping[bytes, bytes]) -> BlockHeader:
         return msgspec.json.decode(metadata[METADATA_KEY], type=BlockHeader)
     except msgspec.MsgspecError as error:
         raise InvalidArtifact(f"a block's metadata cannot be read: {error}") from error
+
+
+def _program(layout: Layout) -> Indices:
+    try:
+        return np.array(layout.program, dtype=np.int32).reshape(-1, 7)
+    except OverflowError as error:
+        raise InvalidArtifact(f"a column-transform program has a number that is out of range: {error}") from error
 
 
 def _fixed_list(values: NDArray[np.generic]) -> pa.Array:
@@ -205,7 +213,8 @@ def _matrix(batch: pa.RecordBatch, name: str, shape: Sequence[int] | None) -> ND
     if column.null_count or column.values.null_count:
         raise InvalidArtifact(f"a block's column {name!r} has missing values")
     numbers = column.values.slice(column.offset * size, len(column) * size).to_numpy(zero_copy_only=True)
-    return numbers.reshape(len(column), *expected)
+    shaped: NDArray[np.generic] = numbers.reshape(len(column), *expected)
+    return shaped
 
 
 def _csr(batch: pa.RecordBatch, name: str) -> Ragged:

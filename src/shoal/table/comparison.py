@@ -40,8 +40,8 @@ def compare(before: ModelTable, after: ModelTable) -> pl.DataFrame:
     same[rows] = _same(
         before, joined["number_before"].gather(rows).to_numpy(), after, joined["number_after"].gather(rows).to_numpy()
     )
-    change = pl.when(pl.col("number_before").is_null()).then(pl.lit("added"))
-    change = change.when(pl.col("number_after").is_null()).then(pl.lit("removed")).otherwise(pl.lit("changed"))
+    added, removed = pl.col("number_before").is_null(), pl.col("number_after").is_null()
+    change = pl.when(added).then(pl.lit("added")).when(removed).then(pl.lit("removed")).otherwise(pl.lit("changed"))
     columns = [name + suffix for name in _SIDE for suffix in ("_before", "_after")]
     return joined.with_columns(change=change).filter(~pl.Series(same)).select(*keys, "change", *columns).sort(keys)
 

@@ -5,6 +5,8 @@ over the key's canonical bytes (see :mod:`shoal.table.keys`). It is spelled out 
 tests, because Python's and Polars' own hashes change between versions and processes, and this one is on disk.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 import numpy as np
 from numba import types as nt
 
@@ -37,12 +39,12 @@ _U64_OUT = array(nt.uint64, 1, writable=True)
 
 
 @device
-def _rotate(x, bits):  # type: ignore[no-untyped-def]
+def _rotate(x, bits):
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
 @device
-def _word(data, at):  # type: ignore[no-untyped-def]
+def _word(data, at):
     """Eight bytes, little-endian. The index is unsigned, so it cannot wrap, and LLVM makes one load of it."""
     word = np.uint64(0)
     for i in range(8):
@@ -51,17 +53,17 @@ def _word(data, at):  # type: ignore[no-untyped-def]
 
 
 @device
-def _round(accumulator, word):  # type: ignore[no-untyped-def]
+def _round(accumulator, word):
     return _rotate(accumulator + word * PRIME_2, 31) * PRIME_1
 
 
 @device
-def _merge(h, accumulator):  # type: ignore[no-untyped-def]
+def _merge(h, accumulator):
     return (h ^ _round(np.uint64(0), accumulator)) * PRIME_1 + PRIME_4
 
 
 @device
-def _stripes(data, start, stop):  # type: ignore[no-untyped-def]
+def _stripes(data, start, stop):
     """Inputs of 32 bytes and more: four accumulators over whole stripes."""
     v1 = PRIME_1 + PRIME_2
     v2 = PRIME_2
@@ -79,7 +81,7 @@ def _stripes(data, start, stop):  # type: ignore[no-untyped-def]
 
 
 @device
-def _xxh64(data, start, stop):  # type: ignore[no-untyped-def]
+def _xxh64(data, start, stop):
     h = PRIME_5
     at = start
     if stop - start >= 32:
@@ -103,14 +105,14 @@ def _xxh64(data, start, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel(U8_1, I64_1, I64, I64, _U64_OUT)
-def hash_keys(data, offsets, lo, hi, hashes):  # type: ignore[no-untyped-def]
+def hash_keys(data, offsets, lo, hi, hashes):
     """XXH64 of keys ``lo`` to ``hi``, each ``data[offsets[i]:offsets[i + 1]]``."""
     for i in range(lo, hi):
         hashes[i] = _xxh64(data, offsets[i], offsets[i + 1])
 
 
 @device
-def _same(a, a_start, a_stop, b, b_start, b_stop):  # type: ignore[no-untyped-def]
+def _same(a, a_start, a_stop, b, b_start, b_stop):
     if a_stop - a_start != b_stop - b_start:
         return False
     while a_start + 8 <= a_stop:
@@ -127,7 +129,7 @@ def _same(a, a_start, a_stop, b, b_start, b_stop):  # type: ignore[no-untyped-de
 
 
 @device
-def _place(data, start, stop, h, entries, key_data, first, last):  # type: ignore[no-untyped-def]
+def _place(data, start, stop, h, entries, key_data, first, last):
     """Place of one key among the entries of its bucket: index of the entry, or -1."""
     at = first
     while at < last and entries[at, HASH] < h:
@@ -140,7 +142,7 @@ def _place(data, start, stop, h, entries, key_data, first, last):  # type: ignor
 
 
 @kernel(U8_1, I64_1, I64, I64, U64_2, U8_1, I64_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
-def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found):  # type: ignore[no-untyped-def]
+def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found):
     """Look keys ``lo`` to ``hi`` up in one index segment.
 
     Only keys whose ``found`` is still :data:`ABSENT` are looked up, so segments are searched from newest to oldest.
@@ -173,7 +175,7 @@ def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found)
 
 
 @kernel(U8_1, I64_1, U8_1, I64_1, I64, I64, _U8_OUT)
-def write_texts(text, text_offsets, valid, positions, lo, hi, data):  # type: ignore[no-untyped-def]
+def write_texts(text, text_offsets, valid, positions, lo, hi, data):
     """Write tag 1, the length as uint32 and the bytes of a text, or tag 5 where ``valid`` says null."""
     for i in range(lo, hi):
         at = positions[i]
@@ -191,7 +193,7 @@ def write_texts(text, text_offsets, valid, positions, lo, hi, data):  # type: ig
 
 
 @kernel(I64_1, U8_1, I64, I64, I64_1, I64, I64, _U8_OUT)
-def write_numbers(numbers, valid, tag, width, positions, lo, hi, data):  # type: ignore[no-untyped-def]
+def write_numbers(numbers, valid, tag, width, positions, lo, hi, data):
     """Write ``tag`` and ``width`` little-endian bytes of a number, or tag 5 where ``valid`` says null."""
     for i in range(lo, hi):
         at = positions[i]

@@ -58,7 +58,8 @@ class Segment:
     @property
     def removed(self) -> NDArray[np.bool_]:
         """Which entries take a key out of the fleet."""
-        return self.places == REMOVED
+        removed: NDArray[np.bool_] = self.places == REMOVED
+        return removed
 
     @property
     def block_numbers(self) -> Integers:

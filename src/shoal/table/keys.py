@@ -229,7 +229,7 @@ def check_key(columns: Sequence[KeyColumn], key: Key) -> None:
             raise InvalidInput(f"key {key!r}: {column.name!r} is {column.type}, not {type(value).__name__}")
 
 
-def key_type(value: KeyValue) -> KeyType | None:
+def key_type(value: object) -> KeyType | None:
     """The key type a value has, or None if it can be no key."""
     if isinstance(value, np.generic):
         value = value.item()

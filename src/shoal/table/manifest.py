@@ -113,7 +113,8 @@ def _check(manifest: Manifest) -> None:
     names = [column.name for column in manifest.keys]
     if len(set(names)) != len(names) or any(set(level) - set(names) for level in manifest.levels):
         raise InvalidArtifact("a manifest's levels do not fit its key columns")
-    for entry in (*manifest.blocks, *manifest.segments):
+    files: tuple[BlockEntry | SegmentEntry, ...] = (*manifest.blocks, *manifest.segments)
+    for entry in files:
         # A digest becomes a file name: anything else could point out of the folder.
         if not _DIGEST.fullmatch(entry.digest) or entry.size_bytes < 0:
             raise InvalidArtifact(f"a manifest names a file {entry.digest[:80]!r}, which is no sha256")

@@ -115,7 +115,8 @@ class ModelTable:
         found = np.full(len(keys), ABSENT, dtype=np.int64)
         for part in parts:
             part.segment.find(keys, self.starts[list(part.blocks)], found, shared_threads())
-        return found != ABSENT
+        known: NDArray[np.bool_] = found != ABSENT
+        return known
 
     def __len__(self) -> int:
         return int(self.live.sum())
