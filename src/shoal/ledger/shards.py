@@ -73,11 +73,9 @@ def renew(
     connection: sa.Connection, claims: Sequence[ShardClaim], *, now: dt.datetime, lease_s: float
 ) -> list[ShardClaim]:
     """Make the leases last longer, and give back the claims that still hold."""
-    held = {
-        holding.key for holding in _CLAIMS.renew(connection, [_holding(c) for c in claims], now=now, lease_s=lease_s)
-    }
+    held = set(_CLAIMS.renew(connection, [_holding(claimed) for claimed in claims], now=now, lease_s=lease_s))
     until = now + dt.timedelta(seconds=lease_s)
-    return [dataclasses.replace(c, lease_until=until) for c in claims if _holding(c).key in held]
+    return [dataclasses.replace(claimed, lease_until=until) for claimed in claims if _holding(claimed) in held]
 
 
 def finish(
