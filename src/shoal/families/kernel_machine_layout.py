@@ -91,7 +91,7 @@ class Machine:
             "blocks": blocks,
             "intercept": self.intercept,
             "support": support.reshape(total, WIDTH, support.shape[1]).transpose(0, 2, 1).reshape(-1),
-            "coefficients": coefficients.reshape(-1, total, WIDTH).transpose(1, 0, 2).reshape(-1),
+            "coefficients": coefficients.reshape(len(coefficients), total, WIDTH).transpose(1, 0, 2).reshape(-1),
         }
         return columns if self.platt is None else {**columns, "platt": self.platt}
 
