@@ -111,30 +111,30 @@ def sort_by_model(models, count, order, starts):
     starts[0] = 0
 
 
-@kernel(F64_1, I64_1, I64, I64, I64, array(nt.float64, 1, writable=True))
-def gather(source, order, first, lo, hi, target):
-    """``target[i] = source[order[first + i]]`` for ``lo <= i < hi``."""
-    for i in range(lo, hi):
-        target[i] = source[order[first + i]]
+@kernel(F64_1, I64_1, array(nt.float64, 1, writable=True))
+def gather(source, rows, target):
+    """``target[i] = source[rows[i]]``."""
+    for i in range(rows.size):
+        target[i] = source[rows[i]]
 
 
-@kernel(F64_1, I64_1, I64, I64, I64, array(nt.float64, 1, writable=True))
-def scatter(source, order, first, lo, hi, target):
-    """``target[order[first + i]] = source[i]`` for ``lo <= i < hi``."""
-    for i in range(lo, hi):
-        target[order[first + i]] = source[i]
+@kernel(F64_1, I64_1, array(nt.float64, 1, writable=True))
+def scatter(source, rows, target):
+    """``target[rows[i]] = source[i]``."""
+    for i in range(rows.size):
+        target[rows[i]] = source[i]
 
 
-@kernel(array(nt.int32, 1), I64_1, I64, I64, I64, array(nt.int32, 1, writable=True))
-def scatter_labels(source, order, first, lo, hi, target):
+@kernel(array(nt.int32, 1), I64_1, array(nt.int32, 1, writable=True))
+def scatter_labels(source, rows, target):
     """:func:`scatter` for int32."""
-    for i in range(lo, hi):
-        target[order[first + i]] = source[i]
+    for i in range(rows.size):
+        target[rows[i]] = source[i]
 
 
-@kernel(array(nt.float64, 2), I64_1, I64, I64, I64, array(nt.float64, 2, writable=True))
-def scatter_rows(source, order, first, lo, hi, target):
+@kernel(array(nt.float64, 2), I64_1, array(nt.float64, 2, writable=True))
+def scatter_rows(source, rows, target):
     """:func:`scatter` for rows of a matrix."""
-    for i in range(lo, hi):
+    for i in range(rows.size):
         for k in range(source.shape[1]):
-            target[order[first + i], k] = source[i, k]
+            target[rows[i], k] = source[i, k]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
-from shoal.table.keys import coerce, encode, frame_of
+from shoal.table.keys import coerce, frame_of
 from shoal.table.models import ModelTable
 from shoal.types import Integers
 
@@ -62,7 +62,7 @@ def resolve(table: ModelTable, frame: pl.DataFrame, threads: Threads, *, fallbac
         open_rows = np.flatnonzero(wrong < 0)
     for number, level in enumerate(table.levels if fallback else table.levels[:1]):
         rows = keys if open_rows is None else keys[open_rows]
-        found = table.find(encode(table.keys, rows, level, threads), threads)
+        found = table.find(rows, level, threads)
         hit = found >= 0
         if open_rows is None and hit.all():
             levels[:] = number

@@ -99,40 +99,42 @@ class _BlockPass:
 
     def run(self, answers: Answers, threads: Threads) -> None:
         """Score all units; ranges of rows run side by side."""
-        batch = Batch(X=np.empty((len(self.sources), self.rows)), units=self.units)
-        own = _empty_answers(self.rows, answers.probabilities.shape[1])
         starts = self.units[:, 1]
 
         def work(lo: int, hi: int) -> None:
             for row in range(lo, hi, SLICE_ROWS):
                 units = np.searchsorted(starts, [row, min(row + SLICE_ROWS, hi)])
                 if units[0] < units[1]:
-                    self._slice(batch, own, answers, int(units[0]), int(units[1]))
+                    self._slice(answers, self.units[units[0] : units[1]])
 
         threads.over(self.rows, work)
 
-    def _slice(self, batch: Batch, own: Answers, answers: Answers, first: int, last: int) -> None:
-        lo, hi = int(self.units[first, 1]), int(self.units[last - 1, 2])
+    def _slice(self, answers: Answers, units: Integers) -> None:
+        """Gather, score and scatter a few units, whose rows are neighbours, in memory that fits a core's cache."""
+        lo, hi = int(units[0, 1]), int(units[-1, 2])
+        rows = self.order[self.base + lo : self.base + hi]
+        batch = Batch(X=np.empty((len(self.sources), hi - lo)), units=units - np.array([0, lo, lo]))
+        own = _empty_answers(hi - lo, answers.probabilities.shape[1])
         for i, source in enumerate(self.sources):
-            gather(source, self.order, self.base, lo, hi, batch.X[i])
-        self.family.score(self.block, batch, own, first, last)
+            gather(source, rows, batch.X[i])
+        self.family.score(self.block, batch, own, 0, len(units))
         if self.task is Task.CLASSIFICATION:
-            scatter_labels(own.labels, self.order, self.base, lo, hi, answers.labels)
-            scatter_rows(own.probabilities, self.order, self.base, lo, hi, answers.probabilities)
+            scatter_labels(own.labels, rows, answers.labels)
+            scatter_rows(own.probabilities, rows, answers.probabilities)
         else:
-            scatter(own.values, self.order, self.base, lo, hi, answers.values)
-        self._mark(own, answers, self.order[self.base + lo : self.base + hi], lo, hi)
+            scatter(own.values, rows, answers.values)
+        self._mark(own, answers, rows)
 
-    def _mark(self, own: Answers, answers: Answers, rows: Integers, lo: int, hi: int) -> None:
+    def _mark(self, own: Answers, answers: Answers, rows: Integers) -> None:
         """Carry the reasons over; a value of the wrong type reached the kernel as a missing one."""
         for i, wrong in self.wrong:
             bad = wrong[rows]
-            own.reasons[lo:hi][bad] = Reason.WRONG_TYPE
-            own.culprits[lo:hi][bad] = i
-        marked = np.flatnonzero(own.reasons[lo:hi])
+            own.reasons[bad] = Reason.WRONG_TYPE
+            own.culprits[bad] = i
+        marked = np.flatnonzero(own.reasons)
         if len(marked):
-            answers.reasons[rows[marked]] = own.reasons[lo:hi][marked]
-            answers.culprits[rows[marked]] = self.fleet_features[own.culprits[lo:hi][marked]]
+            answers.reasons[rows[marked]] = own.reasons[marked]
+            answers.culprits[rows[marked]] = self.fleet_features[own.culprits[marked]]
 
 
 def _scored(table: ModelTable, resolved: Resolved, answers: Answers) -> Scored:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.engines.threads import Threads
 from shoal.errors import InvalidArtifact, InvalidInput
 from shoal.table.hashing import BLOCK_SHIFT, HASH, PLACE, REMOVED, ROW_MASK, START, find, hash_keys
 from shoal.table.keys import EncodedKeys
@@ -82,7 +81,7 @@ class Segment:
         bounds = np.arange(1 << (64 - self.shift), dtype=np.uint64) << np.uint64(self.shift)
         return np.append(np.searchsorted(self.hashes, bounds), len(self)).astype(np.int64)
 
-    def find(self, keys: EncodedKeys, bases: Integers, found: Integers, threads: Threads) -> None:
+    def find(self, keys: EncodedKeys, bases: Integers, found: Integers) -> None:
         """Look up the keys that no newer segment knew.
 
         Parameters
@@ -94,16 +93,9 @@ class Segment:
         found : ndarray of int64, shape (n,)
             Model numbers, :data:`~shoal.table.hashing.ABSENT` where still unknown; written in place.
         """
-        if not len(self):
-            return
-        buckets, shift = self.buckets, self.shift
-
-        def search(lo: int, hi: int) -> None:
-            find(
-                keys.data, keys.offsets, lo, hi, self.entries, self.keys.data, buckets, shift, bases, found
-            )  # fmt: skip
-
-        threads.over(len(keys), search, grain=16_384)
+        if len(self):
+            text, ends = keys.data, keys.offsets
+            find(text, ends, 0, len(keys), self.entries, self.keys.data, self.buckets, self.shift, bases, found)
 
     def table(self) -> pa.RecordBatch:
         """The segment as it is stored."""

@@ -27,7 +27,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
 from shoal.table.hashing import write_numbers, write_texts
 from shoal.types import Bytes, Integers, Key, KeyColumn, KeyType, KeyValue, Level
@@ -117,7 +116,7 @@ def _cast(column: pl.Series, target: KeyType) -> pl.Series:
     return column.cast(DTYPES[target], strict=False)
 
 
-def encode(columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level, threads: Threads) -> EncodedKeys:
+def encode(columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level) -> EncodedKeys:
     """Encode the keys of a frame's rows at one level.
 
     Parameters
@@ -128,8 +127,6 @@ def encode(columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level, thre
         Holds the level's columns in exactly the keys' types.
     level : Level
         Which of the columns take part.
-    threads : Threads
-        Where the passes run.
     """
     writers = [_Column(column, frame[column.name] if column.name in level else None) for column in columns]
     sizes = [writer.sizes() for writer in writers]
@@ -140,7 +137,7 @@ def encode(columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level, thre
     data = np.zeros(int(offsets[-1]), dtype=np.uint8)
     positions = offsets[:-1].copy()
     for writer, size in zip(writers, sizes, strict=True):
-        writer.write(positions, data, threads)
+        writer.write(positions, data)
         positions += size
     return EncodedKeys(data=data, offsets=offsets)
 
@@ -170,18 +167,14 @@ class _Column:
             full = 1 + TAGS[self.column.type][1]
         return np.where(self.valid.view(np.bool_), full, 1) if self.valid.size else full
 
-    def write(self, positions: Integers, data: Bytes, threads: Threads) -> None:
+    def write(self, positions: Integers, data: Bytes) -> None:
         """Write every row's value at its position."""
         if self.series is None:
             return  # tag 0 is what the array was made with
-
-        def texts(lo: int, hi: int) -> None:
-            write_texts(self.text, self.text_offsets, self.valid, positions, lo, hi, data)
-
-        def numbers(lo: int, hi: int) -> None:
-            write_numbers(self.numbers, self.valid, *TAGS[self.column.type], positions, lo, hi, data)
-
-        threads.over(len(positions), texts if self.column.type is KeyType.STRING else numbers, grain=32_768)
+        if self.column.type is KeyType.STRING:
+            write_texts(self.text, self.text_offsets, self.valid, positions, 0, len(positions), data)
+        else:
+            write_numbers(self.numbers, self.valid, *TAGS[self.column.type], positions, 0, len(positions), data)
 
 
 def text_buffers(series: pl.Series) -> tuple[Integers, Bytes]:

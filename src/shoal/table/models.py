@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shoal.engines.threads import Threads, shared_threads
+from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
 from shoal.families.contract import Layout, ModelBlock, PackedModel
 from shoal.families.stacking import stack
@@ -22,6 +22,9 @@ from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.index import Segment
 from shoal.table.keys import DTYPES, EncodedKeys, check_key, encode, frame_of
 from shoal.types import Feature, FeatureKind, Integers, Key, KeyColumn, Label, Level, Task
+
+#: Rows whose keys are encoded and looked up at a time: what fits a core's cache.
+FIND_ROWS = 16_384
 
 Entry = tuple[Level, Key, PackedModel, ModelFacts]
 
@@ -91,12 +94,36 @@ class ModelTable:
         position = {label: i for i, label in enumerate(self.labels)}
         return np.asarray([position[label] for label in block.header.labels], dtype=np.int32)
 
-    def find(self, keys: EncodedKeys, threads: Threads) -> Integers:
-        """Number of each key's model, negative where there is none; shape (keys,)."""
-        found = np.full(len(keys), ABSENT, dtype=np.int64)
-        for part in self.parts:
-            part.segment.find(keys, self.starts[list(part.blocks)], found, threads)
+    def find(self, frame: pl.DataFrame, level: Level, threads: Threads) -> Integers:
+        """Find each row's model at one level.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            Holds the level's key columns in exactly the keys' types.
+        level : Level
+            Which key columns count.
+        threads : Threads
+            Where the search runs.
+
+        Returns
+        -------
+        ndarray of int64, shape (rows,)
+            Model numbers, negative where there is none.
+        """
+        found = np.full(frame.height, ABSENT, dtype=np.int64)
+
+        def search(lo: int, hi: int) -> None:
+            for start in range(lo, hi, FIND_ROWS):
+                stop = min(start + FIND_ROWS, hi)
+                self._find(encode(self.keys, frame.slice(start, stop - start), level), self.parts, found[start:stop])
+
+        threads.over(frame.height, search, grain=FIND_ROWS)
         return found
+
+    def _find(self, keys: EncodedKeys, parts: Sequence[Part], found: Integers) -> None:
+        for part in parts:
+            part.segment.find(keys, self.starts[list(part.blocks)], found)
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:
@@ -113,8 +140,7 @@ class ModelTable:
     def known(self, keys: EncodedKeys, parts: Sequence[Part]) -> NDArray[np.bool_]:
         """Which keys have an entry, be it a removal, in one of these parts of the index; shape (keys,)."""
         found = np.full(len(keys), ABSENT, dtype=np.int64)
-        for part in parts:
-            part.segment.find(keys, self.starts[list(part.blocks)], found, shared_threads())
+        self._find(keys, parts, found)
         known: NDArray[np.bool_] = found != ABSENT
         return known
 
@@ -253,7 +279,7 @@ def _index(keys: Sequence[KeyColumn], levels: Sequence[Level], blocks: Sequence[
         for level in levels:
             rows = np.flatnonzero(masks == level_mask(keys, level))
             chosen = frame[rows] if len(rows) != len(block) else frame
-            parts.append(encode(keys, chosen, level, shared_threads()))
+            parts.append(encode(keys, chosen, level))
             places.append((np.uint64(number) << BLOCK_SHIFT) | rows.astype(np.uint64))
     return index.build(index.concatenate(parts), np.concatenate([np.empty(0, np.uint64), *places]))
 

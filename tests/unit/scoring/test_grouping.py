@@ -13,12 +13,17 @@ def test_groups_hold_every_row_once_in_its_order(models, spare):
     models = np.array(models, dtype=np.int64)
     groups = group(models, 13 + spare)
     wanted = {m: np.flatnonzero(models == m).tolist() for m in sorted(set(models.tolist())) if m >= 0}
-    got = {int(m): groups.order[a:b].tolist() for m, a, b in zip(groups.models, groups.starts[:-1], groups.starts[1:], strict=True)}
+    got = {
+        int(m): groups.order[a:b].tolist()
+        for m, a, b in zip(groups.models, groups.starts[:-1], groups.starts[1:], strict=True)
+    }
     assert got == wanted
     assert list(got) == list(wanted)
 
 
-@pytest.mark.parametrize("sizes", [[1, 1, 1], [UNIT_ROWS, 1], [UNIT_ROWS + 1, 3, 5 * UNIT_ROWS], [1, 0, 7 * UNIT_ROWS - 1]])
+@pytest.mark.parametrize(
+    "sizes", [[1, 1, 1], [UNIT_ROWS, 1], [UNIT_ROWS + 1, 3, 5 * UNIT_ROWS], [1, 0, 7 * UNIT_ROWS - 1]]
+)
 def test_units_cover_a_block_and_split_large_models(sizes):
     models = np.repeat(np.arange(len(sizes)) + 100, sizes)
     groups = group(models, 200)
@@ -36,7 +41,7 @@ def test_scatter_undoes_gather(order):
     order = np.array(order, dtype=np.int64)
     source = np.arange(20.0) * 3
     taken, back = np.empty(20), np.empty(20)
-    grouping.gather(source, order, 0, 0, 20, taken)
+    grouping.gather(source, order, taken)
     assert taken.tolist() == source[order].tolist()
-    grouping.scatter(taken, order, 0, 0, 20, back)
+    grouping.scatter(taken, order, back)
     assert back.tolist() == source.tolist()

@@ -7,14 +7,12 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
 from shoal.table import index
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.keys import check_key, coerce, encode, key_text
 from shoal.types import KeyColumn, KeyType
 
-THREADS = Threads(2)
 DEVICE = KeyColumn(name="device", type=KeyType.STRING)
 NUMBER = KeyColumn(name="number", type=KeyType.INTEGER)
 FLAG = KeyColumn(name="flag", type=KeyType.BOOLEAN)
@@ -60,14 +58,14 @@ def plain_bytes(row, level):
 
 @given(rows=ROWS, level=st.sets(st.sampled_from(NAMES)))
 def test_encoding_is_the_documented_one(rows, level):
-    keys = encode(ALL, frame_of(rows), tuple(level), THREADS)
+    keys = encode(ALL, frame_of(rows), tuple(level))
     got = [keys.data[a:b].tobytes() for a, b in zip(keys.offsets[:-1], keys.offsets[1:], strict=True)]
     assert got == [plain_bytes(row, level) for row in rows]
 
 
 @given(rows=ROWS)
 def test_hash_is_xxh64(rows):
-    keys = encode(ALL, frame_of(rows), NAMES, THREADS)
+    keys = encode(ALL, frame_of(rows), NAMES)
     assert index.hash_of(keys).tolist() == [xxhash.xxh64_intdigest(plain_bytes(row, NAMES)) for row in rows]
 
 
@@ -78,7 +76,7 @@ def test_hash_has_golden_vectors():
         ("", -1, False, dt.date(1969, 12, 31)),
         ("ä" * 40, 0, True, None),
     ]
-    keys = encode(ALL, frame_of(rows), NAMES, THREADS)
+    keys = encode(ALL, frame_of(rows), NAMES)
     assert [f"{h:016x}" for h in index.hash_of(keys).tolist()] == GOLDEN
 
 
@@ -90,22 +88,22 @@ def test_every_key_is_found_at_its_place_and_no_other(rows, absent):
     columns = [DEVICE, NUMBER]
     rows = sorted(rows)
     frame = pl.DataFrame(rows, schema={"device": pl.String, "number": pl.Int64}, orient="row")
-    keys = encode(columns, frame, ("device", "number"), THREADS)
+    keys = encode(columns, frame, ("device", "number"))
     places = (np.uint64(1) << BLOCK_SHIFT) | np.arange(len(rows), dtype=np.uint64)
     segment = index.build(keys, places)
     segment.validate([0, len(rows)])
     found = np.full(len(rows), ABSENT)
-    segment.find(keys, np.array([0, 1000]), found, THREADS)
+    segment.find(keys, np.array([0, 1000]), found)
     assert found.tolist() == list(range(1000, 1000 + len(rows)))
-    strange = encode(columns, pl.DataFrame({"device": [absent], "number": [99]}), ("device", "number"), THREADS)
+    strange = encode(columns, pl.DataFrame({"device": [absent], "number": [99]}), ("device", "number"))
     found = np.full(1, ABSENT)
-    segment.find(strange, np.array([0, 1000]), found, THREADS)
+    segment.find(strange, np.array([0, 1000]), found)
     assert found.tolist() == [ABSENT]
 
 
 def test_one_key_twice_is_refused():
     frame = pl.DataFrame({"device": ["a", "b", "a"]})
-    keys = encode([DEVICE], frame, ("device",), THREADS)
+    keys = encode([DEVICE], frame, ("device",))
     with pytest.raises(InvalidInput, match="two models"):
         index.build(keys, np.arange(3, dtype=np.uint64))
 
