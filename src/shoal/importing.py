@@ -229,7 +229,9 @@ def _read_once(
 ) -> tuple[tuple[Refusal, ...], tuple[Refusal, ...], Refusal | None]:
     """Run one reading process; the last value is the file that killed it."""
     command = [sys.executable, "-m", "shoal.importing"]
-    refused, warned, current = [], [], ""
+    refused: list[Refusal] = []
+    warned: list[Refusal] = []
+    current = ""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:  # noqa: S603 - our own module
         assert reader.stdin is not None
         assert reader.stdout is not None

@@ -13,7 +13,7 @@ from shoal.errors import ShoalError
 from shoal.fleet import Fleet
 from shoal.quickstart.findings import Race
 from shoal.quickstart.stage import Stage
-from shoal.types import Floats
+from shoal.types import Floats, Key
 
 MODELS = 10_000
 ROWS_EACH = 60
@@ -21,9 +21,6 @@ TRAINING_ROWS = 82
 FEATURES = ("a", "b", "c", "d")
 KEYS = ("device", "sensor")
 SENSORS_PER_DEVICE = 8
-
-RaceKey = tuple[str, str]
-
 
 def run(stage: Stage, *, models: int = MODELS, rows_each: int = ROWS_EACH) -> Race:
     """Fit the models, let both score the same rows, and compare every answer."""
@@ -49,11 +46,11 @@ def run(stage: Stage, *, models: int = MODELS, rows_each: int = ROWS_EACH) -> Ra
     return race
 
 
-def _fit(stage: Stage, generator: np.random.Generator, models: int) -> dict[RaceKey, Pipeline]:
+def _fit(stage: Stage, generator: np.random.Generator, models: int) -> dict[Key, Pipeline]:
     """Fit every model on readings of its own; none is a copy of another."""
     task = "Fitting the models with scikit-learn"
     stage.progress.start(task, models)
-    estimators = {}
+    estimators: dict[Key, Pipeline] = {}
     for number in range(models):
         device, sensor = divmod(number, SENSORS_PER_DEVICE)
         X = generator.normal(size=(TRAINING_ROWS, len(FEATURES)))
@@ -63,7 +60,7 @@ def _fit(stage: Stage, generator: np.random.Generator, models: int) -> dict[Race
     return estimators
 
 
-def _grouped(columns: Mapping[str, Floats], keys: Sequence[RaceKey]) -> pl.DataFrame:
+def _grouped(columns: Mapping[str, Floats], keys: Sequence[Key]) -> pl.DataFrame:
     """Rows model by model, each with its model's key and its ``position`` among the model's rows."""
     each = len(next(iter(columns.values()))) // len(keys)
     return pl.DataFrame(columns).with_columns(
@@ -73,7 +70,7 @@ def _grouped(columns: Mapping[str, Floats], keys: Sequence[RaceKey]) -> pl.DataF
     )
 
 
-def _shuffled(readings: Mapping[RaceKey, Floats], generator: np.random.Generator) -> pl.DataFrame:
+def _shuffled(readings: Mapping[Key, Floats], generator: np.random.Generator) -> pl.DataFrame:
     """All readings in one frame and in no order."""
     X = np.concatenate(list(readings.values()))
     frame = _grouped({name: X[:, column] for column, name in enumerate(FEATURES)}, list(readings))
@@ -81,12 +78,13 @@ def _shuffled(readings: Mapping[RaceKey, Floats], generator: np.random.Generator
 
 
 def _loop(
-    stage: Stage, estimators: Mapping[RaceKey, Pipeline], readings: Mapping[RaceKey, Floats]
-) -> tuple[dict[RaceKey, Floats], float]:
+    stage: Stage, estimators: Mapping[Key, Pipeline], readings: Mapping[Key, Floats]
+) -> tuple[dict[Key, Floats], float]:
     """Score model by model; the loop gets its rows grouped for free, so only its calls are timed."""
     task = "Scoring with a loop over the models"
     stage.progress.start(task, len(estimators))
-    answers, seconds = {}, 0.0
+    answers: dict[Key, Floats] = {}
+    seconds = 0.0
     for key, estimator in estimators.items():
         started = time.perf_counter()
         answers[key] = estimator.decision_function(readings[key])
@@ -96,7 +94,7 @@ def _loop(
     return answers, seconds
 
 
-def _difference(answers: pl.DataFrame, frame: pl.DataFrame, expected: Mapping[RaceKey, Floats]) -> float:
+def _difference(answers: pl.DataFrame, frame: pl.DataFrame, expected: Mapping[Key, Floats]) -> float:
     """Compare each of Shoal's answers with the loop's answer to the same row."""
     truth = _grouped({"score": np.concatenate(list(expected.values()))}, list(expected))
     paired = answers.with_columns(frame["position"]).join(truth, on=[*KEYS, "position"], suffix="_loop")

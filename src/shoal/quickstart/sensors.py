@@ -11,7 +11,7 @@ from shoal.fleet import Fleet
 from shoal.quickstart import charts, nycflights
 from shoal.quickstart.findings import Anomaly, Sensors
 from shoal.quickstart.stage import Stage
-from shoal.types import Outcome
+from shoal.types import Key, Outcome
 from shoal.workspace import Workspace
 
 FLEET = "weather-sensors"
@@ -46,12 +46,12 @@ def run(stage: Stage, workspace: Workspace) -> Sensors:
     return sensors
 
 
-def _fit(stage: Stage, readings: pl.DataFrame) -> dict[tuple[str, str], Pipeline]:
+def _fit(stage: Stage, readings: pl.DataFrame) -> dict[Key, Pipeline]:
     """One pipeline per instrument, fitted on the hours in which it reported."""
     groups = readings.drop_nulls().partition_by(KEYS, as_dict=True, maintain_order=True)
     task = "Fitting a model per instrument"
     stage.progress.start(task, len(groups))
-    estimators = {}
+    estimators: dict[Key, Pipeline] = {}
     for (station, sensor), group in groups.items():
         X = group.select(nycflights.SENSOR_FEATURES).to_numpy()
         estimator = make_pipeline(StandardScaler(), OneClassSVM(nu=OUTSIDE, gamma=WIDTH))
@@ -61,7 +61,7 @@ def _fit(stage: Stage, readings: pl.DataFrame) -> dict[tuple[str, str], Pipeline
     return estimators
 
 
-def _strangest(judged: pl.DataFrame, estimators: dict[tuple[str, str], Pipeline]) -> tuple[Anomaly, ...]:
+def _strangest(judged: pl.DataFrame, estimators: dict[Key, Pipeline]) -> tuple[Anomaly, ...]:
     """The strangest hour of each day, for every instrument's strangest days.
 
     A score is 0 at a model's border and minus its ``offset_`` where a reading resembles no support vector at all;
