@@ -412,6 +412,8 @@ def _problems_of_candidates(spec: TrainSpec) -> Iterator[str]:
     kinds = {candidate.used_for for candidate in spec.candidates}
     if kinds == {"fallbacks"}:
         yield "field 'candidates': none is for the segments; set used_for: all"
+    if kinds == {"segments"} and len(spec.levels) > 1:
+        yield "field 'candidates': none is for the fallback levels; set used_for: all, or write fallback: [] for none"
 
 
 def parse_time(text: str) -> dt.datetime | None:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,7 @@ class Division:
     description : str
         How it was decided, for people.
     window : tuple of (datetime, datetime) or None
-        First and last time of the training rows; with a split by time only.
+        First and last time of the rows that models end up fitted on; with a split by time only.
     """
 
     roles: Roles
@@ -71,7 +71,10 @@ def divide(frame: pl.DataFrame, spec: TrainSpec) -> Division:
     for role, word in ((Role.TRAIN, "to train on"), (Role.VALIDATION, "to measure on")):
         if not division.count(role):
             raise InvalidInput(f"the split ({division.description}) leaves no rows {word}; change 'split'")
-    return division
+    if split.time is None:
+        return division
+    fitted = division.roles != Role.UNUSED if spec.refit else division.roles == Role.TRAIN
+    return replace(division, window=span(frame[split.time].filter(pl.Series(fitted))))
 
 
 def _at_random(frame: pl.DataFrame, spec: TrainSpec) -> Division:
@@ -93,7 +96,7 @@ def _latest(times: pl.Series, fraction: float) -> Division:
     cut = times.sort()[len(times) - max(1, round(len(times) * fraction))]
     held = (times >= cut).to_numpy()
     roles = np.where(held, np.uint8(Role.VALIDATION), np.uint8(Role.TRAIN))
-    return Division(roles=roles, description=f"the latest rows, from {cut}", window=_window(times, roles))
+    return Division(roles=roles, description=f"the latest rows, from {cut}")
 
 
 def _windows(times: pl.Series, split: Split) -> Division:
@@ -104,7 +107,7 @@ def _windows(times: pl.Series, split: Split) -> Division:
     roles[_within(times, begin)] = Role.TRAIN
     roles[_within(times, held)] = Role.VALIDATION
     description = f"{split.time}: train {_text(begin)}, measure {_text(held)}"
-    return Division(roles=roles, description=description, window=_window(times, roles))
+    return Division(roles=roles, description=description)
 
 
 def _within(times: pl.Series, window: Window) -> NDArray[np.bool_]:
@@ -132,11 +135,10 @@ def _moment(text: str, dtype: pl.DataType) -> dt.date | dt.datetime:
     return value
 
 
-def _window(times: pl.Series, roles: Roles) -> tuple[dt.datetime, dt.datetime] | None:
-    chosen = times.filter(pl.Series(roles == Role.TRAIN))
-    if not len(chosen):
-        return None
-    first, last = pl.Series([chosen.min(), chosen.max()], dtype=times.dtype).cast(pl.Datetime("us", _zone(times)))
+def span(times: pl.Series) -> tuple[dt.datetime, dt.datetime]:
+    """First and last of some dates or times, in UTC."""
+    ends = pl.Series([times.min(), times.max()], dtype=times.dtype).cast(pl.Datetime("us", _zone(times)))
+    first, last = ends
     return _utc(first), _utc(last)
 
 
