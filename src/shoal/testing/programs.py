@@ -1,4 +1,4 @@
-"""Column-transform programs in plain NumPy: the truth that the compiled stage is tested against."""
+"""Running column-transform programs alone: compiled as kernels do, and in plain NumPy as the truth for that."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.families.contract import ModelBlock
+from shoal.kernels.compile import ANSWERS, F64_1, F64_2, I32_2, I64, array, kernel
 from shoal.kernels.program import Op
-from shoal.types import Floats
+from shoal.kernels.transform import CHUNK, Culprits, apply
+from shoal.types import Bytes, Floats, Indices
 
 Step = NDArray[np.int32]
+
+
+def compiled_inputs(block: ModelBlock, model: int, X: Floats) -> tuple[Floats, Bytes, Culprits]:
+    """Run a block's program for one of its models, compiled.
+
+    Parameters
+    ----------
+    block : ModelBlock
+        The block, which must be valid.
+    model : int
+        Which of its models.
+    X : ndarray of float64, shape (features, rows)
+        Raw features.
+
+    Returns
+    -------
+    inputs : ndarray of float64, shape (layout.width, rows)
+        The final estimator's inputs; those of marked rows hold anything.
+    reasons, culprits : ndarray of uint8 and int16, shape (rows,)
+        The marks.
+    """
+    layout = block.layout
+    inputs = np.zeros((layout.width, X.shape[1]))
+    reasons, culprits = np.zeros(X.shape[1], dtype=np.uint8), np.zeros(X.shape[1], dtype=np.int16)
+    _run(X, block.program, block.transform[model], layout.scratch, layout.first, inputs, reasons, culprits)
+    return inputs, reasons, culprits
+
+
+@kernel(F64_2, I32_2, F64_1, I64, I64, array(F64_2.dtype, 2, writable=True), *ANSWERS[3:])
+def _run(
+    X: Floats, program: Indices, numbers: Floats, scratch: int, first: int, inputs: Floats, reasons: Bytes,
+    culprits: Culprits,
+) -> None:  # fmt: skip
+    z = np.zeros((scratch, CHUNK))
+    for start in range(0, X.shape[1], CHUNK):
+        n = min(CHUNK, X.shape[1] - start)
+        apply(X, start, n, program, numbers, z, reasons, culprits)
+        inputs[:, start : start + n] = z[first : first + inputs.shape[0], :n]
 
 
 def reference_inputs(block: ModelBlock, model: int, X: Floats) -> Floats:
