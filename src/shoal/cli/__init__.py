@@ -20,6 +20,7 @@ INTERRUPTED = 130
 
 VERBS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("shoal.cli.quickstart:quickstart", "See what Shoal does, on real data, in five acts."),
+    "import": ("shoal.cli.import_models:command", "Turn a folder of model files into a fleet."),
     "train": ("shoal.cli.train:train", "Fit a model per segment and register the fleet."),
     "score": ("shoal.cli.score:score", "Score files with a fleet."),
     "predict": ("shoal.cli.predict:predict", "Score one row."),

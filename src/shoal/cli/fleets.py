@@ -1,0 +1,148 @@
+"""``shoal fleets``: which fleets there are, what is in them, and how they changed."""
+
+from collections.abc import Sequence
+
+import click
+import polars as pl
+
+from shoal.cli.invocation import Invocation
+from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
+from shoal.registry.records import FleetRecord, SnapshotRecord
+from shoal.registry.registry import Registry
+
+_SHOWN = 50
+
+
+@click.group()
+def fleets() -> None:
+    """List and inspect fleets and their models."""
+
+
+@fleets.command("list")
+@click.option("--tag", help="Only fleets with this tag.")
+@click.option("--category", help="Only fleets of this category.")
+@json_option
+@click.pass_obj
+def list_fleets(invocation: Invocation, tag: str | None, category: str | None, as_json: bool) -> None:
+    """List the fleets."""
+    with invocation.workspace() as workspace:
+        records = workspace.registry.fleets(tag=tag, category=category)
+    columns = ("name", "latest", "aliases", "category", "tags", "owner", "created_at", "description")
+    print_listing(map(fields, records), columns, as_json=as_json, empty="no fleets; train or register one")
+
+
+@fleets.command()
+@click.argument("fleet")
+@json_option
+@click.pass_obj
+def show(invocation: Invocation, fleet: str, as_json: bool) -> None:
+    """Show a fleet with its snapshots, or one snapshot with its lineage.
+
+    FLEET is a name for the fleet, name@alias or name:version for a snapshot.
+    """
+    with invocation.workspace() as workspace:
+        if "@" in fleet or ":" in fleet:
+            _show_snapshot(workspace.registry, fleet, as_json=as_json)
+        else:
+            _show_fleet(workspace.registry, fleet, as_json=as_json)
+
+
+@fleets.command()
+@click.argument("fleet")
+@click.option("--limit", type=click.IntRange(min=1), help=f"Show so many.  [default: {_SHOWN}; with --json all]")
+@json_option
+@click.pass_obj
+def models(invocation: Invocation, fleet: str, limit: int | None, as_json: bool) -> None:
+    """List the models of a snapshot with their metrics.
+
+    FLEET is a name, name@alias or name:version.
+    """
+    with invocation.workspace() as workspace:
+        frame = workspace.fleet(fleet).models
+    _print_frame(frame, limit=limit, as_json=as_json, empty=f"{fleet} has no models")
+
+
+@fleets.command()
+@click.argument("name")
+@click.option("--alias", help="Only moves of this alias.")
+@click.option("--model", "key", help="Instead, the snapshots that brought a model of this key, e.g. dest=LAX.")
+@json_option
+@click.pass_obj
+def history(invocation: Invocation, name: str, alias: str | None, key: str | None, as_json: bool) -> None:
+    """Show how a fleet's aliases moved, newest first, or the history of one model."""
+    with invocation.workspace() as workspace:
+        if key is not None:
+            _print_model_history(workspace.registry, name, key, as_json=as_json)
+            return
+        changes = workspace.registry.alias_history(name, alias)
+    columns = ("at", "alias", "move", "before", "after", "actor", "reason")
+    empty = f"nothing was promoted yet; see `shoal promote {name}:VERSION`"
+    print_listing(map(fields, changes), columns, as_json=as_json, empty=empty)
+
+
+@fleets.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--limit", type=click.IntRange(min=1), help=f"Show so many.  [default: {_SHOWN}; with --json all]")
+@json_option
+@click.pass_obj
+def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_json: bool) -> None:
+    """List the models that differ between two snapshots, e.g. flights:3 and flights@champion."""
+    with invocation.workspace() as workspace:
+        frame = workspace.fleet(before).diff(workspace.fleet(after))
+    _print_frame(frame, limit=limit, as_json=as_json, empty=f"{before} and {after} have the same models")
+
+
+def _show_fleet(registry: Registry, name: str, *, as_json: bool) -> None:
+    fleet, snapshots = registry.fleet(name), registry.snapshots(name)
+    if as_json:
+        print_json({**fields(fleet), "snapshots": snapshots})
+        return
+    print_facts(fields(fleet))
+    if snapshots:
+        console().print()
+        rows = [{**fields(snapshot), "aliases": _names_of(fleet, snapshot)} for snapshot in snapshots]
+        print_table(
+            rows, ("version", "aliases", "model_count", "new_models", "created_at", "created_by", "run", "note")
+        )
+
+
+def _names_of(fleet: FleetRecord, snapshot: SnapshotRecord) -> Cell:
+    return [alias for alias, version in fleet.aliases.items() if version == snapshot.version]
+
+
+def _show_snapshot(registry: Registry, reference: str, *, as_json: bool) -> None:
+    snapshot = registry.resolve(reference)
+    lineage = registry.lineage(snapshot.fleet, snapshot.version)
+    if as_json:
+        print_json({**fields(snapshot), "lineage": lineage})
+        return
+    facts = fields(snapshot) | fields(lineage)
+    inputs = facts.pop("inputs")
+    print_facts(facts)
+    if inputs:
+        console().print()
+        print_table([fields(file) for file in lineage.inputs], ("path", "rows", "size_bytes", "sha256"))
+
+
+def _print_model_history(registry: Registry, name: str, key: str, *, as_json: bool) -> None:
+    history = registry.model_history(name, key)
+    if as_json:
+        print_json(history)
+        return
+    rows = [{**fields(entry.model), **fields(entry), "level": "+".join(entry.model.level)} for entry in history]
+    columns = ("version", "level", "family", "rows", "trained_at", "metrics", "created_by", "run")
+    print_table(rows, columns)
+
+
+def _print_frame(frame: pl.DataFrame, *, limit: int | None, as_json: bool, empty: str) -> None:
+    """Print rows of a frame; a table stops after some and says how many more there are."""
+    shown = frame.head(limit or (frame.height if as_json else _SHOWN))
+    columns: Sequence[str] = [name for name in shown.columns if as_json or not _blank(shown[name])]
+    print_listing(shown.select(columns).to_dicts(), columns, as_json=as_json, empty=empty)
+    if not as_json and shown.height < frame.height:
+        console(err=True).print(f"{frame.height - shown.height:,} more; show them with --limit {frame.height}")
+
+
+def _blank(column: pl.Series) -> bool:
+    return column.null_count() == column.len()
