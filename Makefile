@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Each stamp says that one list of pins is installed; a changed list installs again.
 CREATED := $(VENV)/.created
 RUN := $(VENV)/.run
+WARM := $(VENV)/.warm
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
 
@@ -38,6 +39,10 @@ $(RUN): requirements/run.txt pyproject.toml $(CREATED)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(WARM): $(RUN)
+	@echo "Compiling the kernels for this machine (once)"
+	@$(BIN)/shoal warm >$@.log && mv $@.log $@
+
 $(DEV): requirements/dev.txt $(RUN)
 	@echo "Installing what the checks and the tests need"
 	@$(PIP) install --require-hashes --requirement requirements/dev.txt
@@ -48,13 +53,13 @@ $(BENCH): requirements/bench.txt $(DEV)
 	@$(PIP) install --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
-install: $(RUN)
+install: $(WARM)
 	@echo "Installed: $(BIN)/shoal"
 
-quickstart: $(RUN)
+quickstart: $(WARM)
 	@$(BIN)/shoal quickstart
 
-test: $(DEV)
+test: $(DEV) $(WARM)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet
 
 check: $(DEV)
@@ -68,7 +73,7 @@ format: $(DEV)
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --quiet --fix
 
-bench: $(BENCH)
+bench: $(BENCH) $(WARM)
 	@$(BIN)/python -m benchmarks
 
 clean:

@@ -55,7 +55,7 @@ def command(
             record = workspace.register(imported.fleet, name, note=f"imported from {folder.absolute()}")
     _list(imported)
     click.echo(f"{name}:{record.version} has {record.model_count:,} models.")
-    click.echo(f"To use it by its name: shoal promote {name} {record.version}")
+    click.echo(f"To use it by its name: shoal promote {name}:{record.version}")
 
 
 def _words(text: str) -> list[str]:

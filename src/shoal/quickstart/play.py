@@ -12,7 +12,7 @@ from shoal.workspace import Workspace
 
 _OWN_MODELS = """\
 shoal import models --name pumps --keys device,sensor --features a,b,c --task anomaly --trust-pickle
-shoal promote pumps 1
+shoal promote pumps:1
 shoal score pumps --input 'readings/*.parquet' --output scores.parquet
 """
 

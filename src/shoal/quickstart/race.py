@@ -1,5 +1,6 @@
 """Act one: the same ten thousand models, scored by a loop over scikit-learn and by Shoal."""
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ from shoal.errors import ShoalError
 from shoal.fleet import Fleet
 from shoal.quickstart.findings import Race
 from shoal.quickstart.stage import Stage
+from shoal.scoring.warming import warm_kernels
 from shoal.types import Floats, Key
 
 MODELS = 10_000
@@ -21,20 +23,20 @@ TRAINING_ROWS = 82
 FEATURES = ("a", "b", "c", "d")
 KEYS = ("device", "sensor")
 SENSORS_PER_DEVICE = 8
+CALLS = 5
+
 
 def run(stage: Stage, *, models: int = MODELS, rows_each: int = ROWS_EACH) -> Race:
     """Fit the models, let both score the same rows, and compare every answer."""
     stage.open(1, "The race", f"{models:,} anomaly models, one per device and sensor, {rows_each} new readings each.")
+    _prepare(stage)
     generator = np.random.default_rng(2013)
     estimators = _fit(stage, generator, models)
     fleet = Fleet.from_estimators(keys=KEYS, models=estimators, features=FEATURES, task="anomaly", name="race")
     readings = {key: generator.normal(size=(rows_each, len(FEATURES))) for key in estimators}
     frame = _shuffled(readings, generator)
-    fleet.predict(frame.head(1))
     expected, loop_s = _loop(stage, estimators, readings)
-    started = time.perf_counter()
-    answers = fleet.predict(frame)
-    shoal_s = time.perf_counter() - started
+    answers, shoal_s = _one_call(fleet, frame)
     race = Race(
         models=models,
         rows=frame.height,
@@ -44,6 +46,14 @@ def run(stage: Stage, *, models: int = MODELS, rows_each: int = ROWS_EACH) -> Ra
     )
     _print(stage, race)
     return race
+
+
+def _prepare(stage: Stage) -> None:
+    """Compile the kernels where this machine has not compiled them yet."""
+    task = "Preparing the kernels (compiled once per machine)"
+    stage.progress.start(task, None)
+    warm_kernels()
+    stage.progress.finish(task)
 
 
 def _fit(stage: Stage, generator: np.random.Generator, models: int) -> dict[Key, Pipeline]:
@@ -94,6 +104,16 @@ def _loop(
     return answers, seconds
 
 
+def _one_call(fleet: Fleet, frame: pl.DataFrame) -> tuple[pl.DataFrame, float]:
+    """Score everything at once, ``CALLS`` times, and take the median of the times."""
+    times = []
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        answers = fleet.predict(frame)
+        times.append(time.perf_counter() - started)
+    return answers, statistics.median(times)
+
+
 def _difference(answers: pl.DataFrame, frame: pl.DataFrame, expected: Mapping[Key, Floats]) -> float:
     """Compare each of Shoal's answers with the loop's answer to the same row."""
     truth = _grouped({"score": np.concatenate(list(expected.values()))}, list(expected))
@@ -108,7 +128,7 @@ def _print(stage: Stage, race: Race) -> None:
         ("", "time", "rows per second"),
         (
             ("A loop over scikit-learn models", f"{race.loop_s:.2f} s", f"{race.rows / race.loop_s:,.0f}"),
-            ("Shoal, one call", f"{race.shoal_s:.3f} s", f"{race.rows / race.shoal_s:,.0f}"),
+            (f"Shoal, one call (median of {CALLS})", f"{race.shoal_s:.3f} s", f"{race.rows / race.shoal_s:,.0f}"),
         ),
     )
     stage.say(
