@@ -10,7 +10,7 @@ does not depend on how many neighbours it has; a kernel that wants a vectorised 
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -78,6 +78,14 @@ def _sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+_kernels: list["Kernel"] = []
+
+
+def all_kernels() -> Sequence["Kernel"]:
+    """Every kernel of the modules that were imported so far."""
+    return tuple(_kernels)
+
+
 class Kernel:
     """A function that compiles for one signature, once, when it is first needed."""
 
@@ -87,6 +95,12 @@ class Kernel:
         self.options = options
         self._compiled: Callable[..., Any] | None = None
         self._lock = threading.Lock()
+        _kernels.append(self)
+
+    @property
+    def name(self) -> str:
+        """Module and name of the function."""
+        return f"{self.function.__module__.removeprefix('shoal.')}.{self.function.__name__}"
 
     def warm(self) -> Callable[..., Any]:
         """Compile, or load from the cache, and return the compiled function."""
