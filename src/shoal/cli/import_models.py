@@ -23,6 +23,7 @@ SHOWN = 20
 @click.option("--task", required=True, type=click.Choice([task.value for task in Task]), help="What they predict.")
 @click.option("--path", help="Where keys stand in a file's path, e.g. '{device}/{sensor}.joblib'.")
 @click.option("--trust-pickle", is_flag=True, help="Read the files although reading one can run any code in it.")
+@output.json_option
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -33,6 +34,7 @@ def command(
     task: str,
     path: str | None,
     trust_pickle: bool,
+    as_json: bool,
 ) -> None:
     """Turn a folder of joblib or pickle files into a fleet.
 
@@ -53,6 +55,9 @@ def command(
         )
         with invocation.workspace() as workspace:
             record = workspace.register(imported.fleet, name, note=f"imported from {folder.absolute()}")
+    if as_json:
+        output.print_json({"snapshot": record, "refused": imported.refused, "warned": imported.warned})
+        return
     _list(imported)
     click.echo(f"{name}:{record.version} has {record.model_count:,} models.")
     click.echo(f"To use it by its name: shoal promote {name}:{record.version}")
