@@ -10,7 +10,7 @@ from typing import Protocol, Self, cast
 
 from shoal.errors import InvalidSpec
 from shoal.training.spec import Candidate, Step
-from shoal.types import Feature, FeatureKind, Json
+from shoal.types import Feature, FeatureKind
 
 
 class Estimator(Protocol):
@@ -41,12 +41,12 @@ class Choice:
     ----------
     candidate : Candidate
         Its description.
-    parameters : mapping of str to Json
+    parameters : mapping of str to object
         The combination.
     """
 
     candidate: Candidate
-    parameters: Mapping[str, Json]
+    parameters: Mapping[str, object]
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ def build(choice: Choice, features: Sequence[Feature]) -> Estimator:
             near = ", ".join(sorted(n for n in known if n.rpartition("__")[2] == name.rpartition("__")[2]))
             advice = f"did you mean {near}?" if near else f"it has {', '.join(sorted(known))}"
             raise InvalidSpec(f"{where}: its grid names {name!r}, which is no parameter; {advice}")
-    return estimator.set_params(**choice.parameters)
+    return estimator.set_params(**{name: _value(value) for name, value in choice.parameters.items()})
 
 
 def random_parameters(estimator: Estimator) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _step(step: Step, features: Sequence[Feature], where: str) -> Estimator:
     return _make(path, parameters, where)
 
 
-def _make(path: str, parameters: Mapping[str, Json], where: str) -> Estimator:
+def _make(path: str, parameters: Mapping[str, object], where: str) -> Estimator:
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         thing = getattr(importlib.import_module(module), name)
@@ -150,25 +150,29 @@ def _signature(thing: object) -> str:
     return f"; it takes {', '.join(names)}"
 
 
-def _value(value: Json) -> object:
+def _value(value: object) -> object:
     """YAML has no tuples; scikit-learn checks for them where it wants them (``feature_range``)."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, int | float) for item in value):
         return tuple(value)
     return value
 
 
-def _columns(parts: Json, features: Sequence[Feature], where: str) -> Estimator:
+def _columns(parts: object, features: Sequence[Feature], where: str) -> Estimator:
     """A ColumnTransformer from ``[{features: ..., steps: [...]}, ...]``; it addresses columns by position."""
     if not isinstance(parts, list | tuple) or not parts:
         raise InvalidSpec(f"{where}: 'columns' is a list such as [{{features: texts, steps: [...]}}]")
-    transformers = [
-        (f"part{number}", *_part(part, features, where)) for number, part in enumerate(parts, start=1)
-    ]  # fmt: skip
+    transformers = [(_part_name(number, part), *_part(part, features, where)) for number, part in enumerate(parts, 1)]
     transformer = importlib.import_module("sklearn.compose").ColumnTransformer(transformers)
     return cast("Estimator", transformer)
 
 
-def _part(part: Json, features: Sequence[Feature], where: str) -> tuple[Estimator | str, list[int]]:
+def _part_name(number: int, part: object) -> str:
+    """What grids call it: ``columntransformer__numbers__...``."""
+    chosen = part.get("features") if isinstance(part, Mapping) else None
+    return str(chosen) if chosen in ("numbers", "texts") else f"part{number}"
+
+
+def _part(part: object, features: Sequence[Feature], where: str) -> tuple[Estimator | str, list[int]]:
     if not isinstance(part, Mapping) or set(part) != {"features", "steps"}:
         raise InvalidSpec(f"{where}: a part of 'columns' has 'features' and 'steps', not {part!r}")
     steps = part["steps"]
@@ -182,11 +186,11 @@ def _part(part: Json, features: Sequence[Feature], where: str) -> tuple[Estimato
     return made, _positions(part["features"], features, where)
 
 
-def _positions(chosen: Json, features: Sequence[Feature], where: str) -> list[int]:
+def _positions(chosen: object, features: Sequence[Feature], where: str) -> list[int]:
     kinds = {"numbers": FeatureKind.NUMERIC, "texts": FeatureKind.CATEGORY}
     if isinstance(chosen, str) and chosen in kinds:
         return [i for i, feature in enumerate(features) if feature.kind is kinds[chosen]]
-    names = [chosen] if isinstance(chosen, str) else list(cast("Iterator[Json]", chosen or ()))
+    names = [chosen] if isinstance(chosen, str) else list(cast("Iterator[object]", chosen or ()))
     known = {feature.name: position for position, feature in enumerate(features)}
     for name in names:
         if name not in known:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from shoal.registry import Lineage
 from shoal.training.plan import Plan
 from shoal.training.spec import Candidate
-from shoal.types import Json
 
 _ALWAYS = ("numpy", "polars", "scikit-learn", "scipy", "shoal")
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
@@ -50,7 +49,7 @@ def code_version() -> str:
     return f"{shoal}, git {commit}{changed}"
 
 
-def _packages(value: Json) -> Iterator[str]:
+def _packages(value: object) -> Iterator[str]:
     """The first part of every import path in the steps of a candidate."""
     if isinstance(value, str):
         if "." in value:

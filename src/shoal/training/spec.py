@@ -15,7 +15,7 @@ from shoal.training.metrics import METRICS, Metric, default_metric
 from shoal.types import Json, Level, Task
 
 InputFormat = Literal["auto", "parquet", "csv", "jsonl"]
-Step: TypeAlias = "str | dict[str, Json]"
+Step: TypeAlias = str | dict[str, object]
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
@@ -97,7 +97,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     steps: tuple[Step, ...]
-    grid: dict[str, list[Json]] = {}
+    grid: dict[str, list[object]] = {}
     used_for: Literal["all", "segments", "fallbacks"] = "all"
 
 
