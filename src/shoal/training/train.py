@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import logging
 import shutil
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from shoal.training.promotion import Comparison, compare_with_champion
 from shoal.training.results import Alternative, alternatives, decisions, kept_models, report
 from shoal.training.runs import TrainingRun, clear_dead_runs
 from shoal.training.spec import TrainSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +172,8 @@ class Trainer:
         began = time.monotonic()
         clear_dead_runs(self._ledger, self._folder)
         planned = source if isinstance(source, Plan) else plan(source)
+        for warning in planned.distribution.warnings:
+            _log.warning(warning)
         run = TrainingRun(self._ledger, planned, self._actor)
         try:
             trained = self._train(planned, run, progress)
