@@ -54,12 +54,14 @@ def create(connection: sa.Connection, name: str, description: Description, *, ac
     """
     check_name(name, what="a fleet")
     known = dataclasses.asdict(description)
-    taken = connection.execute(sa.select(fleets.c.name).where(fleets.c.folded_name == name.lower())).scalar()
-    if taken is not None:
-        raise Conflict(f"there is a fleet {taken!r} already; add a snapshot to it or choose another name")
-    connection.execute(
-        fleets.insert().values(name=name, folded_name=name.lower(), created_at=at, created_by=actor, latest=0, **known)
-    )
+    row = {"name": name, "folded_name": name.lower(), "created_at": at, "created_by": actor, "latest": 0, **known}
+    try:
+        connection.execute(fleets.insert().values(row))
+    except sa.exc.IntegrityError as error:
+        raise Conflict(
+            f"there is a fleet {name!r} already, or one whose name differs only in case; add a snapshot to it or "
+            "choose another name"
+        ) from error
     audit.append(connection, at=at, actor=actor, action="fleet.create", object=name, before=None, after=known)
 
 

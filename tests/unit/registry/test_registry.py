@@ -22,7 +22,7 @@ def test_a_fleet_is_described(registry):
 @pytest.mark.parametrize("name", ["flights", "Flights", "FLIGHTS"])
 def test_a_name_is_given_once_whatever_its_case(registry, name):
     registry.create_fleet("flights", actor="ann")
-    with pytest.raises(Conflict, match="'flights' already"):
+    with pytest.raises(Conflict, match=f"'{name}' already"):
         registry.create_fleet(name, actor="ann")
 
 
