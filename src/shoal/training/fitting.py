@@ -122,7 +122,7 @@ class Verdict:
     packed : PackedModel or None
         The model, if it is kept.
     warning : str
-        The first warning of the fits; empty where there was none.
+        Why other choices could not be fitted, or else the first warning of the fits; empty where there was none.
     """
 
     decision: Decision
@@ -180,7 +180,7 @@ class Bench:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             verdict = self._judge(segment)
-        return verdict if not caught else _with_warning(verdict, caught[0])
+        return verdict if verdict.warning or not caught else _with_warning(verdict, caught[0])
 
     def _judge(self, segment: Segment) -> Verdict:
         mine = self.order[segment.start : segment.stop]
@@ -207,6 +207,7 @@ class Bench:
             rows=len(train),
             answers=best.answers,
             packed=packed,
+            warning="; ".join(failures)[:1000],
         )
 
     def _best(self, segment: Segment, train: Integers, held: Integers) -> tuple[_Fit | None, list[str]]:
