@@ -152,7 +152,7 @@ class ProgramWriter:
         """Finish with ``columns`` as the final estimator's inputs."""
         for column in columns:
             self.numeric(column)
-        columns = self._neighbours([self.load(column) for column in columns])
+        first = self._gather([self.load(column).place for column in columns])
         used = sorted({step[6] for step in self._steps})
         number = {feature: i for i, feature in enumerate(used)}
         categories = [self._texts(feature) for feature in used]
@@ -161,22 +161,26 @@ class ProgramWriter:
             kinds=tuple(self._kinds.get(feature, FeatureKind.NUMERIC) for feature in used),
             steps=tuple(_renumbered(step, number) for step in self._steps),
             scratch=self.scratch,
-            first=columns[0].place if columns else 0,
+            first=first,
             width=len(columns),
             numbers=self._coded(number, categories),
             category_slots=tuple((slot, number[f]) for slot, f in self._text_slots if f in self._text_features()),
             categories=tuple(categories),
         )
 
-    def _neighbours(self, columns: list[Column]) -> list[Column]:
-        """Copy the columns next to each other unless they already are."""
-        if all(column.place == columns[0].place + i for i, column in enumerate(columns)):
-            return columns
-        first = self.reserve(len(columns))
-        moved = [replace(column, place=first + i) for i, column in enumerate(columns)]
-        for column, target in zip(columns, moved, strict=True):
-            self.write(Op.COPY, target, source=column.place)
-        return moved
+    def _gather(self, places: list[int]) -> int:
+        """Make the estimator's inputs neighbours, by renaming scratch columns or else by copies; returns the first."""
+        order = [*places, *sorted(set(range(self.scratch)) - set(places))]
+        new = {old: i for i, old in enumerate(order)}
+        if len(order) == self.scratch and all(_stays_whole(step, new) for step in self._steps):
+            self._steps = [_moved(step, new) for step in self._steps]
+            return 0
+        first = self.reserve(len(places))
+        owners = {step[2] + i: step[6] for step in self._steps for i in range(step[3])}
+        for i, place in enumerate(places):
+            target = Column(feature=owners[place], place=first + i)
+            self.write(Op.COPY, target, source=place)
+        return first
 
     def _text_features(self) -> set[int]:
         return {feature for feature, kind in self._kinds.items() if kind is FeatureKind.CATEGORY}
@@ -197,10 +201,20 @@ class ProgramWriter:
         return np.array(coded, dtype=np.float64)
 
 
+def _stays_whole(step: Step, new: dict[int, int]) -> bool:
+    """Whether the columns that a step writes remain neighbours."""
+    target, width = step[2], step[3]
+    return all(new[target + i] == new[target] + i for i in range(width))
+
+
+def _moved(step: Step, new: dict[int, int]) -> Step:
+    op, source, target, width, slot, count, feature = step
+    return (op, source if op == Op.LOAD else new[source], new[target], width, slot, count, feature)
+
+
 def _renumbered(step: Step, number: dict[int, int]) -> Step:
-    op, source, *middle, feature = step
-    source = number[source] if op == Op.LOAD else source
-    return (op, source, *middle, number[feature])  # type: ignore[return-value]
+    op, source, target, width, slot, count, feature = step
+    return (op, number[source] if op == Op.LOAD else source, target, width, slot, count, number[feature])
 
 
 def finite(value: object, part: str) -> float:

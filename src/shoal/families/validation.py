@@ -41,6 +41,7 @@ def check_block(block: ModelBlock) -> None:
         _check_step(number, step, layout)
         if step[0] in (Op.ONEHOT, Op.ENCODE):
             _check_entries(number, step, block.transform)
+    _check_order(layout)
     _check_category_slots(layout)
     _check_classes(block)
 
@@ -101,6 +102,19 @@ def _check_step(number: int, step: tuple[int, ...], layout: Layout) -> None:
     needed = 1 + 2 * count if op in (Op.ONEHOT, Op.ENCODE) else _NUMBERS.get(Op(op), 0)
     if not (min(slot, count) >= 0 and slot + needed <= layout.slots):
         raise InvalidArtifact(f"step {number} ({Op(op).name}): reads numbers {slot} to {slot + needed}")
+
+
+def _check_order(layout: Layout) -> None:
+    """No column is read before it is written: a stale one would hold another row's values."""
+    written: set[int] = set()
+    for number, (op, source, target, width, *_) in enumerate(layout.program):
+        read = source if op in (Op.COPY, Op.INDICATOR, Op.ONEHOT, Op.ENCODE) else target
+        if op != Op.LOAD and read not in written:
+            raise InvalidArtifact(f"step {number} ({Op(op).name}): reads column {read} before it is written")
+        written.update(range(target, target + width))
+    lacking = set(range(layout.first, layout.first + layout.width)) - written
+    if lacking:
+        raise InvalidArtifact(f"the program never writes the estimator's input in column {min(lacking)}")
 
 
 def _check_entries(number: int, step: tuple[int, ...], transform: Floats) -> None:

@@ -4,6 +4,7 @@ One loop serves all linear models. Sums run over the inputs in their order, one 
 side by side: a row's answer has the same bits whatever its neighbours are.
 """
 
+import math
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.kernels.compile import ANSWERS, F64_2, F64_3, I32_1, I32_2, I64, ROWS, exact, kernel
-from shoal.kernels.exponential import C1, C2, C3, C4, C5, C6, C7, C8, C9, C10, LEAST, LOG2_E, ROUND
 from shoal.kernels.transform import CHUNK, Culprits, apply, mark
 from shoal.types import Bytes, Floats, Indices, Integers, Reason
 
@@ -52,27 +52,33 @@ NOT_FINITE_ANSWER = int(Reason.NOT_FINITE_ANSWER)
 NO_FEATURE = -1
 """The culprit of a reason that is about no feature in particular."""
 
-MOST = 709.7
-"""The exponential of anything larger is called infinite."""
+LOG2_E = 1.4426950408889634
+LOG_2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are zero, so that a whole number times it is exact
+LOG_2_LOW = 1.90821492927058770002e-10
+ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it rounds, and leaves the whole number in the lowest bits
+LEAST, MOST = -708.0, 709.7  # below and above, the exponential is called zero and infinite
+TAYLOR = tuple(1.0 / math.factorial(k) for k in range(12, -1, -1))
 
 
 @exact
 def _exp(x: float) -> float:
-    """The exponential, as :mod:`shoal.kernels.exponential` has it, of one number; relative error below 2e-13.
+    """The exponential; relative error below 1e-15, NaN stays NaN.
 
-    A call of ``math.exp`` would be vectorised by one library and not by another, and the last rows of a chunk would get
-    other bits than the first. Below -709 the answer is 0 or denormal, within 1e-307 of the truth.
+    A call of ``math.exp`` would be vectorised by one mathematics library and not by another, and the last rows of a
+    chunk would get other bits than the first.
     """
-    t = x * LOG2_E
-    t = LEAST if t < LEAST else t
-    rounded = t + ROUND
-    r = t - (rounded - ROUND)
-    p = C10 * r + C9
-    for c in (C8, C7, C6, C5, C4, C3, C2, C1, 1.0):
+    inside = min(max(x, LEAST), MOST)
+    rounded = inside * LOG2_E + ROUND
+    n = rounded - ROUND
+    r = (inside - n * LOG_2_HIGH) - n * LOG_2_LOW
+    p = TAYLOR[0]
+    for c in TAYLOR[1:]:
         p = p * r + c
     bits = np.float64(p).view(np.int64) + (np.float64(rounded).view(np.int64) << 52)
     power: float = np.int64(bits).view(np.float64)
-    return np.inf if x > MOST else power
+    power = 0.0 if x < LEAST else power
+    power = np.inf if x > MOST else power
+    return x if x != x else power
 
 
 @exact
@@ -130,20 +136,25 @@ def _label_one(sums: Floats, model: int, start: int, n: int, classes: Indices, m
 
 
 @exact
-def _label_most(sums: Floats, model: int, start: int, n: int, classes: Indices, map_: Indices, labels: Indices) -> None:
-    """The class of the largest sum; among equals the first."""
+def _label_most(
+    sums: Floats, spare: int, model: int, start: int, n: int, classes: Indices, map_: Indices, labels: Indices
+) -> None:
+    """The class of the largest sum, among equals the first; the largest sums are left in the spare row."""
     for i in range(n):
-        best = 0
-        for k in range(1, classes.shape[1]):
-            if sums[k, i] > sums[best, i]:
-                best = k
-        labels[start + i] = map_[classes[model, best]]
+        sums[spare, i] = sums[0, i]
+        labels[start + i] = map_[classes[model, 0]]
+    for k in range(1, spare):
+        label = map_[classes[model, k]]
+        for i in range(n):
+            larger = sums[k, i] > sums[spare, i]
+            labels[start + i] = label if larger else labels[start + i]
+            sums[spare, i] = sums[k, i] if larger else sums[spare, i]
 
 
 @exact
-def _squash(sums: Floats, link: int, n: int) -> None:
+def _squash(sums: Floats, link: int, outputs: int, n: int) -> None:
     """Turn every sum into the weight of its class: logistic, or clipped as the modified Huber loss has it."""
-    for k in range(sums.shape[0]):
+    for k in range(outputs):
         if link in (LOGISTIC, LOGISTIC_EACH):
             for i in range(n):
                 power = _exp(-abs(sums[k, i]))
@@ -154,28 +165,28 @@ def _squash(sums: Floats, link: int, n: int) -> None:
 
 
 @exact
-def _exponentiate(sums: Floats, n: int) -> None:
+def _exponentiate(sums: Floats, spare: int, n: int) -> None:
     """Softmax without its division; the largest sum is taken off first so that nothing overflows."""
-    for i in range(n):
-        most = sums[0, i]
-        for k in range(1, sums.shape[0]):
-            most = max(most, sums[k, i])
-        for k in range(sums.shape[0]):
-            sums[k, i] = _exp(sums[k, i] - most)
+    for k in range(spare):
+        for i in range(n):
+            sums[k, i] = _exp(sums[k, i] - sums[spare, i])
 
 
 @exact
 def _share(
-    sums: Floats, model: int, start: int, n: int, classes: Indices, map_: Indices, probabilities: Floats
+    sums: Floats, spare: int, model: int, start: int, n: int, classes: Indices, map_: Indices, probabilities: Floats
 ) -> None:
     """Divide the weights by their total; equal shares where all are zero."""
     for i in range(n):
-        total = 0.0
-        for k in range(classes.shape[1]):
-            total += sums[k, i]
-        for k in range(classes.shape[1]):
-            share = sums[k, i] / total if total > 0.0 else 1.0 / classes.shape[1]
-            probabilities[start + i, map_[classes[model, k]]] = share
+        sums[spare, i] = 0.0
+    for k in range(spare):
+        for i in range(n):
+            sums[spare, i] += sums[k, i]
+    for k in range(spare):
+        column = map_[classes[model, k]]
+        for i in range(n):
+            total = sums[spare, i]
+            probabilities[start + i, column] = sums[k, i] / total if total > 0.0 else 1.0 / spare
 
 
 @exact
@@ -192,23 +203,23 @@ def _split(
 
 @exact
 def _classify(
-    sums: Floats, link: int, model: int, start: int, n: int, classes: Indices, map_: Indices, labels: Indices,
-    probabilities: Floats,
+    sums: Floats, outputs: int, link: int, model: int, start: int, n: int, classes: Indices, map_: Indices,
+    labels: Indices, probabilities: Floats,
 ) -> None:  # fmt: skip
-    if sums.shape[0] == 1:
+    if outputs == 1:
         _label_one(sums, model, start, n, classes, map_, labels)
     else:
-        _label_most(sums, model, start, n, classes, map_, labels)
+        _label_most(sums, outputs, model, start, n, classes, map_, labels)
     if link in (SIGN, ARGMAX):
         return
     if link == SOFTMAX:
-        _exponentiate(sums, n)
+        _exponentiate(sums, outputs, n)
     else:
-        _squash(sums, link, n)
-    if sums.shape[0] == 1:
+        _squash(sums, link, outputs, n)
+    if outputs == 1:
         _split(sums, model, start, n, classes, map_, probabilities)
     else:
-        _share(sums, model, start, n, classes, map_, probabilities)
+        _share(sums, outputs, model, start, n, classes, map_, probabilities)
 
 
 @kernel(*ROWS, F64_3, F64_2, I64, I32_2, I32_1, *ANSWERS)
@@ -237,7 +248,8 @@ def score_affine(
         See :class:`shoal.families.contract.Answers`.
     """
     z = np.zeros((scratch, CHUNK))
-    sums = np.zeros((coef.shape[1], CHUNK))
+    outputs = coef.shape[1]
+    sums = np.zeros((outputs + 1, CHUNK))
     for unit in range(lo, hi):
         model = units[unit, 0]
         stop = units[unit, 2]
@@ -245,8 +257,8 @@ def score_affine(
             n = min(CHUNK, stop - start)
             apply(X, start, n, program, transform[model], z, reasons, culprits)
             _sums(z, first, n, coef, intercept, model, sums)
-            _check(sums, coef.shape[1], start, n, reasons, culprits)
+            _check(sums, outputs, start, n, reasons, culprits)
             if link in (IDENTITY, EXP):
                 _regress(sums, link, start, n, values, reasons, culprits)
             else:
-                _classify(sums, link, model, start, n, classes, class_map, labels, probabilities)
+                _classify(sums, outputs, link, model, start, n, classes, class_map, labels, probabilities)
