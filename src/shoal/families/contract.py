@@ -171,7 +171,7 @@ class Answers:
     reasons : ndarray of uint8, shape (rows,)
         A :class:`shoal.types.Reason`, prefilled with 0. A marked row's other answers are not looked at.
     culprits : ndarray of int16, shape (rows,)
-        The feature that the reason is about.
+        The feature of the layout that the reason is about; -1 if it is about none.
     """
 
     values: Floats

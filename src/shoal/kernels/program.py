@@ -23,12 +23,13 @@ ADD           ``z[target] += p[0]``
 CLIP          ``z[target]`` into ``[p[0], p[1]]``
 INDICATOR     ``z[target] = 1 where z[source] is NaN, else 0``
 ONEHOT        ``z[target:target+width] = 0``, then 1 in the column of the entry whose value equals ``z[source]``.
-              ``p[0]`` is the column of an unknown value (-1: none, -2: the row is ``UNKNOWN_CATEGORY``);
-              ``count`` entries follow: values ``p[1:1+count]``, then columns ``p[1+count:1+2*count]``
+              ``p[0]`` is the column of an unknown value (-1: none, -2: the row is ``UNKNOWN_CATEGORY``, or
+              ``MISSING_VALUE`` if it is NaN);
+              ``count`` entries follow: ascending values ``p[1:1+count]``, then columns ``p[1+count:1+2*count]``
               (-1: dropped, all zero). NaN in ``z`` is looked up as +inf; unused entries hold NaN.
 ENCODE        ``z[target]`` = the column of the entry (same numbers as ONEHOT; unknown -1 gives NaN)
 FLOAT32       ``z[target]`` rounded to single precision; overflow marks the row ``TOO_LARGE_FOR_FLOAT32``
-REQUIRE       NaN in ``z[target]`` marks the row ``MISSING_VALUE``
+REQUIRE       NaN in ``z[target]`` marks the row ``MISSING_VALUE``, an overflow to infinity ``INFINITE_VALUE``
 ============  ==================================================================================================
 
 ``width`` is 1 but for ONEHOT. ``feature`` is the raw feature (row of ``X``) that the step's column stems from: the
