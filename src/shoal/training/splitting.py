@@ -78,14 +78,15 @@ def divide(frame: pl.DataFrame, spec: TrainSpec) -> Division:
 
 
 def _at_random(frame: pl.DataFrame, spec: TrainSpec) -> Division:
-    """Hold out the fraction of every segment, drawn by the seed."""
+    """Hold out the fraction of every segment, drawn by the seed; what is left of a row, by chance."""
     fraction = spec.split.fraction or 0.0
     sizes = frame.group_by(spec.keys, maintain_order=True).len("rows")["rows"].to_numpy() if spec.keys else [len(frame)]
     sizes = np.asarray(sizes, dtype=np.int64)
     segment = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((np.random.default_rng(spec.seed).random(len(frame)), segment))
+    rng = np.random.default_rng(spec.seed)
+    order = np.lexsort((rng.random(len(frame)), segment))
     place = np.arange(len(frame)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    held = np.floor(sizes * fraction + 0.5)
+    held = np.floor(sizes * fraction + rng.random(len(sizes)))
     roles = np.full(len(frame), Role.TRAIN, dtype=np.uint8)
     roles[order[place < np.repeat(held, sizes)]] = Role.VALIDATION
     return Division(roles=roles, description=f"{fraction:.0%} of every segment at random, seed {spec.seed}")
@@ -128,8 +129,9 @@ def _moment(text: str, dtype: pl.DataType) -> dt.date | dt.datetime:
     column = pl.Series([moment])
     if moment.tzinfo is None and dtype.time_zone is not None:
         column = column.dt.replace_time_zone(dtype.time_zone)
-    if moment.tzinfo is not None and dtype.time_zone is None:
-        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    elif moment.tzinfo is not None:
+        column = column.dt.convert_time_zone(dtype.time_zone or "UTC")
+        column = column if dtype.time_zone else column.dt.replace_time_zone(None)
     value = column.item()
     assert isinstance(value, dt.datetime)
     return value
