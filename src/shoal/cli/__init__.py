@@ -1,15 +1,14 @@
 """The command line: ``shoal VERB ...``.
 
 Every verb is a file of its own and is imported when it is used, so that ``shoal --help`` answers at once. A verb
-parses, calls the workspace and prints; it decides nothing. Exit codes: 0 done, 1 an error of ours (one line on stderr, its
-traceback with ``--debug``), 2 wrong usage, 130 interrupted.
+parses, calls the workspace and prints; it decides nothing. Exit codes: 0 done, 1 an error of ours (one line on
+stderr, its traceback with ``--debug``), 2 wrong usage, 130 interrupted.
 """
 
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -55,7 +54,7 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(verb, summary) for verb, (_, summary) in VERBS.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
         try:
             return super().invoke(ctx)

@@ -7,6 +7,7 @@ from shoal.cli.ledger_table import ledger_json, print_ledger, shards_text
 from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
 from shoal.jobs.states import RunState
 from shoal.ledger.ledger import Ledger
+from shoal.storage.columns import json_text
 
 
 @click.group()
@@ -46,23 +47,13 @@ def show(invocation: Invocation, run: str, as_json: bool) -> None:
     facts = fields(record)
     facts.pop("spec")
     print_facts({**facts, "shards": shards_text(report.totals)})
-    console().print()
+    console().print("\ntold", style="bold")
+    print_facts({name: json_text(value) for name, value in record.spec.items() if value not in (None, [], {})})
+    console().print("\nledger", style="bold")
     print_ledger(report)
-    for heading, rows, columns in (
-        (
-            "told",
-            [
-                {"field": name, "value": str(value)}
-                for name, value in record.spec.items()
-                if value not in (None, [], {})
-            ],
-            ("field", "value"),
-        ),
-        ("input", [fields(file) for file in inputs], ("path", "rows", "size_bytes", "sha256")),
-    ):
-        if rows:
-            console().print(f"\n{heading}", style="bold")
-            print_table(rows, columns)
+    if inputs:
+        console().print("\ninput", style="bold")
+        print_table([fields(file) for file in inputs], ("path", "rows", "size_bytes", "sha256"))
 
 
 @runs.command()

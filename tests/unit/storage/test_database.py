@@ -89,6 +89,7 @@ def test_a_child_of_a_fork_uses_connections_of_its_own(database):
     if child == 0:
         status = 1
         try:
+            assert database.engine.pool.checkedin() == 0, "a connection of the parent crossed the fork"
             with database.write() as connection:
                 set_head(connection, head(connection) + 1)
             status = 0
