@@ -31,10 +31,11 @@ RIDGE = Candidate(
     name="ridge",
     steps=("sklearn.impute.SimpleImputer", "sklearn.preprocessing.StandardScaler", "sklearn.linear_model.Ridge"),
     grid={"ridge__alpha": [1.0, 30.0, 300.0]},
+    used_for="segments",
 )
 BOOSTING = Candidate(
     name="boosting",
-    steps=({"sklearn.ensemble.HistGradientBoostingRegressor": {"random_state": 0, "max_iter": 60}},),
+    steps=({"sklearn.ensemble.HistGradientBoostingRegressor": {"random_state": 0}},),
     used_for="fallbacks",
 )
 
