@@ -120,6 +120,13 @@ def test_numeric_transformers_in_any_order(training, rows, steps):
     check_inputs(pipeline, rows)
 
 
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), MaxAbsScaler(), RobustScaler()], ids=str)
+def test_constant_columns(scaler):
+    training = np.array([[0.1, 0.0, -3.0, 1e300], [0.1, 0.0, -3.0, 1e300]])
+    rows = np.array([[0.1, 0.0, -3.0, 1e300], [0.3, -0.0, 5e-324, -1e300], [np.nan, 1.0, 7.0, 0.0]])
+    check_inputs(fitted(scaler, data=training), rows)
+
+
 @pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent", "constant"])
 @pytest.mark.parametrize("indicator", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
