@@ -126,9 +126,17 @@ def kernel(*arguments: nt.Type, returns: nt.Type = nt.void) -> Callable[[Callabl
     return lambda function: Kernel(function, returns(*arguments), options)
 
 
+#: How functions are compiled that never allocate, and leave the counting of references to their callers.
+BORROWING = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+
+
 def device(function: Function) -> Function:
-    """A function that kernels call; it is compiled into each of them."""
-    return cast("Function", numba.njit(nogil=True, fastmath=FAST, error_model="numpy", boundscheck=False)(function))
+    """A function that kernels call; it is compiled into each of them. It may not allocate: no references are counted.
+
+    Arrays are borrowed from the kernel; two atomic operations per array and call would be dearer than most calls.
+    """
+    options: dict[str, Any] = {**BORROWING, "fastmath": FAST}
+    return cast("Function", numba.njit(**options)(function))
 
 
 def exact(function: Function) -> Function:
@@ -136,7 +144,7 @@ def exact(function: Function) -> Function:
 
     ``fastmath=False`` is spelled out because a function that does not say is compiled with its caller's flags.
     """
-    options = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
+    options: dict[str, Any] = {**BORROWING, "fastmath": False}
     return cast("Function", numba.njit(**options)(function))
 
 

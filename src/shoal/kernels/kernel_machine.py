@@ -16,10 +16,23 @@ today's processors) and lose half of the digits of rows far from the origin.
 
 import enum
 
-import numba
 from numba import types as nt
 
-from shoal.kernels.compile import ANSWERS, F64_1, F64_2, F64_3, I32_1, I32_2, I64, I64_1, I64_2, ROWS, Kernel, array
+from shoal.kernels.compile import (
+    ANSWERS,
+    F64_1,
+    F64_2,
+    F64_3,
+    I32_1,
+    I32_2,
+    I64,
+    I64_1,
+    I64_2,
+    ROWS,
+    Kernel,
+    array,
+    exact,
+)
 from shoal.kernels.exponential import LOG2_E, exp2, tanh_of_half_log
 from shoal.kernels.lanes import (
     FOUR,
@@ -33,6 +46,7 @@ from shoal.kernels.lanes import (
     load,
     multiply_add,
     one_row,
+    prefetch,
     spread,
     store,
     store_totals,
@@ -58,6 +72,9 @@ class KernelFunction(enum.IntEnum):
 LINEAR = int(KernelFunction.LINEAR)
 RBF = int(KernelFunction.RBF)
 POLY = int(KernelFunction.POLY)
+
+#: So many numbers of the next model are fetched while this one is scored; the processor can keep no more in flight.
+MOST_EXPECTED = 512
 
 
 @lane_function
@@ -146,7 +163,7 @@ def _sum_tile(
     store_totals(total, sums, row)
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _decide(
     n: int, kernel: int, degree: int, slope: float, shift: float, z: Floats, first: int, width: int,
     support: Floats, block: int, coefficients: Floats, weight: int, blocks: int, sums: Floats,
@@ -169,7 +186,7 @@ def _decide(
             row += 1
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def pair_position(classes: int, c: int, opponent: int) -> int:
     """Where the pair of two classes stands among all pairs: (0, 1), (0, 2), ..., (1, 2), ..."""
     low = min(c, opponent)
@@ -202,7 +219,7 @@ def _pairs_tile(
         store_totals(load(zero, shares, pair * cell), decisions, pair * CHUNK + row)
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _decide_pairs(
     n: int, kernel: int, degree: int, slope: float, shift: float, z: Floats, first: int, width: int,
     support: Floats, block: int, coefficients: Floats, weight: int, blocks: Integers, model: int,
@@ -226,7 +243,7 @@ def _decide_pairs(
             row += 1
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _slope(kernel: int, gamma: float) -> float:
     """What a distance or product is multiplied with before the kernel's own function."""
     if kernel == RBF:
@@ -236,13 +253,13 @@ def _slope(kernel: int, gamma: float) -> float:
     return gamma if kernel == POLY else 2.0 * LOG2_E * gamma
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _shift(kernel: int, coef0: float) -> float:
     """What is added then; the radial kernel has no such number."""
     return coef0 if kernel == POLY else 2.0 * LOG2_E * coef0
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _elect(classes: int, decisions: Floats, row: int, break_ties: bool, work: Floats) -> int:
     """The class with most votes, the first of several; or, with ``break_ties``, the one with the best one-vs-rest sum.
 
@@ -269,7 +286,7 @@ def _elect(classes: int, decisions: Floats, row: int, break_ties: bool, work: Fl
     return best
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _classify(
     start: int, n: int, decisions: Floats, platt: Floats, model: int, break_ties: bool, classes: Indices,
     class_map: Indices, work: Floats, labels: Indices, probabilities: Floats, reasons: Bytes,
@@ -286,6 +303,13 @@ def _classify(
             couple(count, decisions, row, platt, model, work[count:], shares)
             for c in range(count):
                 probabilities[start + row, class_map[classes[model, c]]] = shares[c]
+
+
+@lane_function
+def _expect(values: Floats, start: int, stop: int) -> None:
+    """Begin to fetch a model's numbers."""
+    for place in range(start, min(stop, start + MOST_EXPECTED), WIDTH):
+        prefetch(values, place)
 
 
 def scratch_sizes(classes: int) -> tuple[int, int, int]:
@@ -332,6 +356,10 @@ def score(
     count = classes.shape[1]
     for unit in range(lo, hi):
         model = units[unit, 0]
+        if unit + 1 < hi:
+            follower = units[unit + 1, 0]
+            _expect(support, support_starts[follower], support_starts[follower + 1])
+            _expect(coefficients, weight_starts[follower], weight_starts[follower + 1])
         slope = _slope(kernel, gamma[model, 0])
         shift = _shift(kernel, coef0[model, 0])
         for start in range(units[unit, 1], units[unit, 2], CHUNK):

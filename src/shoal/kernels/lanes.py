@@ -21,18 +21,18 @@ from numba import types as nt
 from numba.core import cgutils
 from numba.core.datamodel.manager import DataModelManager
 from numba.core.datamodel.models import PrimitiveModel
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload, register_model
 from numba.np import arrayobj
 
+from shoal.kernels.compile import BORROWING
 from shoal.types import Floats
 
 #: Numbers in one vector.
 WIDTH = 8
 
 #: How lane functions and their kernels are compiled; none of them may allocate.
-LANE_OPTIONS: dict[str, Any] = {
-    "nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False, "_nrt": False,
-}  # fmt: skip
+LANE_OPTIONS: dict[str, Any] = {**BORROWING, "fastmath": False}
 
 _DOUBLE = ir.DoubleType()
 _VECTOR = ir.VectorType(_DOUBLE, WIDTH)
@@ -127,11 +127,6 @@ def _emit_at_most(builder: ir.IRBuilder, value: ir.Value, most: ir.Value) -> ir.
     return builder.select(builder.fcmp_ordered(">", value, most), most, value)
 
 
-def _emit_add_to_exponent(builder: ir.IRBuilder, value: ir.Value, bits: ir.Value) -> ir.Value:
-    shifted = builder.shl(builder.bitcast(bits, _BITS), ir.Constant(_BITS, [52] * WIDTH))
-    return builder.bitcast(builder.add(builder.bitcast(value, _BITS), shifted), _VECTOR)
-
-
 def _emit_total(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
     """Halves are added until one number is left: an order that is the same for every row."""
     width = WIDTH
@@ -204,6 +199,54 @@ def _store_totals(typing_context: Any, lanes: LanesType, array: nt.Array, index:
     return nt.void(lanes, array, nt.int64), generate
 
 
+@intrinsic
+def _prefetch(typing_context: Any, array: nt.Array, index: nt.Type) -> tuple[Any, Emit]:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+        place = builder.bitcast(_pointer(context, builder, array, *values), ir.IntType(8).as_pointer())
+        signature = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+        builder.call(function, [place, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])  # to read, keep, as data
+        return context.get_dummy_value()
+
+    return nt.void(array, nt.int64), generate
+
+
+def bit_adder(shift: int) -> Callable[[Lanes, Lanes], Lanes]:
+    """A compiled function ``(value, bits)``: the bits of ``value`` plus those of ``bits`` moved up by ``shift``.
+
+    With a shift of 52, an integer in the lowest bits of ``bits`` is added to the binary exponent of ``value``.
+    """
+
+    def emit(builder: ir.IRBuilder, value: ir.Value, bits: ir.Value) -> ir.Value:
+        moved = builder.shl(builder.bitcast(bits, _BITS), ir.Constant(_BITS, [shift] * WIDTH))
+        return builder.bitcast(builder.add(builder.bitcast(value, _BITS), moved), _VECTOR)
+
+    return cast("Callable[[Lanes, Lanes], Lanes]", _binary(emit))
+
+
+def has_look_up() -> bool:
+    """Whether the processor that code is compiled for finds eight of sixteen numbers by one instruction."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512f" in features.split(",")
+
+
+def look_up(table: Sequence[float]) -> Callable[[Lanes], Lanes]:
+    """A compiled function ``(bits)``: which of sixteen numbers the lowest four bits say; see :func:`has_look_up`."""
+    halves = [ir.Constant(_VECTOR, list(table[:WIDTH])), ir.Constant(_VECTOR, list(table[WIDTH:]))]
+
+    @intrinsic
+    def apply(typing_context: Any, bits: nt.Type) -> tuple[Any, Emit]:
+        def emit(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+            signature = ir.FunctionType(_VECTOR, [_VECTOR, _BITS, _VECTOR])
+            name = "llvm.x86.avx512.vpermi2var.pd.512"
+            permute = cgutils.get_or_insert_function(builder.module, signature, name)  # type: ignore[no-untyped-call]
+            return builder.call(permute, [halves[0], builder.bitcast(vector, _BITS), halves[1]])
+
+        return _elementwise(emit, bits)
+
+    return cast("Callable[[Lanes], Lanes]", apply)
+
+
 def _zeros(rows: int) -> Callable[[], Lanes]:
     lanes = LanesType(rows)
     nothing = ir.Constant(ir.ArrayType(_VECTOR, rows), [ir.Constant(_VECTOR, [0.0] * WIDTH)] * rows)
@@ -244,8 +287,6 @@ multiply_add = cast("Callable[[Operand, Operand, Operand], Lanes]", _multiply_ad
 at_least = cast("Callable[[Operand, Operand], Lanes]", _binary(_emit_at_least))
 #: The second operand where the first is larger; NaN stays.
 at_most = cast("Callable[[Operand, Operand], Lanes]", _binary(_emit_at_most))
-#: Add the integer in the lowest bits of the second operand to the binary exponent of the first.
-add_to_exponent = cast("Callable[[Lanes, Lanes], Lanes]", _binary(_emit_add_to_exponent))
 #: ``load(like, array, index)``: eight consecutive numbers for each of the rows of ``like``, from ``array[index]`` on.
 load = cast("Callable[[Lanes, Floats, int], Lanes]", _load)
 #: ``spread(like, array, index)``: for each of the rows of ``like`` the number ``array[index + row]`` in all lanes.
@@ -254,3 +295,5 @@ spread = cast("Callable[[Lanes, Floats, int], Lanes]", _spread)
 store = cast("Callable[[Lanes, Floats, int], None]", _store)
 #: ``store_totals(lanes, array, index)``: write each row's sum over its lanes to ``array[index + row]``.
 store_totals = cast("Callable[[Lanes, Floats, int], None]", _store_totals)
+#: ``prefetch(array, index)``: begin to bring the cache line of ``array[index]`` near; any index will do.
+prefetch = cast("Callable[[Floats, int], None]", _prefetch)

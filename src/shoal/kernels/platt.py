@@ -8,9 +8,7 @@ one by one: a better solution would be another answer.
 
 import math
 
-import numba
-
-from shoal.kernels.lanes import LANE_OPTIONS
+from shoal.kernels.compile import exact
 from shoal.types import Floats
 
 SMALLEST = 1e-7
@@ -23,7 +21,7 @@ def workspace(classes: int) -> int:
     return 2 * classes * (classes + 1)
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _sigmoid(decision: float, a: float, b: float) -> float:
     z = decision * a + b
     if z >= 0.0:
@@ -33,7 +31,7 @@ def _sigmoid(decision: float, a: float, b: float) -> float:
     return min(max(probability, SMALLEST), 1.0 - SMALLEST)
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _pairwise(classes: int, decisions: Floats, row: int, platt: Floats, model: int, work: Floats) -> None:
     """Fill the first matrix of the workspace: [i, j] is the probability of class i given class i or j."""
     pair = 0
@@ -45,7 +43,7 @@ def _pairwise(classes: int, decisions: Floats, row: int, platt: Floats, model: i
             pair += 1
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _quadratic(classes: int, work: Floats) -> None:
     """Fill the second matrix: the quadratic form that the probabilities minimise; and start from equal shares."""
     q = classes * classes
@@ -60,7 +58,7 @@ def _quadratic(classes: int, work: Floats) -> None:
         work[q + t * classes + t] = diagonal
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def _gradient(classes: int, work: Floats) -> tuple[float, float]:
     """Fill the gradient; return the quadratic form's value and the largest error."""
     q = classes * classes
@@ -81,7 +79,7 @@ def _gradient(classes: int, work: Floats) -> tuple[float, float]:
     return value, worst
 
 
-@numba.njit(**LANE_OPTIONS)
+@exact
 def couple(
     classes: int, decisions: Floats, row: int, platt: Floats, model: int, work: Floats, probabilities: Floats
 ) -> None:
