@@ -66,7 +66,7 @@ check: $(DEV)
 	@$(BIN)/ruff format --check --quiet || { echo "Run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python -m pytest --quiet tests/test_docs.py
 
 format: $(DEV)
