@@ -1,4 +1,5 @@
 import datetime as dt
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +28,20 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture
-def database(tmp_path: Path, clock: HandClock) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}", clock=clock)
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, for the tests to copy: migrating takes longer than most of them."""
+    path = tmp_path_factory.mktemp("migrated") / "shoal.db"
+    database = Database(f"sqlite:///{path}")
     database.migrate()
-    return database
+    database.close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated: Path, clock: HandClock) -> Database:
+    shutil.copy(migrated, tmp_path / "shoal.db")
+    return Database(f"sqlite:///{tmp_path / 'shoal.db'}", clock=clock)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import datetime as dt
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,20 @@ from shoal.registry import Lineage, ModelRecord, Registry, SnapshotRecord
 from shoal.storage.sql import Database
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, for the tests to copy: migrating takes longer than most of them."""
+    path = tmp_path_factory.mktemp("migrated") / "shoal.db"
+    database = Database(f"sqlite:///{path}")
     database.migrate()
-    return database
+    database.close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated: Path) -> Database:
+    shutil.copy(migrated, tmp_path / "shoal.db")
+    return Database(f"sqlite:///{tmp_path / 'shoal.db'}")
 
 
 @pytest.fixture
