@@ -214,8 +214,7 @@ def _answered(task: Task) -> Sequence[str]:
 
 def _overflows(block: ModelBlock, model: int, X: Floats) -> NDArray[np.bool_]:
     """Rows with a value that the transforms, or single precision, make infinite."""
-    overflows: NDArray[np.bool_] = np.isinf(reference_inputs(block, model, X)).any(axis=0)
-    return overflows
+    return np.asarray(np.isinf(reference_inputs(block, model, X)).any(axis=0))
 
 
 def _check_marks(
