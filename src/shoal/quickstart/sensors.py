@@ -102,4 +102,4 @@ def _print(stage: Stage, sensors: Sensors) -> None:
             for anomaly in sensors.anomalies[:SHOWN]
         ],
     )
-    stage.say(f"{sensors.invalid:,} readings are missing: they are marked invalid, not guessed.")
+    stage.say(f"{sensors.invalid:,} readings are missing or follow a gap: they are marked invalid, not guessed.")
