@@ -52,7 +52,7 @@ class Trees:
         score(
             batch.X, batch.units, lo, hi, block.program, block.transform, layout.scratch, layout.first,
             ragged["nodes"].values, ragged["nodes"].offsets,
-            ragged["roots"].values, ragged["depths"].values, ragged["roots"].offsets,
+            ragged["roots"].values, ragged["roots"].offsets,
             ragged["answers"].values, ragged["answers"].offsets, ragged["cuts"].values, ragged["cuts"].offsets,
             ragged["sets"].values, ragged["sets"].offsets,
             fixed["cut_starts"], fixed["levels"], fixed["start"], fixed["finish"], block.classes, block.class_map,

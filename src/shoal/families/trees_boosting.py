@@ -11,7 +11,7 @@ from shoal.families.inputs import Inputs
 from shoal.families.names import class_name
 from shoal.families.trees_layout import NAME, Shape, parameters
 from shoal.families.trees_sklearn import read_trees
-from shoal.kernels.trees import Link
+from shoal.kernels.tree_answers import Link
 from shoal.types import Floats, Task
 
 BOOSTING = frozenset(f"sklearn.ensemble.GradientBoosting{task}" for task in ("Regressor", "Classifier"))

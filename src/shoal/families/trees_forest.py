@@ -8,7 +8,7 @@ from shoal.families.contract import PackedModel
 from shoal.families.inputs import Inputs
 from shoal.families.trees_layout import NAME, Shape, parameters
 from shoal.families.trees_sklearn import read_trees, refuse_many_outputs, takes_missing
-from shoal.kernels.trees import Link
+from shoal.kernels.tree_answers import Link
 from shoal.types import Task
 
 TREES = frozenset(

@@ -10,7 +10,8 @@ from shoal.errors import UnsupportedEstimator
 from shoal.families.contract import PackedModel
 from shoal.families.inputs import Inputs
 from shoal.families.trees_layout import NAME, Grown, Keys, Shape, double_keys, parameters
-from shoal.kernels.trees import Link, Precision
+from shoal.kernels.tree_answers import Link
+from shoal.kernels.tree_keys import Precision
 from shoal.types import Indices, Integers, Task
 
 HISTOGRAM_BOOSTING = frozenset(f"sklearn.ensemble.HistGradientBoosting{task}" for task in ("Regressor", "Classifier"))

@@ -9,7 +9,7 @@ from shoal.families.contract import PackedModel
 from shoal.families.inputs import Inputs
 from shoal.families.trees_layout import NAME, Shape, parameters
 from shoal.families.trees_sklearn import read_trees
-from shoal.kernels.trees import Link
+from shoal.kernels.tree_answers import Link
 from shoal.types import Integers, Task
 
 ISOLATION_FORESTS = frozenset({"sklearn.ensemble.IsolationForest"})

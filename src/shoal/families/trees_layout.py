@@ -4,8 +4,8 @@ Parameters of a model of the family ``trees``
 ---------------------------------------------
 nodes : int64, ragged
     See :mod:`shoal.kernels.tree_links`.
-roots, depths : int32, ragged
-    Per tree, its first node (counted from the model's first) and how deep it is.
+roots : int32, ragged
+    Per tree, its first node, counted from the model's first.
 answers : float64, ragged
     What leaves answer, each distinct answer once: one number, or one per class where leaves vote.
 cuts : float64, ragged
@@ -30,14 +30,15 @@ from numpy.typing import NDArray
 
 from shoal.errors import UnsupportedEstimator
 from shoal.families.contract import Static
+from shoal.kernels.tree_answers import Link
+from shoal.kernels.tree_keys import Precision
 from shoal.kernels.tree_links import distinct, link, rest_row, shift_of
-from shoal.kernels.trees import Link, Precision
 from shoal.types import Bytes, Floats, Indices, Integers
 
 NAME = "trees"
 
 RAGGED = {
-    "nodes": np.int64, "roots": np.int32, "depths": np.int32, "answers": np.float64, "cuts": np.float64,
+    "nodes": np.int64, "roots": np.int32, "answers": np.float64, "cuts": np.float64,
     "sets": np.int32,
 }  # fmt: skip
 FIXED = {"cut_starts": np.int32, "levels": np.int32, "start": np.float64, "finish": np.float64}
@@ -215,15 +216,15 @@ def parameters(
     numbers, answers = _distinct_answers(grown, part)
     rows = grown.inputs * shape.variants + (grown.missing_left if shape.missing else 0)
     trees = len(grown.starts) - 1
-    nodes, roots, depths = np.empty(len(rows), np.int64), np.empty(trees, np.int32), np.empty(trees, np.int32)
+    nodes, roots = np.empty(len(rows), np.int64), np.empty(trees, np.int32)
     written = link(
         grown.left, grown.right, rows, keys.keys, numbers, grown.starts,
-        shift_of(width, shape.variants), rest_row(width, shape.variants), nodes, roots, depths,
+        shift_of(width, shape.variants), rest_row(width, shape.variants), nodes, roots,
     )  # fmt: skip
     if written < 0:
         raise UnsupportedEstimator(part, "has a tree with too many leaves; limit max_leaf_nodes or max_depth")
     return {
-        "nodes": nodes[:written], "roots": roots, "depths": depths, "answers": answers.reshape(-1), "cuts": keys.cuts,
+        "nodes": nodes[:written], "roots": roots, "answers": answers.reshape(-1), "cuts": keys.cuts,
         "sets": keys.sets, "cut_starts": keys.cut_starts, "levels": keys.levels,
         "start": np.asarray(start, np.float64), "finish": np.array(finish, np.float64),
     }  # fmt: skip

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from shoal.families.contract import ModelBlock, ReferenceAnswer
 from shoal.families.trees_layout import Shape
+from shoal.kernels.tree_answers import Link
+from shoal.kernels.tree_keys import Precision
 from shoal.kernels.tree_links import shift_of
-from shoal.kernels.trees import Link, Precision
 from shoal.types import Floats, Integers
 
 EMPTY = np.empty(0, np.int64)

@@ -6,8 +6,9 @@ from shoal.errors import InvalidArtifact
 from shoal.families.contract import ModelBlock
 from shoal.families.trees_layout import FIXED, RAGGED, Shape
 from shoal.families.validation import check_array, check_ragged
+from shoal.kernels.tree_answers import Link
+from shoal.kernels.tree_keys import Precision
 from shoal.kernels.tree_links import Fault, check, rest_row, shift_of
-from shoal.kernels.trees import Link, Precision
 from shoal.types import Integers, Task
 
 LINKS = {
@@ -68,8 +69,6 @@ def _check_arrays(block: ModelBlock, shape: Shape) -> None:
     shapes = {"cut_starts": (width + 1,), "levels": (width,), "start": (shape.outputs,), "finish": (2,)}
     for name, dtype in FIXED.items():
         check_array(name, block.fixed[name], np.dtype(dtype), (block.models, *shapes[name]))
-    trees = np.array_equal(block.ragged["roots"].offsets, block.ragged["depths"].offsets)
-    _require(trees, "has not one depth per tree")
 
 
 def _check_numbers(block: ModelBlock, shape: Shape) -> None:
@@ -106,7 +105,7 @@ def _check_walks(block: ModelBlock, shape: Shape) -> None:
     model = np.zeros(1, np.int64)
     fault = check(
         block.ragged["nodes"].values, block.ragged["nodes"].offsets,
-        block.ragged["roots"].values, block.ragged["depths"].values, block.ragged["roots"].offsets,
+        block.ragged["roots"].values, block.ragged["roots"].offsets,
         np.diff(block.ragged["answers"].offsets) // votes, words, block.fixed["levels"],
         shift_of(block.layout.width, shape.variants), rest_row(block.layout.width, shape.variants), shape.variants,
         1 if shape.votes else shape.outputs, model,

@@ -7,7 +7,7 @@ A node is one ``int64``, so that a step down costs one load::
 
 - An inner node compares ``keys[row]``, the number that stands for one input of the row to be scored, with its
   ``key``: the next node is ``i + delta`` when it is at most the key and ``i + delta + 1`` when it is greater. Both
-  children are neighbours, and ``delta >= 1``, so a walk only ever goes forward and cannot loop.
+  children are neighbours, and ``delta >= 1``, so a step only ever goes forward and a walk ends.
 - A leaf has ``delta == 0``, the *rest* row (see below), and as ``key`` the number of its answer. The rest row holds a
   number smaller than any, so one step further stays where it is, and rows may walk a tree in lock-step.
 - An inner node with a negative key, in layouts with ``sets``, asks whether a category is in a set: ``~key`` is where
@@ -16,7 +16,8 @@ A node is one ``int64``, so that a step down costs one load::
 ``keys`` has ``variants`` rows per input, then the rest row. With two variants a missing value is greater than every
 key in the first and smaller in the second; a node reads the one that sends missing values its way.
 
-Trees are in breadth-first order: the top, which every row passes, shares a few cache lines.
+The nodes of a tree are in breadth-first order, exactly: the first inner node's children follow the root, those of the
+second follow them, and so on. So the top of a tree, which every row passes, is a handful of neighbouring nodes.
 """
 
 from enum import IntEnum
@@ -40,7 +41,6 @@ class Fault(IntEnum):
     ROWS = 4
     ANSWERS = 5
     SETS = 6
-    DEPTHS = 7
 
     @property
     def words(self) -> str:
@@ -49,11 +49,10 @@ class Fault(IntEnum):
             Fault.NONE: "is sound",
             Fault.NO_TREES: "has no trees, or not the same number for every output",
             Fault.ROOTS: "has roots that are out of order or out of range",
-            Fault.CHILDREN: "has a node whose children are outside its tree",
+            Fault.CHILDREN: "has a node whose children are not where they belong",
             Fault.ROWS: "has a node that reads an input that is not there",
             Fault.ANSWERS: "has a leaf whose answer is not there",
             Fault.SETS: "has a node whose set of categories is not there",
-            Fault.DEPTHS: "has a tree that is deeper or shallower than it says",
         }[self]
 
 
@@ -63,7 +62,6 @@ FAULT_CHILDREN = int(Fault.CHILDREN)
 FAULT_ROWS = int(Fault.ROWS)
 FAULT_ANSWERS = int(Fault.ANSWERS)
 FAULT_SETS = int(Fault.SETS)
-FAULT_DEPTHS = int(Fault.DEPTHS)
 
 
 def rest_row(width: int, variants: int) -> int:
@@ -81,10 +79,10 @@ def _node(key: int, delta: int, row: int, shift: int) -> int:
     return (key << 32) | (delta << shift) | row
 
 
-@kernel(I64_1, I64_1, I64_1, I32_1, I32_1, I64_1, I64, I64, I64_OUT, I32_OUT, I32_OUT, returns=I64)
+@kernel(I64_1, I64_1, I64_1, I32_1, I32_1, I64_1, I64, I64, I64_OUT, I32_OUT, returns=I64)
 def link(
     left: Integers, right: Integers, rows: Integers, keys: Indices, answers: Indices, starts: Integers,
-    shift: int, rest: int, nodes: Integers, roots: Indices, depths: Indices,
+    shift: int, rest: int, nodes: Integers, roots: Indices,
 ) -> int:  # fmt: skip
     """Lay out a model's trees.
 
@@ -100,7 +98,7 @@ def link(
         Where each tree's nodes start; the root is the first.
     shift, rest : int
         Bits of the row, and the row that leaves read.
-    nodes, roots, depths : ndarray, shapes (n,), (trees,), (trees,)
+    nodes, roots : ndarray of int64 and int32, shapes (n,) and (trees,)
         Filled.
 
     Returns
@@ -110,13 +108,11 @@ def link(
     """
     farthest = 1 << (32 - shift)
     order = np.empty(left.shape[0] + 2, np.int64)
-    levels = np.empty(left.shape[0] + 2, np.int32)
     written = 0
     for tree in range(starts.shape[0] - 1):
         first = starts[tree]
         roots[tree] = written
         order[0] = 0
-        levels[0] = 0
         count = 1
         i = 0
         while i < count:
@@ -130,16 +126,14 @@ def link(
                 nodes[written + i] = _node(keys[node], delta, rows[node], shift)
                 order[count] = left[node]
                 order[count + 1] = right[node]
-                levels[count] = levels[count + 1] = levels[i] + 1
                 count += 2
             i += 1
-        depths[tree] = levels[count - 1]
         written += count
     return written
 
 
 @exact
-def _check_roots(roots: Indices, depths: Indices, first: int, last: int, outputs: int, size: int) -> int:
+def _check_roots(roots: Indices, first: int, last: int, outputs: int, size: int) -> int:
     if last <= first or (last - first) % outputs != 0:
         return FAULT_NO_TREES
     if roots[first] != 0:
@@ -148,17 +142,11 @@ def _check_roots(roots: Indices, depths: Indices, first: int, last: int, outputs
         end = roots[tree + 1] if tree + 1 < last else size
         if end <= roots[tree] or end > size:
             return FAULT_ROOTS
-        if depths[tree] < 0:
-            return FAULT_DEPTHS
     return 0
 
 
 @exact
-def _check_inner(
-    i: int, delta: int, row: int, key: int, end: int, rest: int, variants: int, levels: Indices, words: int
-) -> int:
-    if i + delta + 1 >= end:
-        return FAULT_CHILDREN
+def _check_inner(row: int, key: int, rest: int, variants: int, levels: Indices, words: int) -> int:
     if row >= rest:
         return FAULT_ROWS
     if words >= 0 and key < 0:
@@ -169,39 +157,41 @@ def _check_inner(
 
 
 @exact
+def _check_leaf(row: int, key: int, rest: int, answers: int) -> int:
+    if row != rest:
+        return FAULT_ROWS
+    if key < 0 or key >= answers:
+        return FAULT_ANSWERS
+    return 0
+
+
+@exact
 def _check_tree(
-    nodes: Integers, at: int, root: int, end: int, claimed: int, shift: int, rest: int, variants: int, answers: int,
-    levels: Indices, words: int, reached: Indices,
+    nodes: Integers, root: int, end: int, shift: int, rest: int, variants: int, answers: int, levels: Indices,
+    words: int,
 ) -> int:  # fmt: skip
     mask = (1 << shift) - 1
+    known = root + 1  # the nodes before this one are the root or somebody's children
     for i in range(root, end):
-        reached[i - root] = 0
-    depth = 0
-    for i in range(root, end):
-        node = nodes[at + i]
+        node = nodes[i]
         low = node & 0xFFFFFFFF
         delta, row, key = low >> shift, low & mask, node >> 32
         if delta == 0:
-            if row != rest:
-                return FAULT_ROWS
-            if key < 0 or key >= answers:
-                return FAULT_ANSWERS
-            depth = max(depth, reached[i - root])
-            continue
-        fault = _check_inner(i, delta, row, key, end, rest, variants, levels, words)
+            fault = _check_leaf(row, key, rest, answers)
+        else:
+            fault = _check_inner(row, key, rest, variants, levels, words)
+            if i + delta != known or known + 2 > end:
+                fault = FAULT_CHILDREN
+            known += 2
         if fault != 0:
             return fault
-        for child in range(i + delta - root, i + delta - root + 2):
-            reached[child] = max(reached[child], reached[i - root] + 1)
-    return 0 if depth == claimed else FAULT_DEPTHS
+    return 0 if known == end else FAULT_CHILDREN
 
 
-@kernel(
-    I64_1, I64_1, I32_1, I32_1, I64_1, I64_1, I64_1, I32_2, I64, I64, I64, I64, I64_OUT, returns=I64
-)  # fmt: skip
+@kernel(I64_1, I64_1, I32_1, I64_1, I64_1, I64_1, I32_2, I64, I64, I64, I64, I64_OUT, returns=I64)
 def check(
-    nodes: Integers, node_ends: Integers, roots: Indices, depths: Indices, root_ends: Integers, answers: Integers,
-    words: Integers, levels: Indices, shift: int, rest: int, variants: int, outputs: int, model_of: Integers,
+    nodes: Integers, node_ends: Integers, roots: Indices, root_ends: Integers, answers: Integers, words: Integers,
+    levels: Indices, shift: int, rest: int, variants: int, outputs: int, model_of: Integers,
 ) -> int:  # fmt: skip
     """Check everything that a walk follows, in one pass over the nodes of all models.
 
@@ -209,8 +199,8 @@ def check(
     ----------
     nodes, node_ends : ndarray of int64, shapes (n,) and (models + 1,)
         The nodes of all models, and where each model's start.
-    roots, depths, root_ends : ndarray of int32, int32 and int64
-        The trees of all models, and where each model's start.
+    roots, root_ends : ndarray of int32 and int64, shapes (trees,) and (models + 1,)
+        The roots of all models, and where each model's start.
     answers : ndarray of int64, shape (models,)
         How many answers each model's leaves may name.
     words : ndarray of int64, shape (models,)
@@ -231,19 +221,16 @@ def check(
     """
     for model in range(node_ends.shape[0] - 1):
         model_of[0] = model
-        at = node_ends[model]
-        size = node_ends[model + 1] - at
+        own = nodes[node_ends[model] : node_ends[model + 1]]
         first, last = root_ends[model], root_ends[model + 1]
-        fault = _check_roots(roots, depths, first, last, outputs, size)
+        fault = _check_roots(roots, first, last, outputs, own.shape[0])
         if fault != 0:
             return fault
-        reached = np.empty(size, np.int32)
         for tree in range(first, last):
-            end = roots[tree + 1] if tree + 1 < last else size
+            end = roots[tree + 1] if tree + 1 < last else own.shape[0]
             fault = _check_tree(
-                nodes, at, roots[tree], end, depths[tree], shift, rest, variants, answers[model],
-                levels[model], words[model], reached,
-            )  # fmt: skip
+                own, roots[tree], end, shift, rest, variants, answers[model], levels[model], words[model]
+            )
             if fault != 0:
                 return fault
     return 0
