@@ -1,12 +1,18 @@
 """``shoal runs``: what was done, what became of every row, and what went wrong."""
 
-import click
+from collections.abc import Sequence
+from pathlib import Path
 
+import click
+import polars as pl
+
+from shoal.batch.publishing import Destination
+from shoal.batch.spec import load
 from shoal.cli.invocation import Invocation
 from shoal.cli.ledger_table import ledger_json, print_ledger, shards_text
 from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
 from shoal.jobs.states import RunState
-from shoal.ledger.ledger import Ledger
+from shoal.ledger.records import RunRecord, ShardRecord
 from shoal.storage.columns import json_text
 
 
@@ -58,22 +64,43 @@ def show(invocation: Invocation, run: str, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many rows.")
 @json_option
 @click.pass_obj
-def errors(invocation: Invocation, run: str, as_json: bool) -> None:
-    """List what went wrong in a run: why it failed, and which shards did."""
+def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
+    """List what went wrong in a run: why it failed, which shards did, and the rows that could not be scored."""
     with invocation.workspace() as workspace:
-        found = _errors(workspace.ledger, run)
-    print_listing(found, ("where", "state", "attempts", "error"), as_json=as_json, empty=f"run {run} has no errors")
+        record, totals = workspace.ledger.run(run), workspace.ledger.totals(run)
+        found = _errors(record, workspace.ledger.shards(run))
+    bad = totals.counts.invalid + totals.counts.failed
+    file = _file_of_bad_rows(record) if bad else None
+    rows = pl.scan_ndjson(file).head(limit).collect() if file else pl.DataFrame()
+    if as_json:
+        print_json({"errors": found, "bad_rows": bad, "file": file and str(file), "rows": rows.to_dicts()})
+        return
+    if found or not bad:
+        print_listing(found, ("where", "state", "attempts", "error"), as_json=False, empty=f"run {run} has no errors")
+    if bad:
+        where = f"listed in {file}" if file else "the output that listed them is not there"
+        console().print(f"{bad:,} rows could not be scored; {where}")
+    if rows.height:
+        print_table(rows.to_dicts(), rows.columns)
 
 
-def _errors(ledger: Ledger, run: str) -> list[dict[str, Cell]]:
-    record = ledger.run(run)
+def _errors(record: RunRecord, shards: Sequence[ShardRecord]) -> list[dict[str, Cell]]:
     found: list[dict[str, Cell]] = []
     if record.error:
         found.append({"where": "run", "state": record.state, "attempts": None, "error": record.error})
-    for shard in ledger.shards(run):
+    for shard in shards:
         if shard.error:
             where = f"shard {shard.number}"
             found.append({"where": where, "state": shard.state, "attempts": shard.attempts, "error": shard.error})
     return found
+
+
+def _file_of_bad_rows(record: RunRecord) -> Path | None:
+    """Where a run that scored listed its bad rows, None where another run's output has taken that place."""
+    if record.kind != "score" or record.state is not RunState.SUCCEEDED:
+        return None
+    destination = Destination(load(record.spec), record.id, Path())
+    return destination.errors if destination.is_published() and destination.errors.is_file() else None

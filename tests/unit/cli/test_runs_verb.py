@@ -1,5 +1,11 @@
+import hashlib
+import json
+from pathlib import Path
+
+import msgspec
 import pytest
 
+from shoal.batch.publishing import PublishedFile, Record
 from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, ShardPlan
 from shoal.types import Counts, InputFile
@@ -54,8 +60,50 @@ def test_a_run_that_does_not_reconcile_says_so(shoal, run, database):
 
 
 def test_what_went_wrong_is_listed(shoal, shoal_json, run):
-    assert [(e["where"], e["error"]) for e in shoal_json("runs", "errors", run)] == [
+    assert [(e["where"], e["error"]) for e in shoal_json("runs", "errors", run)["errors"]] == [
         ("run", "1 shard failed"), ("shard 1", "no memory"),
     ]  # fmt: skip
     assert "no memory" in shoal("runs", "errors", run).stdout
     assert "no run 'x'" in shoal("runs", "errors", "x", code=1).stderr
+
+
+@pytest.fixture
+def scored(ledger, tmp_path):
+    """A run that succeeded, with its output and the file of its bad rows."""
+    output = tmp_path / "out.csv"
+    spec = {"fleet": "flights", "input": ["a.csv"], "output": str(output)}
+    run = ledger.create_run(
+        kind="score", fleet="flights", version=3, spec=spec, actor="ann", inputs=(),
+        shards=[ShardPlan(number=0, source={})],
+    )  # fmt: skip
+    ledger.transition(run.id, RunState.RUNNING)
+    (claim,) = ledger.claim(run.id, owner="w", lease_s=60)
+    ledger.finish(claim, Counts(rows=3, scored=1, invalid=2), 3, {})
+    ledger.transition(run.id, RunState.COMMITTING)
+    ledger.transition(run.id, RunState.SUCCEEDED)
+    output.write_text("prediction\n1.5\n")
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    files = (PublishedFile(path="out.csv", rows=1, sha256=digest),)
+    record = Record(run=run.id, fleet="flights", snapshot=3, rows=1, files=files)
+    Path(f"{output}.shoal.json").write_bytes(msgspec.json.encode(record))
+    bad = [{"_row": row, "dest": "LAX", "reason": "missing value in 'temp'"} for row in (4, 9)]
+    Path(f"{output}.errors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    return run.id, output
+
+
+def test_rows_that_could_not_be_scored_are_listed(shoal, shoal_json, scored):
+    run, output = scored
+    shown = shoal_json("runs", "errors", run, "--limit", "1")
+    assert shown == {
+        "errors": [], "bad_rows": 2, "file": f"{output}.errors.jsonl",
+        "rows": [{"_row": 4, "dest": "LAX", "reason": "missing value in 'temp'"}],
+    }  # fmt: skip
+    text = shoal("runs", "errors", run).stdout
+    assert f"2 rows could not be scored; listed in {output}.errors.jsonl" in text
+    assert len([line for line in text.splitlines() if "missing value in 'temp'" in line]) == 2
+
+
+def test_bad_rows_of_an_output_that_was_replaced_are_not_passed_off_as_the_run_s(shoal, scored):
+    run, output = scored
+    output.write_text("prediction\n2.5\n")
+    assert "the output that listed them is not there" in shoal("runs", "errors", run).stdout
