@@ -222,11 +222,7 @@ class Workspace:
         return self._scorer().resume(run, progress)
 
     def _scorer(self) -> Scorer:
-        def open_fleet(reference: str) -> tuple[Fleet, SnapshotRecord]:
-            snapshot = self.registry.resolve(reference)
-            return self.open_snapshot(snapshot), snapshot
-
-        return Scorer(ledger=self.ledger, open_fleet=open_fleet, actor=self.settings.actor, home=self.settings.home)
+        return Scorer(ledger=self.ledger, open_fleet=self.fleet, actor=self.settings.actor, home=self.settings.home)
 
     def runs(self, *, fleet: str | None = None, limit: int = 50) -> list[RunRecord]:
         """The newest runs, newest first."""

@@ -103,10 +103,12 @@ class Scored:
 
     def reason_texts(self) -> pl.Series:
         """Why a row is invalid or failed, e.g. ``missing value in 'temp'``; null where it is neither."""
-        texts: list[str | None] = [None] * len(self.reasons)
-        for row in np.flatnonzero(self.reasons):
-            texts[row] = self._text(Reason(int(self.reasons[row])), int(self.culprits[row]))
-        return pl.Series("reason", texts, dtype=pl.String)
+        kinds = self.reasons.astype(np.int32) << 16 | (self.culprits.astype(np.int32) + 1)
+        met, positions = np.unique(kinds[self.reasons != 0], return_inverse=True)
+        texts = pl.Series([self._text(Reason(int(k) >> 16), (int(k) & 0xFFFF) - 1) for k in met], dtype=pl.String)
+        chosen = np.zeros(len(kinds), dtype=np.int32)
+        chosen[self.reasons != 0] = positions
+        return texts.gather(pl.Series(pa.array(chosen, mask=self.reasons == 0))).alias("reason")
 
     def _text(self, reason: Reason, culprit: int) -> str:
         if culprit < 0:

@@ -84,7 +84,8 @@ class _BlockPass:
         self.rows = int(groups.starts[last]) - self.base
         self.units = grouping.units_of(groups, first, last, int(table.starts[number]))
         position = {feature.name: i for i, feature in enumerate(table.features)}
-        self.fleet_features = np.array([position[f.name] for f in layout.features], dtype=np.int16)
+        # The last entry is for a reason that no feature is to blame for.
+        self.fleet_features = np.array([*(position[f.name] for f in layout.features), -1], dtype=np.int16)
         self.sources: list[Floats] = []
         self.wrong: list[tuple[int, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = []
         categories = table.blocks[number].header.categories

@@ -1,0 +1,101 @@
+"""How much memory a job may take: what the process has now, and how many rows fit into the rest."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from shoal.errors import InvalidSpec
+
+_STATUS = Path("/proc/self/status")
+_PAGES = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+
+#: Copies of a shard's columns that are alive at once: read, decompressed, scored, encoded for writing.
+COPIES = 6
+
+#: Below this many rows the cost of a shard is the shard, not its rows; above, files only get unwieldy.
+FEWEST_ROWS, MOST_ROWS = 2_000, 500_000
+
+#: What reading and writing take beside the rows: buffers of files, pools of threads.
+OVERHEAD_BYTES = 64 * 2**20
+
+#: A worker waits with its next shard while the process is above this share of its budget.
+FULL = 0.8
+
+
+def anonymous_bytes() -> int:
+    """Anonymous memory of this process (RssAnon); files that are mapped, such as fleets, do not count.
+
+    0 where the system does not say.
+    """
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def machine_bytes() -> int:
+    """Physical memory of the machine."""
+    pages, size = (os.sysconf(name) for name in _PAGES)
+    return pages * size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """A bound of the process's anonymous memory.
+
+    Attributes
+    ----------
+    limit_bytes : int
+        The bound.
+    workers : int
+        Shards that are worked on at once.
+    shard_rows : int
+        Rows of each.
+    """
+
+    limit_bytes: int
+    workers: int
+    shard_rows: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether another shard should wait."""
+        return anonymous_bytes() > FULL * self.limit_bytes
+
+
+def plan_budget(limit_bytes: int | None, row_bytes: float, shard_rows: int | None, workers: int) -> Budget:
+    """Fit shards into a bound.
+
+    Parameters
+    ----------
+    limit_bytes : int or None
+        The bound; a quarter of the machine unless told.
+    row_bytes : float
+        Bytes that a row takes in memory, input and output.
+    shard_rows : int or None
+        Rows of a shard, where the user said it.
+    workers : int
+        Shards that should be worked on at once.
+
+    Raises
+    ------
+    InvalidSpec
+        The bound leaves no room for the smallest shard.
+    """
+    limit = machine_bytes() // 4 if limit_bytes is None else limit_bytes
+    room = FULL * limit - anonymous_bytes() - OVERHEAD_BYTES
+    for count in range(workers, 0, -1):
+        rows = int(room / (count * COPIES * row_bytes))
+        if rows >= (shard_rows or FEWEST_ROWS):
+            return Budget(limit_bytes=limit, workers=count, shard_rows=shard_rows or min(rows, MOST_ROWS))
+    needed = (anonymous_bytes() + OVERHEAD_BYTES + COPIES * row_bytes * (shard_rows or FEWEST_ROWS)) / FULL
+    raise InvalidSpec(f"field 'memory': {limit / 2**20:.0f} MiB are too few; set at least {needed / 2**20:.0f} MiB")
+
+
+def bytes_per_row(sample: pl.DataFrame, columns_added: int) -> float:
+    """Bytes of a row in memory, from a sample of the input and the number of columns that scoring adds."""
+    measured = sample.estimated_size() / max(sample.height, 1)
+    return float(measured + 16 * columns_added + 32)

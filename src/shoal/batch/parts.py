@@ -1,0 +1,142 @@
+"""What a worker leaves of a shard: the staged part of the output, its bad rows, and the outcomes per model."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shoal.batch.publishing import Destination
+from shoal.batch.source import FILE, ROW
+from shoal.batch.spec import ScoreSpec
+from shoal.fleet import Fleet
+from shoal.scoring.outcomes import Scored
+from shoal.storage.files import storage_errors, sync_file
+from shoal.types import Outcome, Task
+
+#: More bad rows than this per shard are counted, but not all listed.
+MOST_ERRORS = 100_000
+
+
+class StagedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A staged file: where it lies in the staging folder, what it will be called, its rows and sha256."""
+
+    staged: str
+    name: str
+    rows: int
+    sha256: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker left of a shard.
+
+    Attributes
+    ----------
+    files : tuple of StagedFile
+        Parts of the output; one, or one per partition.
+    errors : str or None
+        The file of bad rows in the staging folder.
+    models : str or None
+        The file of outcomes per model in the run's folder.
+    left : bool
+        The shard failed and its rows are left to the next run of the job.
+    """
+
+    files: tuple[StagedFile, ...] = ()
+    errors: str | None = None
+    models: str | None = None
+    left: bool = False
+
+
+def output_frame(spec: ScoreSpec, fleet: Fleet, rows: pl.DataFrame, scored: Scored) -> pl.DataFrame:
+    """The rows of the output: row id, keys, predictions, what became of each, and the columns carried along."""
+    columns = [rows[FILE], rows[ROW], *scored.frame.get_columns()]
+    columns += [scored.outcome_column, scored.reason_texts(), scored.level_column]
+    columns.append(pl.repeat(fleet.version, rows.height, dtype=pl.Int32, eager=True).alias("snapshot"))
+    taken = {column.name for column in columns}
+    columns += [rows[name] for name in spec.carry if name not in taken]
+    return pl.DataFrame(columns)
+
+
+def write_part(
+    spec: ScoreSpec,
+    fleet: Fleet,
+    frame: pl.DataFrame,
+    destination: Destination,
+    shard: int,
+    attempt: int,
+    fields: Sequence[str],
+) -> tuple[StagedFile, ...]:
+    """Write a shard's output under names that no other attempt uses, durably.
+
+    Parameters
+    ----------
+    fields : sequence of str
+        Columns that the template of partitions needs; those not asked to be carried are not written.
+    """
+    template = spec.template
+    parts = [("", frame)] if template is None else template.split(frame)
+    files = []
+    for folder, rows in parts:
+        written = rows.drop([name for name in fields if name in rows.columns])
+        name = f"part-{shard:05d}.{spec.written_as}"
+        staged = Path(folder) / f"part-{shard:05d}-{attempt}.{spec.written_as}"
+        path = destination.staging / staged
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(written, path, spec, fleet, run=destination.run)
+            sync_file(path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files.append(StagedFile(staged=str(staged), name=str(Path(folder) / name), rows=rows.height, sha256=digest))
+    return tuple(files)
+
+
+def write_table(frame: pl.DataFrame, path: Path, spec: ScoreSpec, fleet: Fleet, *, run: str) -> None:
+    """Write one file; CSV has no header where parts will be put together."""
+    if spec.written_as == "parquet":
+        frame.write_parquet(path, metadata={"shoal.run": run, "shoal.snapshot": f"{fleet.name}:{fleet.version}"})
+    elif spec.written_as == "csv":
+        flat_probabilities(frame, fleet).write_csv(path, include_header=not spec.single_file)
+    else:
+        frame.write_ndjson(path)
+
+
+def flat_probabilities(frame: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
+    """CSV has no lists: one column ``probability_LABEL`` per class."""
+    if fleet.task is not Task.CLASSIFICATION:
+        return frame
+    at = frame.columns.index("probability")
+    flat = [frame["probability"].arr.get(i).alias(f"probability_{label}") for i, label in enumerate(fleet.labels)]
+    columns = frame.get_columns()
+    return pl.DataFrame([*columns[:at], *flat, *columns[at + 1 :]])
+
+
+def write_errors(fleet: Fleet, rows: pl.DataFrame, scored: Scored, path: Path) -> bool:
+    """List the rows that are invalid or failed, with what was in them; whether there were any."""
+    bad = np.flatnonzero(scored.reasons)[:MOST_ERRORS]
+    if not len(bad):
+        return False
+    shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features]
+    listed = rows[bad].select(FILE, ROW, *dict.fromkeys(shown))
+    columns = [scored.outcome_column[bad].cast(pl.String), scored.reason_texts()[bad]]
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listed.with_columns(columns).write_ndjson(path)
+        sync_file(path)
+    return True
+
+
+def write_model_outcomes(scored: Scored, path: Path) -> None:
+    """Rows per model and outcome; ``model`` counts in ``fleet.models``, -1 where none answered."""
+    codes = scored.models * len(Outcome) + scored.outcomes
+    found, counts = np.unique(codes, return_counts=True)
+    frame = pl.DataFrame(
+        {"model": found // len(Outcome), "outcome": (found % len(Outcome)).astype(np.uint8), "rows": counts}
+    )
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(path)
+        sync_file(path)

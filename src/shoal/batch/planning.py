@@ -1,0 +1,238 @@
+"""Planning a run: which snapshot, which files, which shards, and what earlier runs of the job have left."""
+
+import datetime as dt
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from shoal.batch import preparation
+from shoal.batch.memory import Budget, bytes_per_row, plan_budget
+from shoal.batch.source import FILE, ROW, Slice, cut, pin, read_rows, require_unchanged, slices_of
+from shoal.batch.spec import ScoreSpec
+from shoal.errors import InputChanged, InvalidInput
+from shoal.fleet import Fleet
+from shoal.jobs.states import RunState
+from shoal.ledger import Ledger, RunRecord, ShardPlan, ShardRecord, is_gone, this_worker
+from shoal.storage.files import storage_errors
+from shoal.types import FeatureKind, InputFile, Json, KeyType
+
+KIND = "score"
+SAMPLE_ROWS = 2_000
+SHARD_WORKERS = 2
+_OWNER, _RUN = "owner", "run"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadColumns:
+    """Which input columns are read, after renaming.
+
+    Attributes
+    ----------
+    all : tuple of str
+        Keys, features, carried columns, and those of the template of partitions.
+    unshown : tuple of str
+        Those that only the template needs.
+    """
+
+    all: tuple[str, ...]
+    unshown: tuple[str, ...]
+
+
+def read_columns(spec: ScoreSpec, fleet: Fleet) -> ReadColumns:
+    """Work out which columns a job reads."""
+    shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features] + list(spec.carry)
+    made = {"prediction", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot", FILE, ROW}
+    template = spec.template.columns if spec.template else ()
+    kept = {c.name for c in fleet.keys} | set(spec.carry) | made
+    unshown = tuple(name for name in template if name not in kept)
+    return ReadColumns(all=tuple(dict.fromkeys([*shown, *unshown])), unshown=unshown)
+
+
+class Planner:
+    """Plans runs of score jobs.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where runs are kept.
+    home : Path
+        The workspace's folder; prepared input lies in ``runs`` below it.
+    """
+
+    def __init__(self, ledger: Ledger, home: Path) -> None:
+        self._ledger = ledger
+        self._folder = home / "runs"
+
+    def plan(self, spec: ScoreSpec, fleet: Fleet, *, actor: str) -> RunRecord:
+        """Pin the input and add the run with its shards to the ledger.
+
+        Raises
+        ------
+        InvalidInput
+            There is no input, it cannot be read, or lacks a column.
+        InvalidSpec
+            The job does not fit the columns, or too little memory is allowed.
+        """
+        self._clear_dead_preparations()
+        files = pin(spec)
+        prepared, source_rows = self._prepare(spec, fleet, files)
+        tables = [(f.path, f.rows or 0) for f in files] if prepared is None else [(str(prepared), _rows_in(prepared))]
+        budget = budget_of(spec, fleet, tables, prepared=prepared is not None)
+        shards = cut(tables, budget.shard_rows) or [[Slice(path=tables[0][0], offset=0, rows=0)]]
+        sources = _sources(shards, prepared=prepared is not None, spread=source_rows)
+        left, old_files = self._left_by_earlier_runs(spec)
+        known = {file.path for file in files}
+        record = self._ledger.create_run(
+            kind=KIND,
+            fleet=fleet.name,
+            version=fleet.version,
+            spec=cast("dict[str, Json]", spec.document()),
+            inputs=[*files, *(file for file in old_files if file.path not in known)],
+            shards=[ShardPlan(number=i, source=source) for i, source in enumerate([*sources, *left])],
+            actor=actor,
+        )
+        if prepared is not None:
+            (prepared.parent / _RUN).write_text(record.id)
+        return record
+
+    def again(self, run: RunRecord, *, actor: str) -> RunRecord:
+        """A new run over the same pinned input and shards, that takes the place of one that failed."""
+        return self._ledger.create_run(
+            kind=KIND,
+            fleet=run.fleet,
+            version=run.version,
+            spec=run.spec,
+            inputs=self._ledger.inputs(run.id),
+            shards=[ShardPlan(number=shard.number, source=shard.source) for shard in self._ledger.shards(run.id)],
+            actor=actor,
+            resumes=run.id,
+        )
+
+    def _prepare(self, spec: ScoreSpec, fleet: Fleet, files: Sequence[InputFile]) -> tuple[Path | None, int | None]:
+        if not preparation.needed(spec, files):
+            return None, None
+        folder = self._folder / f"prepared-{secrets.token_hex(6)}"
+        with storage_errors(folder):
+            folder.mkdir(parents=True)
+            (folder / _OWNER).write_text(this_worker())
+        texts = {c.name for c in fleet.keys if c.type is KeyType.STRING}
+        texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
+        original = {new: old for old, new in spec.rename.items()}
+        target = folder / "rows.parquet"
+        rows = preparation.prepare(spec, files, {original.get(name, name) for name in texts}, target)
+        return target, rows if spec.preprocess is not None else None
+
+    def _clear_dead_preparations(self) -> None:
+        """Remove what was being prepared by processes that are gone, and what no run needs any more."""
+        for folder in self._folder.glob("prepared-*"):
+            owner, run = folder / _OWNER, folder / _RUN
+            abandoned = not run.exists() and owner.exists() and is_gone(owner.read_text())
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_prepared(self, run_id: str) -> None:
+        """Remove the prepared input of a run, unless it has left rows to the next one."""
+        shards = self._ledger.shards(run_id)
+        if any(_is_left(shard) for shard in shards):
+            return
+        for path in {
+            piece.path for shard in shards if shard.source.get("prepared") for piece in slices_of(shard.source)
+        }:
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
+
+    def _left_by_earlier_runs(self, spec: ScoreSpec) -> tuple[list[dict[str, Json]], list[InputFile]]:
+        """Shards that earlier runs of this very job left, and the files they are from."""
+        if spec.failure_policy != "leave":
+            return [], []
+        document = spec.document()
+        earlier = [r for r in self._ledger.runs(kind=KIND, state=RunState.SUCCEEDED, limit=1000) if r.spec == document]
+        taken = {
+            tuple(cast("list[Json]", s.source["left_by"])) for r in earlier for s in self._shards_with(r, "left_by")
+        }
+        sources: list[dict[str, Json]] = []
+        files: list[InputFile] = []
+        for run in earlier:
+            waiting = [s for s in self._ledger.shards(run.id) if _is_left(s) and (run.id, s.number) not in taken]
+            if waiting:
+                inputs = self._ledger.inputs(run.id)
+                gone = _why_dropped(run, inputs, spec.expires_after)
+                sources += [_left_source(shard, gone) for shard in waiting]
+                files += [] if gone else inputs
+        return sources, files
+
+    def _picked_up_by(self, run: RunRecord) -> list[ShardRecord]:
+        return [shard for shard in self._ledger.shards(run.id) if "left_by" in shard.source]
+
+
+def budget_of(spec: ScoreSpec, fleet: Fleet, tables: Sequence[tuple[str, int]], *, prepared: bool) -> Budget:
+    """How many rows a shard may have, from a sample of the input; also refuses input that lacks columns."""
+    columns = read_columns(spec, fleet).all
+    path, rows = tables[0]
+    sample = read_rows(spec, [Slice(path=path, offset=0, rows=min(rows, SAMPLE_ROWS))], columns, prepared=prepared)
+    if sample.height == 0:
+        sample = _unfiltered(path, columns)
+    fleet.score(sample.head(10))
+    added = 8 + len(fleet.labels)
+    row = bytes_per_row(sample, added) if sample.height else 64.0 * (len(columns) + added)
+    workers = min(SHARD_WORKERS, spec.threads or SHARD_WORKERS)
+    return plan_budget(spec.memory_bytes, row, spec.shard_rows, workers)
+
+
+def _unfiltered(path: str, columns: Sequence[str]) -> pl.DataFrame:
+    """A sample for the size of rows where the filter leaves none at the beginning."""
+    head = pl.scan_parquet(path, glob=False).head(SAMPLE_ROWS).collect()
+    ids = [pl.lit(path).alias(FILE), pl.lit(0, dtype=pl.Int64).alias(ROW)]
+    return head.with_columns(ids) if set(columns) <= set(head.columns) else head.clear()
+
+
+def _sources(shards: Sequence[Sequence[Slice]], *, prepared: bool, spread: int | None) -> list[dict[str, Json]]:
+    """Shards as the ledger keeps them.
+
+    Rows that a preprocess made have no source rows of their own: those of the whole input are spread over the shards,
+    so that the run's sum is right.
+    """
+    sources: list[dict[str, Json]] = []
+    for number, slices in enumerate(shards):
+        source: dict[str, Json] = {"slices": [piece.document() for piece in slices], "prepared": prepared}
+        if spread is not None:
+            source["source_rows"] = spread * (number + 1) // len(shards) - spread * number // len(shards)
+        sources.append(source)
+    return sources
+
+
+def _is_left(shard: ShardRecord) -> bool:
+    return bool(shard.part and shard.part.get("left"))
+
+
+def _why_dropped(run: RunRecord, inputs: Sequence[InputFile], expires: dt.timedelta | None) -> str | None:
+    ended = run.ended_at or run.created_at
+    if expires is not None and dt.datetime.now(dt.UTC) > ended + expires:
+        return "expired"
+    try:
+        require_unchanged(inputs)
+    except InputChanged as error:
+        return str(error)
+    return None
+
+
+def _left_source(shard: ShardRecord, gone: str | None) -> dict[str, Json]:
+    source: dict[str, Json] = {**shard.source, "left_by": [shard.run_id, shard.number]}
+    return source if gone is None else {**source, "slices": [], "source_rows": 0, "dropped": gone}
+
+
+def _rows_in(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: the prepared input cannot be read ({error}); start a new run") from error
+
+
+def pinned(spec: ScoreSpec, run: RunRecord) -> str:
+    """The reference of the snapshot that a run has pinned."""
+    return f"{run.fleet}:{run.version}"

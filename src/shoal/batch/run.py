@@ -1,0 +1,358 @@
+"""Runs of score jobs: plan, work through the shards, reconcile, publish; and resume whatever was interrupted."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from shoal.batch.parts import Part, flat_probabilities, output_frame
+from shoal.batch.planning import Planner, budget_of, read_columns
+from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
+from shoal.batch.source import Slice, read_rows, require_unchanged, slices_of
+from shoal.batch.spec import ScoreSpec, load
+from shoal.batch.worker import Crew, Work
+from shoal.engines.threads import Threads
+from shoal.errors import Conflict, ShoalError, StorageError
+from shoal.fleet import Fleet
+from shoal.jobs.states import RunState, ShardState
+from shoal.ledger import Ledger, Reconciliation, RunRecord
+from shoal.storage.files import storage_errors
+from shoal.telemetry.progress import SILENT, Progress
+from shoal.types import Json, Outcome
+
+#: How often a process looks whether the last shards of another one are done.
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreSummary:
+    """What a run came to.
+
+    Attributes
+    ----------
+    run : str
+        Its id.
+    fleet : str
+        The fleet.
+    version : int
+        The snapshot that it pinned.
+    state : RunState
+        ``succeeded``.
+    output : Path
+        Where the predictions are.
+    errors : Path or None
+        Where the rows are listed that could not be scored; None when there are none.
+    ledger : Reconciliation
+        Rows read, rows after preprocessing, and what became of each.
+    seconds : float
+        How long this process worked on it.
+    """
+
+    run: str
+    fleet: str
+    version: int
+    state: RunState
+    output: Path
+    errors: Path | None
+    ledger: Reconciliation
+    seconds: float
+
+
+class Scorer:
+    """Runs score jobs.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where runs are kept.
+    open_fleet : callable
+        Opens ``name``, ``name@alias`` or ``name:version``.
+    actor : str
+        In whose name.
+    home : Path
+        The workspace's folder.
+    checkpoint : callable, optional
+        Called with the name of each step that is about to be taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        open_fleet: Callable[[str], Fleet],
+        actor: str,
+        home: Path,
+        checkpoint: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._ledger = ledger
+        self._open_fleet = open_fleet
+        self._actor = actor
+        self._home = home
+        self._checkpoint = checkpoint
+        self._planner = Planner(ledger, home)
+
+    def score(self, source: ScoreSpec | Mapping[str, object] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
+        """Run a job from the beginning.
+
+        Parameters
+        ----------
+        source : ScoreSpec, mapping, or path of a YAML file
+            The job.
+        progress : Progress
+            Told how many rows are done.
+
+        Raises
+        ------
+        InvalidSpec, InvalidInput, NotFound, OutputExists
+            The job cannot be done as it is; nothing is visible.
+        TooManyErrors
+            More rows than ``max_errors`` allows could not be scored.
+        StorageError
+            A file could not be read or written, also when tried again; resume the run when that is mended.
+        """
+        started = time.perf_counter()
+        spec = load(source)
+        self._destination(spec, "new").require_free()
+        fleet = self._open_fleet(spec.fleet)
+        self._checkpoint("plan")
+        run = self._planner.plan(spec, fleet, actor=self._actor)
+        self._checkpoint("planned")
+        return self._execute(run, spec, fleet, progress, started)
+
+    def resume(self, run_id: str, progress: Progress = SILENT) -> ScoreSummary:
+        """Finish a run that was interrupted or failed, or help one that is under way.
+
+        Only what is not done is done, but under the policy ``retry-all``, where everything is done anew in a new run.
+
+        Raises
+        ------
+        NotFound
+            There is no such run.
+        Conflict
+            It was cancelled or has expired.
+        InputChanged
+            The input is not what the run pinned.
+        """
+        started = time.perf_counter()
+        run = self._ledger.run(run_id)
+        spec = load(run.spec)
+        if run.state is RunState.SUCCEEDED:
+            return self._summary(run, spec, started)
+        require_unchanged(self._ledger.inputs(run_id))
+        fleet = self._open_fleet(f"{run.fleet}:{run.version}")
+        self._ledger.release_gone(run_id)
+        if spec.failure_policy == "retry-all" and run.state in (RunState.FAILED, RunState.RUNNING):
+            run = self._restart(run, spec)
+        elif run.state is RunState.FAILED:
+            self._ledger.retry_failed(run_id)
+        return self._execute(run, spec, fleet, progress, started)
+
+    def _restart(self, run: RunRecord, spec: ScoreSpec) -> RunRecord:
+        if self._ledger.owners(run.id):
+            raise Conflict(f"run {run.id} is still being worked on; under retry-all nobody can help it")
+        self._ledger.transition(run.id, RunState.CANCELLED, error="began anew under the policy retry-all")
+        self._destination(spec, run.id).clear()
+        return self._planner.again(run, actor=self._actor)
+
+    def _destination(self, spec: ScoreSpec, run: str) -> Destination:
+        return Destination(spec, run, self._home / "locks")
+
+    def _execute(
+        self, run: RunRecord, spec: ScoreSpec, fleet: Fleet, progress: Progress, started: float
+    ) -> ScoreSummary:
+        if run.state in (RunState.PLANNED, RunState.FAILED):
+            run = self._ledger.transition(run.id, RunState.RUNNING)
+        work = self._work(run, spec, fleet, progress)
+        try:
+            if run.state is RunState.RUNNING:
+                self._score_shards(work)
+            self._commit(work)
+        except (ShoalError, KeyboardInterrupt) as error:
+            self._fail(work, error)
+            raise
+        return self._summary(self._ledger.run(run.id), spec, started)
+
+    def _work(self, run: RunRecord, spec: ScoreSpec, fleet: Fleet, progress: Progress) -> Work:
+        shards = [shard for shard in self._ledger.shards(run.id) if shard.source["slices"]]
+        slices = [piece for shard in shards for piece in slices_of(shard.source)]
+        rows = sum(piece.rows for piece in slices)
+        prepared = bool(shards and shards[0].source.get("prepared"))
+        columns = read_columns(spec, fleet)
+        tables = [(slices[0].path, slices[0].rows)]
+        return Work(
+            run=run.id,
+            spec=spec,
+            fleet=fleet,
+            ledger=self._ledger,
+            destination=self._destination(spec, run.id),
+            folder=self._home / "runs" / run.id,
+            columns=columns.all,
+            unshown=columns.unshown,
+            most_errors=spec.error_limit(rows),
+            budget=budget_of(spec, fleet, tables, prepared=prepared),
+            progress=progress,
+            checkpoint=self._checkpoint,
+            threads=Threads(spec.threads),
+        )
+
+    def _score_shards(self, work: Work) -> None:
+        """Work until every shard is settled, by this process or another."""
+        shards = self._ledger.shards(work.run)
+        task = f"scoring {work.run}"
+        work.progress.start(task, sum(_planned_rows(shard.source) for shard in shards))
+        work.progress.advance(task, sum(_planned_rows(s.source) for s in shards if s.state is ShardState.DONE))
+        Crew(work).run()
+        while self._unsettled(work.run):
+            time.sleep(LOOK_S)
+            self._ledger.release_gone(work.run)
+            Crew(work).run()
+        work.progress.finish(task)
+        failed = [shard for shard in self._ledger.shards(work.run) if shard.state is ShardState.FAILED]
+        if failed:
+            raise StorageError(
+                f"{len(failed)} shard(s) of run {work.run} failed, the first with: {failed[0].error}; "
+                f"mend that and run `shoal score --resume {work.run}`"
+            )
+
+    def _unsettled(self, run_id: str) -> int:
+        shards = self._ledger.totals(run_id).shards
+        running = self._ledger.run(run_id).state is RunState.RUNNING
+        return shards[ShardState.PENDING] + shards[ShardState.CLAIMED] if running else 0
+
+    def _commit(self, work: Work) -> None:
+        """Publish, unless that has happened; one process at a time."""
+        with work.destination.alone():
+            state = self._ledger.run(work.run).state
+            if state is RunState.RUNNING:
+                self._ledger.transition(work.run, RunState.COMMITTING)
+            elif state is not RunState.COMMITTING:
+                if state is RunState.SUCCEEDED:
+                    return
+                raise Conflict(f"run {work.run} is {state}; see `shoal runs show {work.run}`")
+            self._checkpoint("commit")
+            if not work.destination.is_published():
+                self._publish(work)
+            self._checkpoint("published")
+            self._ledger.transition(work.run, RunState.SUCCEEDED)
+            self._checkpoint("succeeded")
+            work.destination.clear()
+            self._planner.clear_prepared(work.run)
+
+    def _publish(self, work: Work) -> None:
+        destination = work.destination
+        destination.require_free()
+        parts = self._parts(work.run)
+        staging = destination.staging
+        errors = [staging / part.errors for part in parts if part.errors]
+        files = [file for part in parts for file in part.files]
+        with storage_errors(staging):
+            staging.mkdir(parents=True, exist_ok=True)
+            if not work.spec.single_file:
+                for file in files:
+                    if (staging / file.staged).exists():
+                        (staging / file.staged).rename(staging / file.name)
+        record = Record(
+            run=work.run,
+            fleet=work.fleet.name,
+            snapshot=work.fleet.version or 0,
+            rows=sum(file.rows for file in files),
+            files=tuple(PublishedFile(path=file.name, rows=file.rows, sha256=file.sha256) for file in files),
+        )
+        if work.spec.single_file:
+            merged = _merge(work, [staging / file.staged for file in files])
+            self._checkpoint("merged")
+            destination.publish_file(record, merged, errors)
+        else:
+            destination.publish_folder(record, errors)
+
+    def _parts(self, run_id: str) -> list[Part]:
+        return [msgspec.convert(shard.part or {}, Part) for shard in self._ledger.shards(run_id)]
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        """Record why, keep the list of bad rows where `shoal runs errors` points, and leave nothing visible."""
+        listed = [work.destination.staging / part.errors for part in self._parts(work.run) if part.errors]
+        present = [path for path in listed if path.is_file()]
+        if present:
+            with storage_errors(work.folder):
+                work.folder.mkdir(parents=True, exist_ok=True)
+            concatenate(present, work.folder / "errors.jsonl")
+        if self._ledger.run(work.run).state in (RunState.RUNNING, RunState.COMMITTING):
+            interrupted = isinstance(error, KeyboardInterrupt)
+            words = f"interrupted; `shoal score --resume {work.run}` goes on" if interrupted else str(error)
+            self._ledger.transition(work.run, RunState.FAILED, error=words)
+
+    def _summary(self, run: RunRecord, spec: ScoreSpec, started: float) -> ScoreSummary:
+        destination = self._destination(spec, run.id)
+        return ScoreSummary(
+            run=run.id,
+            fleet=run.fleet,
+            version=run.version or 0,
+            state=run.state,
+            output=destination.path,
+            errors=destination.errors if destination.errors.exists() else None,
+            ledger=self._ledger.reconcile(run.id),
+            seconds=time.perf_counter() - started,
+        )
+
+    def model_outcomes(self, run_id: str) -> pl.DataFrame:
+        """What became of the rows of each model in a run.
+
+        Returns
+        -------
+        polars.DataFrame
+            The key columns, ``level`` and a column of rows per outcome; one row per model that met rows, and one
+            without key for rows that met no model.
+        """
+        run = self._ledger.run(run_id)
+        fleet = self._open_fleet(f"{run.fleet}:{run.version}")
+        folder = self._home / "runs" / run_id
+        files = [folder / part.models for part in self._parts(run_id) if part.models]
+        schema = {"model": pl.Int64, "outcome": pl.UInt8, "rows": pl.Int64}
+        counts = pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(f) for f in files)], how="vertical_relaxed")
+        per_outcome = [
+            pl.col("rows").filter(pl.col("outcome") == outcome).sum().alias(outcome.word) for outcome in Outcome
+        ]
+        named = fleet.models.select(*(c.name for c in fleet.keys), "level").with_row_index("model")
+        grouped = counts.group_by("model", maintain_order=True).agg(per_outcome).sort("model")
+        return named.with_columns(pl.col("model").cast(pl.Int64)).join(grouped, on="model", how="right").drop("model")
+
+
+def _planned_rows(source: Mapping[str, Json]) -> int:
+    return sum(piece.rows for piece in slices_of(source))
+
+
+def _merge(work: Work, parts: list[Path]) -> Path:
+    """One file of all parts, in the order of the input."""
+    staging, form = work.destination.staging, work.spec.written_as
+    merged = staging / f"merged.{form}"
+    if form == "parquet":
+        if len(parts) == 1:
+            return parts[0]
+        with storage_errors(merged):
+            snapshot = f"{work.fleet.name}:{work.fleet.version}"
+            metadata = {"shoal.run": work.run, "shoal.snapshot": snapshot}
+            pl.scan_parquet(parts, glob=False).sink_parquet(merged, maintain_order=True, metadata=metadata)
+        return merged
+    if form == "csv":
+        header = staging / "header.csv"
+        with storage_errors(header):
+            header.write_text(_csv_header(work))
+        parts = [header, *parts]
+    concatenate(parts, merged)
+    return merged
+
+
+def _csv_header(work: Work) -> str:
+    empty = pl.DataFrame(schema=dict.fromkeys(_csv_columns(work), pl.String))
+    return empty.write_csv(include_header=True)
+
+
+def _csv_columns(work: Work) -> list[str]:
+    shard = next(s for s in work.ledger.shards(work.run) if s.source["slices"])
+    first = slices_of(shard.source)[0]
+    none = [Slice(path=first.path, offset=0, rows=0)]
+    rows = read_rows(work.spec, none, work.columns, prepared=bool(shard.source.get("prepared")))
+    return flat_probabilities(output_frame(work.spec, work.fleet, rows, work.fleet.score(rows)), work.fleet).columns

@@ -1,0 +1,197 @@
+"""Where a run's rows come from: pinned files, cut into slices that are read again and again alike."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+import pyarrow.parquet as pq
+from polars.exceptions import PolarsError
+
+from shoal.batch.spec import ScoreSpec
+from shoal.errors import InputChanged, InvalidInput
+from shoal.storage.query import predicate
+from shoal.storage.tables import find_tables, pin_table, table_format
+from shoal.types import InputFile, Json
+
+FILE, ROW = "_file", "_row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Neighbouring rows of one Parquet file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    offset, rows : int
+        The first row, and how many.
+    """
+
+    path: str
+    offset: int
+    rows: int
+
+    def document(self) -> list[Json]:
+        """As the ledger keeps it."""
+        return [self.path, self.offset, self.rows]
+
+
+def slices_of(source: Mapping[str, Json]) -> list[Slice]:
+    """The slices that a shard's source in the ledger stands for."""
+    listed = cast("list[tuple[str, int, int]]", source["slices"])
+    return [Slice(path=path, offset=offset, rows=rows) for path, offset, rows in listed]
+
+
+def pin(spec: ScoreSpec) -> list[InputFile]:
+    """Find the input's files and pin them by size and digest; several are read side by side.
+
+    Raises
+    ------
+    InvalidInput
+        A path means no file, or a Parquet file cannot be read.
+    """
+    with ThreadPoolExecutor(thread_name_prefix="shoal-digest") as pool:
+        return list(pool.map(lambda path: pin_table(path, _rows(path, spec.format)), find_tables(spec.input)))
+
+
+def _rows(path: Path, given: str) -> int | None:
+    if table_format(path, given) != "parquet":
+        return None
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: no readable Parquet file ({error}); mend it or leave it out") from error
+
+
+def require_unchanged(pinned: Sequence[InputFile]) -> None:
+    """Refuse to go on with input that is not what the run began with.
+
+    Raises
+    ------
+    InputChanged
+        A file is gone, or its size or content differs.
+    """
+
+    def check(file: InputFile) -> None:
+        path = Path(file.path)
+        if not path.is_file():
+            raise InputChanged(f"{path}: the file is gone; put it back to resume, or start a new run")
+        if path.stat().st_size != file.size_bytes or pin_table(path).sha256 != file.sha256:
+            raise InputChanged(f"{path}: its content is not what the run pinned; restore it, or start a new run")
+
+    with ThreadPoolExecutor(thread_name_prefix="shoal-digest") as pool:
+        list(pool.map(check, pinned))
+
+
+def cut(files: Sequence[tuple[str, int]], shard_rows: int) -> list[list[Slice]]:
+    """Cut files into shards of about ``shard_rows`` rows, along row groups where those are small enough.
+
+    Parameters
+    ----------
+    files : sequence of (path, rows)
+        Parquet files; small ones share a shard.
+    shard_rows : int
+        Rows of a shard.
+    """
+    shards: list[list[Slice]] = []
+    room = 0
+    for path, rows in files:
+        offset = 0
+        for step in _steps(path, rows, shard_rows):
+            if room < step:
+                shards.append([])
+                room = shard_rows
+            last = shards[-1][-1] if shards[-1] else None
+            if last is not None and last.path == path:
+                shards[-1][-1] = Slice(path=path, offset=last.offset, rows=last.rows + step)
+            else:
+                shards[-1].append(Slice(path=path, offset=offset, rows=step))
+            offset += step
+            room -= step
+    return shards
+
+
+def _steps(path: str, rows: int, shard_rows: int) -> list[int]:
+    """Sizes of the pieces that a file must not be cut finer than."""
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    pieces = [min(shard_rows, group - start) for group in groups for start in range(0, group, shard_rows)]
+    return [piece for piece in pieces if piece]
+
+
+def read_rows(
+    spec: ScoreSpec, slices: Sequence[Slice], columns: Sequence[str] | None, *, prepared: bool
+) -> pl.DataFrame:
+    """Read a shard's rows, with their row ids, filtered and renamed.
+
+    Parameters
+    ----------
+    spec : ScoreSpec
+        The job.
+    slices : sequence of Slice
+        Which rows.
+    columns : sequence of str or None
+        Columns needed after renaming; all unless told.
+    prepared : bool
+        The slices are of a prepared file, which brings its row ids; see :mod:`shoal.batch.preparation`.
+
+    Raises
+    ------
+    InvalidInput
+        A column is missing or the file cannot be read.
+    """
+    frames = [_scan(piece, prepared=prepared) for piece in slices]
+    selected = [select(spec, frame, preprocessed=prepared and spec.preprocess is not None) for frame in frames]
+    if columns is not None:
+        selected = [frame.select(FILE, ROW, *columns) for frame in selected]
+    try:
+        parts = [frame.collect() for frame in selected]
+    except (PolarsError, OSError) as error:
+        names = sorted({piece.path for piece in slices})
+        raise InvalidInput(f"{', '.join(names)}: cannot be read as the job says: {error}") from error
+    return parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
+
+
+def _scan(piece: Slice, *, prepared: bool) -> pl.LazyFrame:
+    if prepared:
+        return pl.scan_parquet(piece.path, glob=False).slice(piece.offset, piece.rows)
+    frame = pl.scan_parquet(piece.path, glob=False, row_index_name=ROW).slice(piece.offset, piece.rows)
+    return frame.with_columns(pl.lit(piece.path).alias(FILE), pl.col(ROW).cast(pl.Int64))
+
+
+def select(spec: ScoreSpec, frame: pl.LazyFrame, *, preprocessed: bool) -> pl.LazyFrame:
+    """Apply what a job says of every row on its own: ``where``, the range of dates, renames.
+
+    Rows that a ``preprocess`` made went through ``where`` before it.
+    """
+    if not preprocessed:
+        frame = filtered(spec, frame)
+    return frame.rename(dict(spec.rename), strict=False) if spec.rename else frame
+
+
+def filtered(spec: ScoreSpec, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep the rows that the job's ``where`` and range of dates are true for."""
+    if spec.where is not None:
+        frame = frame.filter(predicate(spec.where))
+    if spec.date is not None:
+        when = pl.col(spec.date)
+        if spec.from_:
+            frame = frame.filter(when >= _moment(spec.from_, frame, spec.date))
+        if spec.until:
+            frame = frame.filter(when < _moment(spec.until, frame, spec.date))
+    return frame
+
+
+def _moment(text: str, frame: pl.LazyFrame, column: str) -> pl.Expr:
+    """A date or time in the type of the column that it is compared with."""
+    schema = frame.collect_schema()
+    if column not in schema:
+        raise InvalidInput(f"field 'date': the input has no column {column!r}; it has {', '.join(schema)}")
+    dtype = schema[column]
+    if dtype == pl.String:
+        return pl.lit(text)
+    return pl.lit(text).str.to_datetime(strict=True).cast(dtype) if dtype.is_temporal() else pl.lit(text).cast(dtype)

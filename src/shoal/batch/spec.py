@@ -1,0 +1,326 @@
+"""What a batch job should do: the fields of ``shoal score``, of a YAML file and of a Python call alike."""
+
+import datetime as dt
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+import yaml
+
+from shoal.batch.partition import Template
+from shoal.errors import InvalidSpec
+from shoal.storage.query import check_predicate, check_preprocess
+
+InputFormat = Literal["auto", "parquet", "csv", "jsonl"]
+OutputFormat = Literal["auto", "parquet", "csv", "jsonl"]
+IfExists = Literal["fail", "replace", "append"]
+MissingModel = Literal["fallback", "null", "fail"]
+FailurePolicy = Literal["retry-all", "retry-failed", "leave"]
+
+SUFFIXES: Mapping[str, Literal["parquet", "csv", "jsonl"]] = {
+    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
+"""File name endings and the format they stand for."""
+
+RESERVED = frozenset({
+    "_file", "_row", "prediction", "probability", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot",
+})  # fmt: skip
+"""Columns that Shoal itself writes; an input column of that name cannot be carried."""
+
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+          "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """A batch job.
+
+    Attributes
+    ----------
+    fleet : str
+        ``name``, ``name@alias`` or ``name:version``; resolved once, when the run is planned.
+    input : tuple of str
+        Files, folders (searched for files of a known ending) and globs.
+    output : str
+        A file (its ending gives the format) or a folder.
+    format : str
+        Format of the input; ``auto`` goes by each file's ending.
+    where : str, optional
+        SQL predicate over the input's columns; rows for which it is not true are not scored.
+    date, from_, until : str, optional
+        Only rows whose column ``date`` lies in ``[from, until)``; ISO dates or times.
+    preprocess : str, optional
+        One SQL query over the table ``input``, or ``module:function`` from LazyFrame to LazyFrame.
+    rename : mapping of str to str
+        Old column name to new, applied last.
+    output_format : str
+        ``auto`` goes by the output's ending, Parquet for a folder.
+    partition : str, optional
+        Template of subfolders such as ``{category}/{date}/``.
+    carry : tuple of str
+        Input columns to carry along into the output.
+    if_exists : str
+        When the output is already there: ``fail``, ``replace``, or ``append`` (folders only).
+    missing_model : str
+        For a row whose segment has no model of its own: take the ``fallback``, write a row of nulls, or ``fail``.
+    max_errors : str or int, optional
+        Most rows that may be ``invalid`` or ``failed``: a number, or a share of all rows such as ``"1%"``.
+    failure_policy : str
+        What becomes of shards that failed, see ``docs/decisions``: ``retry-failed``, ``retry-all`` or ``leave``.
+    expires : str, optional
+        How long rows that were left may be picked up by the next run of the job, e.g. ``"7d"``.
+    memory : str, optional
+        Bound of the process's anonymous memory, e.g. ``"2GiB"``; by default a quarter of the machine's.
+    shard_rows : int, optional
+        Rows per shard; by default derived from ``memory``.
+    threads : int, optional
+        Threads to score with; by default one per core.
+    """
+
+    fleet: str
+    input: tuple[str, ...]
+    output: str
+    format: InputFormat = "auto"
+    where: str | None = None
+    date: str | None = None
+    from_: str | None = None
+    until: str | None = None
+    preprocess: str | None = None
+    rename: dict[str, str] = {}
+    output_format: OutputFormat = "auto"
+    partition: str | None = None
+    carry: tuple[str, ...] = ()
+    if_exists: IfExists = "fail"
+    missing_model: MissingModel = "fallback"
+    max_errors: str | int | None = None
+    failure_policy: FailurePolicy = "retry-failed"
+    expires: str | None = None
+    memory: str | None = None
+    shard_rows: int | None = None
+    threads: int | None = None
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the output is one file rather than a folder."""
+        return self.partition is None and Path(self.output).suffix.lower() in SUFFIXES
+
+    @property
+    def written_as(self) -> Literal["parquet", "csv", "jsonl"]:
+        """The format of the output files."""
+        if self.output_format != "auto":
+            return self.output_format
+        return SUFFIXES.get(Path(self.output).suffix.lower(), "parquet")
+
+    @property
+    def template(self) -> Template | None:
+        """The partition template, parsed."""
+        return Template.parse(self.partition) if self.partition else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return None if self.memory is None else parse_size(self.memory)
+
+    @property
+    def expires_after(self) -> dt.timedelta | None:
+        """``expires`` as a duration."""
+        return None if self.expires is None else parse_duration(self.expires)
+
+    def error_limit(self, rows: int) -> int | None:
+        """How many rows may be ``invalid`` or ``failed`` out of ``rows``; None for any number."""
+        if self.max_errors is None:
+            return None
+        number, percent = parse_limit(self.max_errors)
+        return int(rows * number / 100) if percent else int(number)
+
+    def document(self) -> dict[str, object]:
+        """The spec as plain JSON values, as the ledger keeps it; :func:`load` reads it back."""
+        return cast("dict[str, object]", msgspec.to_builtins(self))
+
+
+def load(source: "ScoreSpec | Mapping[str, object] | Path | str") -> ScoreSpec:
+    """Read and check a job description.
+
+    Parameters
+    ----------
+    source : ScoreSpec, mapping, or path of a YAML file
+        A mapping has the fields of :class:`ScoreSpec`; ``input`` may be one text.
+
+    Raises
+    ------
+    InvalidSpec
+        Names the field and how to mend it.
+    """
+    if isinstance(source, Path | str):
+        source = _read_yaml(Path(source))
+    if not isinstance(source, ScoreSpec):
+        source = _convert(source)
+    _check(source)
+    return source
+
+
+def _read_yaml(path: Path) -> Mapping[str, object]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSpec(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(document, Mapping):
+        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
+    return document
+
+
+def _convert(document: Mapping[str, object]) -> ScoreSpec:
+    values = {name: _plain(value) for name, value in document.items()}
+    for name in ("input", "carry"):
+        if isinstance(values.get(name), str):
+            values[name] = [values[name]]
+    unknown = sorted(str(name) for name in set(values) - set(ScoreSpec.__struct_encode_fields__))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], ScoreSpec.__struct_encode_fields__, n=1)
+        advice = (
+            f"did you mean {close[0]!r}?" if close else f"known are {', '.join(ScoreSpec.__struct_encode_fields__)}"
+        )
+        raise InvalidSpec(f"field {unknown[0]!r} is not known: {advice}")
+    try:
+        return msgspec.convert(values, ScoreSpec)
+    except msgspec.ValidationError as error:
+        raise InvalidSpec(f"the job description does not fit: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """YAML reads dates as dates, Python callers give paths and tuples: bring them to text and lists."""
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check(spec: ScoreSpec) -> None:
+    if not spec.input:
+        raise InvalidSpec("field 'input' is empty: name at least one file, folder or glob")
+    _check_texts(spec)
+    _check_numbers(spec)
+    _check_selection(spec)
+    _check_output(spec)
+
+
+def _check_texts(spec: ScoreSpec) -> None:
+    for name in ("fleet", "output"):
+        if not getattr(spec, name).strip():
+            raise InvalidSpec(f"field {name!r} is empty")
+    if "" in spec.input:
+        raise InvalidSpec("field 'input' has an empty path")
+
+
+def _check_numbers(spec: ScoreSpec) -> None:
+    for name in ("shard_rows", "threads"):
+        value = getattr(spec, name)
+        if value is not None and value < 1:
+            raise InvalidSpec(f"field {name!r} is {value}: it must be at least 1")
+    if spec.memory is not None:
+        parse_size(spec.memory)
+    if spec.expires is not None:
+        parse_duration(spec.expires)
+        if spec.failure_policy != "leave":
+            raise InvalidSpec("field 'expires' is about rows that are left: set failure_policy to 'leave'")
+    if spec.max_errors is not None:
+        parse_limit(spec.max_errors)
+
+
+def _check_selection(spec: ScoreSpec) -> None:
+    if (spec.from_ or spec.until) and not spec.date:
+        raise InvalidSpec("fields 'from' and 'until' need 'date', the name of the column they are about")
+    if spec.date and not (spec.from_ or spec.until):
+        raise InvalidSpec("field 'date' needs 'from' or 'until'")
+    for name in ("from_", "until"):
+        value = getattr(spec, name)
+        if value:
+            parse_time(value, name.rstrip("_"))
+    if spec.where is not None:
+        check_predicate(spec.where)
+    if spec.preprocess is not None:
+        check_preprocess(spec.preprocess)
+    if len(set(spec.rename.values())) != len(spec.rename):
+        raise InvalidSpec("field 'rename' gives two columns the same new name")
+
+
+def _check_output(spec: ScoreSpec) -> None:
+    taken = RESERVED.intersection(spec.carry)
+    if taken:
+        raise InvalidSpec(f"field 'carry': {sorted(taken)[0]!r} is a column Shoal writes itself; rename the input's")
+    if len(set(spec.carry)) != len(spec.carry):
+        raise InvalidSpec("field 'carry' names a column twice")
+    if spec.partition is not None:
+        Template.parse(spec.partition)
+        if Path(spec.output).suffix.lower() in SUFFIXES:
+            raise InvalidSpec("field 'partition' needs a folder as output: leave out the file name's ending")
+    if spec.if_exists == "append" and spec.single_file:
+        raise InvalidSpec("field 'if_exists': only a folder can be appended to; name a folder as output")
+    by_name = SUFFIXES.get(Path(spec.output).suffix.lower())
+    if spec.output_format != "auto" and by_name not in (None, spec.output_format):
+        raise InvalidSpec(f"field 'output_format' is {spec.output_format}, but {spec.output} ends like {by_name}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a text such as ``"2GiB"`` or ``"512 MB"``.
+
+    Raises
+    ------
+    InvalidSpec
+        It is not a size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", text, re.IGNORECASE)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None or float(match[1]) == 0:
+        raise InvalidSpec(f"field 'memory': {text!r} is not a size; write e.g. 2GiB or 512MiB")
+    return int(float(match[1]) * unit)
+
+
+def parse_duration(text: str) -> dt.timedelta:
+    """Duration of a text such as ``"36h"``, ``"7d"`` or ``"90m"``.
+
+    Raises
+    ------
+    InvalidSpec
+        It is not a duration.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*([smhdw])\s*", text)
+    if match is None:
+        raise InvalidSpec(f"field 'expires': {text!r} is not a duration; write e.g. 36h or 7d")
+    return dt.timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def parse_limit(text: str | int) -> tuple[float, bool]:
+    """Number of ``max_errors``, and whether it is a percentage.
+
+    Raises
+    ------
+    InvalidSpec
+        It is neither a number of rows nor a percentage up to 100.
+    """
+    match = re.fullmatch(r"\s*(?:(\d+)|(\d+(?:\.\d+)?)\s*%)\s*", str(text))
+    if match is None or (match[2] and float(match[2]) > 100):
+        raise InvalidSpec(f"field 'max_errors': {text!r} is neither a number of rows nor a percentage such as 1%")
+    return (float(match[2]), True) if match[2] else (float(match[1]), False)
+
+
+def parse_time(text: str, field: str) -> dt.datetime:
+    """Time of an ISO date or time; without a zone it is read as the column's own.
+
+    Raises
+    ------
+    InvalidSpec
+        It is not one.
+    """
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidSpec(f"field {field!r}: {text!r} is not a date or time; write e.g. 2026-11-21") from error

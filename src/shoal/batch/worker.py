@@ -1,0 +1,253 @@
+"""Working through a run's shards: claim, read, score, write, tell the ledger; again until none is left."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shoal.batch.memory import Budget
+from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
+from shoal.batch.publishing import Destination
+from shoal.batch.source import FILE, ROW, read_rows, slices_of
+from shoal.batch.spec import ScoreSpec
+from shoal.engines.threads import Threads
+from shoal.errors import InvalidInput, LeaseLost, NotFound, ShoalError, StorageError, TooManyErrors
+from shoal.fleet import Fleet
+from shoal.ledger import Ledger, ShardClaim, this_worker
+from shoal.scoring.outcomes import Scored
+from shoal.telemetry.progress import Progress
+from shoal.types import Counts, Outcome
+
+LEASE_S = 60.0
+#: A shard that met an error of storage is tried so often, a little later each time.
+ATTEMPTS = 3
+BACKOFF_S = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all workers of a run share.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    spec : ScoreSpec
+        The job.
+    fleet : Fleet
+        The pinned snapshot.
+    ledger : Ledger
+        Where shards are claimed and settled.
+    destination : Destination
+        Where parts are staged.
+    folder : Path
+        The run's own folder.
+    columns : tuple of str
+        Input columns that are read.
+    unshown : tuple of str
+        Those of them that only the template of partitions needs.
+    most_errors : int or None
+        Bad rows from which on the run fails.
+    budget : Budget
+        Memory.
+    progress : Progress
+        Told rows.
+    checkpoint : callable
+        Called with the name of each step that is about to be taken; tests end the process there.
+    """
+
+    run: str
+    spec: ScoreSpec
+    fleet: Fleet
+    ledger: Ledger
+    destination: Destination
+    folder: Path
+    columns: tuple[str, ...]
+    unshown: tuple[str, ...]
+    most_errors: int | None
+    budget: Budget
+    progress: Progress
+    checkpoint: Callable[[str], None]
+    threads: Threads = field(default_factory=Threads)
+
+
+class Crew:
+    """The workers of this process for one run.
+
+    Parameters
+    ----------
+    work : Work
+        What they work on.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._claims: dict[int, ShardClaim] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Work until no shard waits.
+
+        Raises
+        ------
+        ShoalError
+            The first error that must stop the run; shards under way were given back.
+        """
+        beat = threading.Thread(target=self._keep_leases, name="shoal-leases", daemon=True)
+        beat.start()
+        try:
+            with ThreadPoolExecutor(self.work.budget.workers, thread_name_prefix="shoal-shard") as pool:
+                for future in [pool.submit(self._loop, number) for number in range(self.work.budget.workers)]:
+                    self._await(future.result)
+        finally:
+            self._stop.set()
+            beat.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _await(self, result: Callable[[], None]) -> None:
+        try:
+            result()
+        except KeyboardInterrupt as error:
+            self._give_up(error)
+        except ShoalError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._stop.set()
+        self._errors.append(error)
+
+    def _keep_leases(self) -> None:
+        while not self._stop.wait(LEASE_S / 3):
+            with self._lock:
+                held = list(self._claims.values())
+            if held:
+                self.work.ledger.renew(held, LEASE_S)
+
+    def _loop(self, number: int) -> None:
+        owner = this_worker(str(number))
+        while not self._stop.is_set():
+            self._wait_for_memory()
+            claims = self.work.ledger.claim(self.work.run, owner=owner, lease_s=LEASE_S, most_attempts=ATTEMPTS + 2)
+            if not claims:
+                return
+            try:
+                self._settle(claims[0])
+            except ShoalError as error:
+                self._give_up(error)
+                return
+
+    def _wait_for_memory(self) -> None:
+        """Hold back while others of this process still hold the memory; alone, go on: nothing else would free it."""
+        while self._claims and self.work.budget.exhausted and not self._stop.is_set():
+            time.sleep(0.02)
+
+    def _settle(self, claim: ShardClaim) -> None:
+        with self._lock:
+            self._claims[claim.number] = claim
+        try:
+            self._try(claim)
+        except LeaseLost:
+            _log.warning(
+                "shard %d of %s went to another worker; its result here is dropped", claim.number, self.work.run
+            )
+        finally:
+            with self._lock:
+                del self._claims[claim.number]
+
+    def _try(self, claim: ShardClaim) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                counts, source_rows, part = score_shard(self.work, claim)
+                break
+            except (InvalidInput, NotFound):
+                self.work.ledger.release(claim)
+                raise
+            except (StorageError, OSError) as error:
+                _log.warning("shard %d of %s, attempt %d: %s", claim.number, self.work.run, attempt, error)
+                if attempt == ATTEMPTS:
+                    self._fail(claim, error)
+                    return
+                time.sleep(BACKOFF_S * 2**attempt)
+        self.work.checkpoint("finish")
+        self.work.ledger.finish(claim, counts, source_rows, msgspec.to_builtins(part))
+        self.work.checkpoint("finished")
+        self.work.progress.advance(f"scoring {self.work.run}", source_rows)
+        self._check_errors()
+
+    def _fail(self, claim: ShardClaim, error: Exception) -> None:
+        """Nothing more can be done for the shard now: leave its rows to the next run, or fail."""
+        if self.work.spec.failure_policy != "leave":
+            self.work.ledger.fail(claim, str(error), retry=False)
+            return
+        rows = sum(piece.rows for piece in slices_of(claim.source))
+        left = msgspec.to_builtins(Part(left=True))
+        self.work.ledger.finish(claim, Counts(rows=rows, failed=rows), rows, left)
+
+    def _check_errors(self) -> None:
+        if self.work.most_errors is None:
+            return
+        counts = self.work.ledger.totals(self.work.run).counts
+        if counts.invalid + counts.failed > self.work.most_errors:
+            raise TooManyErrors(
+                f"run {self.work.run} met {counts.invalid + counts.failed} rows it could not score, more than "
+                f"max_errors ({self.work.spec.max_errors}) allows; see `shoal runs errors {self.work.run}`"
+            )
+
+
+def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
+    """Read, score and stage one shard; nothing is visible or counted yet.
+
+    Raises
+    ------
+    InvalidInput
+        A column is missing.
+    NotFound
+        A row has no model, and the job wants to fail then.
+    StorageError
+        Reading or writing failed.
+    """
+    slices = slices_of(claim.source)
+    if not slices:  # rows that an earlier run left and that were dropped since
+        return Counts(), 0, Part()
+    work.checkpoint("read")
+    rows = read_rows(work.spec, slices, work.columns, prepared=bool(claim.source.get("prepared")))
+    scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model != "null")
+    counts = scored.counts()
+    if counts.no_model and work.spec.missing_model == "fail":
+        raise _missing(work, rows, scored)
+    suffix = f"{claim.number:05d}-{claim.attempt}"
+    work.checkpoint("write")
+    frame = output_frame(work.spec, work.fleet, rows, scored)
+    extra = [name for name in work.unshown if name not in frame.columns]
+    files = write_part(
+        work.spec, work.fleet, frame.with_columns([rows[name] for name in extra]), work.destination, claim.number,
+        claim.attempt, extra,
+    )  # fmt: skip
+    errors = Path(f"errors-{suffix}.jsonl")
+    has_errors = write_errors(work.fleet, rows, scored, work.destination.staging / errors)
+    models = Path(f"models-{suffix}.parquet")
+    write_model_outcomes(scored, work.folder / models)
+    source_rows = claim.source.get("source_rows")
+    read = source_rows if isinstance(source_rows, int) else sum(piece.rows for piece in slices)
+    return counts, read, Part(files=files, errors=str(errors) if has_errors else None, models=str(models))
+
+
+def _missing(work: Work, rows: pl.DataFrame, scored: Scored) -> NotFound:
+    first = int(np.flatnonzero(scored.outcomes == Outcome.NO_MODEL)[0])
+    key = scored.frame.select([column.name for column in work.fleet.keys]).row(first)
+    return NotFound(
+        f"row {rows[ROW][first]} of {rows[FILE][first]} has no model, its key is {key}; train one, add a fallback, "
+        "or set missing_model to fallback or null"
+    )
