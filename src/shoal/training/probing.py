@@ -72,7 +72,7 @@ def try_choices(assignment: Assignment) -> Callable[[int], Finding]:
             bench.answer(estimator, bench.rows.measuring.take(rows))
             pack(estimator, bench.names)
         except UnsupportedEstimator as error:
-            return Finding(refused=f"{error.part} {error.reason}" if " " not in error.part else str(error))
+            return Finding(refused=str(error))
         except Exception as error:  # noqa: BLE001 - told apart here, and told to the user
             never = isinstance(error, TypeError) or type(error).__name__ == "InvalidParameterError"
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

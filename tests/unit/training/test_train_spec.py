@@ -6,6 +6,8 @@ import pytest
 from training_setup import LOGISTIC, RIDGE, SVM, spec
 
 from shoal.errors import InvalidSpec
+from shoal.quickstart import nycflights
+from shoal.training.candidates import choices
 from shoal.training.spec import TrainSpec, load
 from shoal.types import Task
 
@@ -123,3 +125,10 @@ def test_files_that_are_no_spec(tmp_path: Path) -> None:
 def test_a_spec_is_a_value() -> None:
     assert isinstance(load(spec(Path("x"))), TrainSpec)
     assert load(load(spec(Path("x")))) == load(spec(Path("x")))
+
+
+def test_the_example_is_valid_and_fits_the_table_it_is_about() -> None:
+    example = load(Path(__file__).parents[3] / "examples" / "train_flights.yaml")
+    assert example.keys == nycflights.KEYS
+    assert example.features == nycflights.FLIGHT_FEATURES
+    assert [str(choice) for choice in choices(example.candidates)][-1] == "boosting"

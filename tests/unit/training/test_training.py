@@ -241,7 +241,7 @@ def test_a_metric_that_needs_probabilities(tmp_path: Path) -> None:
     frame = shops(SIZES).with_columns(y=pl.col("y") > 0)
     candidate = {"name": "svc", "steps": ["sklearn.svm.LinearSVC"]}
     document = spec(saved(frame, tmp_path), task="classification", metric="log_loss", candidates=[candidate])
-    with pytest.raises(InvalidSpec, match="LinearSVC gives no probabilities, which log_loss needs"):
+    with pytest.raises(InvalidSpec, match="LinearSVC: gives no probabilities, which log_loss needs"):
         run(document, tmp_path)
 
 
