@@ -152,9 +152,8 @@ class Planner:
             return [], []
         document = spec.document()
         earlier = [r for r in self._ledger.runs(kind=KIND, state=RunState.SUCCEEDED, limit=1000) if r.spec == document]
-        taken = {
-            tuple(cast("list[Json]", s.source["left_by"])) for r in earlier for s in self._shards_with(r, "left_by")
-        }
+        picked_up = [shard.source["left_by"] for run in earlier for shard in self._picked_up_by(run)]
+        taken = {tuple(cast("list[Json]", address)) for address in picked_up}
         sources: list[dict[str, Json]] = []
         files: list[InputFile] = []
         for run in earlier:

@@ -1,86 +1,80 @@
-"""Progress of a verb: bars on a terminal, a line now and then elsewhere."""
+"""Progress on the command line: bars on a terminal, now and then a line elsewhere."""
 
-import datetime as dt
-import sys
+import contextlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.progress import Progress as RichProgress
 
-from shoal.cli import output
+from shoal.cli.output import console
 from shoal.telemetry.progress import Progress
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S = 5.0
 
 
-@contextmanager
-def reporting() -> Iterator[Progress]:
-    """Show progress on stderr while the block runs."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=output.console(err=True), transient=True) as bars:
-        yield _Bars(bars)
+class Bars:
+    """Progress as bars on a terminal."""
 
-
-class _Bars:
-    """A bar per task, gone when the task is over."""
-
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, task: str, total: int | None) -> None:
-        self._tasks[task] = self._bars.add_task(output.cell_text(task), total=total)
+        """Show a bar."""
+        self._tasks[task] = self._bars.add_task(task, total=total)
 
     def advance(self, task: str, by: int = 1) -> None:
+        """Move the bar."""
         self._bars.advance(self._tasks[task], by)
 
     def finish(self, task: str) -> None:
-        self._bars.remove_task(self._tasks.pop(task))
+        """Fill the bar."""
+        number = self._tasks[task]
+        total = next(shown.total for shown in self._bars.tasks if shown.id == number)
+        self._bars.update(number, completed=total, refresh=True)
 
 
-@dataclass(slots=True)
-class _Task:
-    total: int | None
-    done: int = 0
-    began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
-
-
-class _Lines:
-    """A log line at the start and the end of a task, and every ten seconds between."""
+class Lines:
+    """Progress as a line every few seconds, for logs."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, _Task] = {}
+        self._done: dict[str, int] = {}
+        self._totals: dict[str, int | None] = {}
+        self._last = 0.0
 
     def start(self, task: str, total: int | None) -> None:
-        self._tasks[task] = _Task(total)
-        _log(task)
+        """Say that it begins."""
+        self._done[task], self._totals[task] = 0, total
+        self._last = time.monotonic()
 
     def advance(self, task: str, by: int = 1) -> None:
-        known = self._tasks[task]
-        known.done += by
-        now = time.monotonic()
-        if now - known.told >= LINE_EVERY_S:
-            known.told = now
-            _log(f"{task}: {known.done:,} of {'?' if known.total is None else f'{known.total:,}'}")
+        """Say how far it is, if the last line is a while ago."""
+        self._done[task] += by
+        if time.monotonic() - self._last >= LINE_EVERY_S:
+            self._say(task)
 
     def finish(self, task: str) -> None:
-        known = self._tasks.pop(task)
-        _log(f"{task}: done in {time.monotonic() - known.began:.1f} s")
+        """Say that it is over."""
+        self._say(task)
+
+    def _say(self, task: str) -> None:
+        self._last = time.monotonic()
+        total = self._totals[task]
+        share = f"{self._done[task]:,}" if total is None else f"{self._done[task]:,} of {total:,}"
+        click.echo(f"{task}: {share}", err=True)
 
 
-def _log(line: str) -> None:
-    click.echo(f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ} {output.cell_text(line)}", err=True)
+@contextlib.contextmanager
+def reporting() -> Iterator[Progress]:
+    """Progress that the person at this terminal, or the reader of this log, can follow."""
+    err = console(err=True)
+    if not err.is_terminal:
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with RichProgress(*columns, console=err, transient=True) as bars:
+        yield Bars(bars)
