@@ -120,11 +120,12 @@ class Inputs:
         column : int
             One of the estimator's own columns, from 0 (not a padded position).
         categories : ndarray or sequence
-            Texts or numbers; a missing value among them is passed over. What is unknown or missing becomes NaN.
+            Texts or numbers. None among them is where missing values go, as scikit-learn's ordinal encoder has it; any
+            other missing value is passed over. What is unknown, or missing without a None, becomes NaN.
         """
         position = int(self.positions[column])
         source = self._writer.load(self._columns[position])
-        known = [(i, value) for i, value in enumerate(categories) if not is_missing(value)]
+        known = [(i, value) for i, value in enumerate(categories) if value is None or not is_missing(value)]
         values = [known_value(value, f"{self.part}, categories of column {column}") for _, value in known]
         write_look_up(
             self._writer, Op.ENCODE, source, source, values, [i for i, _ in known], unknown=-1, part=self.part

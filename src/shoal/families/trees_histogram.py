@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.errors import UnsupportedEstimator
+from shoal.families.categories import is_missing
 from shoal.families.contract import PackedModel
 from shoal.families.inputs import Inputs
 from shoal.families.trees_layout import NAME, Grown, Keys, Shape, double_keys, parameters
@@ -61,11 +62,7 @@ def _encode_categories(boosting: Any, columns: Inputs) -> Indices:
         return levels
     encoder = boosting._preprocessor.named_transformers_["encoder"]
     for column, categories in zip(np.flatnonzero(boosting.is_categorical_), encoder.categories_, strict=True):
-        if any(category is None for category in categories):
-            raise UnsupportedEstimator(
-                f"{columns.part}, categories of column {column}", "have None among them; fill it with a text, or NaN"
-            )
-        known = [category for category in categories if category == category]  # NaN is the only one that is not itself
+        known = [category for category in categories if category is None or not is_missing(category)]
         columns.encode(int(column), known)
         levels[columns.positions[column]] = len(known)
     return levels

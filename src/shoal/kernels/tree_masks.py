@@ -9,7 +9,7 @@ Each row's sum is changed by one addition per tree, as when walking, so the bits
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -55,8 +55,7 @@ def _everywhere(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(index, ROWS), [0] * ROWS))
 
 
-@intrinsic
-def greater(_context: Any, keys: Any, offset: Any, key: Any) -> Generated:
+def _greater(_context: Any, keys: Any, offset: Any, key: Any) -> Generated:
     """``keys[offset + i] > key`` for 64 rows, as the bits of a mask."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -67,8 +66,7 @@ def greater(_context: Any, keys: Any, offset: Any, key: Any) -> Generated:
     return nt.uint64(keys, nt.uint64, nt.int32), generate
 
 
-@intrinsic
-def add_to(_context: Any, sums: Any, offset: Any, mask: Any, value: Any) -> Generated:
+def _add_to(_context: Any, sums: Any, offset: Any, mask: Any, value: Any) -> Generated:
     """``sums[offset + i] += value`` for the rows in a mask."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -82,8 +80,7 @@ def add_to(_context: Any, sums: Any, offset: Any, mask: Any, value: Any) -> Gene
     return nt.void(sums, nt.uint64, nt.uint64, nt.float64), generate
 
 
-@intrinsic
-def put(_context: Any, places: Any, offset: Any, mask: Any, value: Any) -> Generated:
+def _put(_context: Any, places: Any, offset: Any, mask: Any, value: Any) -> Generated:
     """``places[offset + i] = value`` for the rows in a mask."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -94,6 +91,11 @@ def put(_context: Any, places: Any, offset: Any, mask: Any, value: Any) -> Gener
         return context.get_dummy_value()
 
     return nt.void(places, nt.uint64, nt.uint64, nt.uint64), generate
+
+
+greater = cast("Callable[[Indices, np.uint64, np.int32], np.uint64]", intrinsic(_greater))
+add_to = cast("Callable[[Floats, np.uint64, np.uint64, np.float64], None]", intrinsic(_add_to))
+put = cast("Callable[[Unsigned, np.uint64, np.uint64, np.uint64], None]", intrinsic(_put))
 
 
 @exact
