@@ -14,7 +14,7 @@ from shoal.batch.spec import ScoreSpec
 from shoal.fleet import Fleet
 from shoal.scoring.outcomes import Scored
 from shoal.storage.files import storage_errors, sync_file
-from shoal.types import Outcome, Task
+from shoal.types import Integers, Outcome, Task
 
 #: More bad rows than this per shard are counted, but not all listed.
 MOST_ERRORS = 100_000
@@ -131,12 +131,20 @@ def write_errors(fleet: Fleet, rows: pl.DataFrame, scored: Scored, path: Path) -
 
 def write_model_outcomes(scored: Scored, path: Path) -> None:
     """Rows per model and outcome; ``model`` counts in ``fleet.models``, -1 where none answered."""
-    codes = scored.models * len(Outcome) + scored.outcomes
-    found, counts = np.unique(codes, return_counts=True)
+    found, counts = _tally((scored.models + 1) * len(Outcome) + scored.outcomes)
     frame = pl.DataFrame(
-        {"model": found // len(Outcome), "outcome": (found % len(Outcome)).astype(np.uint8), "rows": counts}
+        {"model": found // len(Outcome) - 1, "outcome": (found % len(Outcome)).astype(np.uint8), "rows": counts}
     )
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(path)
         sync_file(path)
+
+
+def _tally(codes: Integers) -> tuple[Integers, Integers]:
+    """Distinct codes and how often each occurs; counted where they are dense, sorted where they are not."""
+    if not len(codes) or codes.max() > 4 * len(codes):
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    found = np.flatnonzero(counts)
+    return found, counts[found]

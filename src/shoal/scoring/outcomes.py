@@ -98,11 +98,13 @@ class Scored:
     def level_column(self) -> pl.Series:
         """The answering level: its key columns joined by ``+``, ``global`` for none; null where no model answered."""
         names = ["+".join(level) or "global" for level in self.table.levels]
-        positions = pl.Series(pa.array(self.levels.astype(np.int32), mask=self.levels < 0))
-        return pl.Series("names", names, dtype=pl.String).gather(positions).alias("model_level")
+        positions = pl.Series(pa.array(self.levels, mask=self.levels < 0))
+        return pl.Series("names", names, dtype=pl.Enum(names)).gather(positions).alias("model_level")
 
     def reason_texts(self) -> pl.Series:
         """Why a row is invalid or failed, e.g. ``missing value in 'temp'``; null where it is neither."""
+        if not self.reasons.any():
+            return pl.repeat(None, len(self.reasons), dtype=pl.String, eager=True).alias("reason")
         kinds = self.reasons.astype(np.int32) << 16 | (self.culprits.astype(np.int32) + 1)
         met, positions = np.unique(kinds[self.reasons != 0], return_inverse=True)
         texts = pl.Series([self._text(Reason(int(k) >> 16), (int(k) & 0xFFFF) - 1) for k in met], dtype=pl.String)
