@@ -1,8 +1,8 @@
 """Nanoseconds per kernel evaluation on one core: ``python -m benchmarks.kernels``.
 
 An evaluation is one row against one support vector. Padding of the support vectors to whole blocks, the column-
-transform stage, weighted sums and intercepts are all in the time, but only real support vectors are counted. A few machines are
-fitted and their packed models repeated, each copy in memory of its own.
+transform stage, weighted sums and intercepts are all in the time, but only real support vectors are counted. A few
+machines are fitted and their packed models repeated, each copy in memory of its own.
 """
 
 import argparse

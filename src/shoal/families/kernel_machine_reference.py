@@ -63,7 +63,8 @@ def elected(values: Floats, classes: int, break_ties: bool) -> Integers:
         confidence[:, j] -= column
     if break_ties:
         votes += confidence / (3 * (np.abs(confidence) + 1))
-    return np.argmax(votes, axis=1)
+    winners: Integers = np.argmax(votes, axis=1)
+    return winners
 
 
 def coupled(values: Floats, platt: Floats, classes: int) -> Floats:

@@ -122,7 +122,7 @@ def exp2(t: Lanes) -> Lanes:
     raise NotImplementedError("exp2 exists in compiled code only")
 
 
-@overload(exp2, jit_options={"forceinline": True, **LANE_OPTIONS})
+@overload(exp2, jit_options={"forceinline": True, **LANE_OPTIONS})  # type: ignore[typeddict-item]
 def _choose_exp2(t):  # type: ignore[no-untyped-def]  # numba compares the signature with the implementation's
     """Chosen when a kernel is compiled, for the processor it is compiled for."""
     chosen = exp2_by_table if has_look_up() else exp2_by_polynomial

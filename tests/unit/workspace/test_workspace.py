@@ -1,0 +1,192 @@
+"""Registering, opening, promoting and collecting through the workspace."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+import shoal
+from shoal.errors import InvalidArtifact, NotFound
+from shoal.table.facts import ModelFacts
+
+RNG = np.random.default_rng(5)
+
+
+def fleet_of(slopes, name="stores"):
+    models = {(store,): Ridge(alpha=1e-9).fit([[0.0], [1.0]], [0.0, slope]) for store, slope in slopes.items()}
+    leaf = ("store",)
+    facts = {(leaf, (store,)): ModelFacts(rows=7, metrics={"mae": slope / 10}) for store, slope in slopes.items()}
+    return shoal.Fleet.from_estimators(
+        keys=leaf, models=models, features=["x"], task="regression", facts=facts, name=name
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    with shoal.open(tmp_path / "home", actor="ada") as opened:
+        yield opened
+
+
+def answers(fleet):
+    return fleet.predict({"store": ["a", "b"], "x": [1.0, 1.0]})["prediction"].round(6).to_list()
+
+
+def test_register_open_promote_roll_back(workspace):
+    first = workspace.register(fleet_of({"a": 1, "b": 2}), owner="ada", tags=["shops"], category="retail")
+    assert (first.version, first.model_count, first.new_models) == (1, 2, 2)
+    with pytest.raises(NotFound, match="promote"):
+        workspace.fleet("stores")
+    workspace.promote("stores", 1)
+    assert answers(workspace.fleet("stores")) == [1, 2]
+    second = workspace.register(workspace.fleet("stores").merge(fleet_of({"b": 5})), note="b is better")
+    assert (second.version, second.model_count, second.new_models) == (2, 2, 1)
+    assert answers(workspace.fleet("stores@champion")) == [1, 2]
+    workspace.promote("stores", 2, reason="validated")
+    assert answers(workspace.fleet("stores")) == [1, 5]
+    assert workspace.fleet("stores").version == 2
+    workspace.rollback("stores")
+    assert answers(workspace.fleet("stores")) == [1, 2]
+    assert answers(workspace.fleet("stores:2")) == [1, 5]
+    actions = [entry.action for entry in workspace.registry.audit(limit=20)]
+    assert actions[:3] == ["alias.rollback", "alias.promote", "snapshot.add"] or len(actions) >= 6
+    assert workspace.registry.verify_audit().intact
+    assert {entry.actor for entry in workspace.registry.audit()} == {"ada"}
+
+
+def test_a_models_history_knows_the_snapshots_that_brought_it(workspace):
+    workspace.register(fleet_of({"a": 1, "b": 2}))
+    workspace.register(workspace.fleet("stores:1").merge(fleet_of({"b": 5})))
+    history = workspace.registry.model_history("stores", "b")
+    assert [version.version for version in history] == [2, 1]
+    assert [version.model.metrics["mae"] for version in history] == [0.5, 0.2]
+    assert [version.version for version in workspace.registry.model_history("stores", "a")] == [1]
+
+
+def test_lineage_names_the_parent(workspace):
+    workspace.register(fleet_of({"a": 1, "b": 2}))
+    opened = workspace.fleet("stores:1")
+    merged = shoal.Fleet(opened.merge(fleet_of({"b": 5})).table, name="stores", version=opened.version)
+    lineage = shoal.Lineage(parameters={"alpha": 1.0}, code_version="abc")
+    workspace.register(merged, lineage=lineage)
+    kept = workspace.registry.lineage("stores", 2)
+    assert kept == dataclasses.replace(lineage, parent=1)
+
+
+def test_registering_winners_writes_only_them(workspace, tmp_path):
+    blocks = tmp_path / "home" / "store" / "blocks"
+    workspace.register(fleet_of({f"s{i}": i for i in range(500)}))
+    before = {path.name: path.stat().st_size for path in blocks.iterdir()}
+    workspace.register(workspace.fleet("stores:1").merge(fleet_of({"s1": 100})))
+    new = {path.name: path.stat().st_size for path in blocks.iterdir() if path.name not in before}
+    assert len(new) == 1
+    assert sum(new.values()) < sum(before.values()) / 5
+
+
+def test_gc_keeps_what_aliases_and_their_history_name(workspace, tmp_path):
+    for slope in (1, 2, 3, 4):
+        workspace.register(fleet_of({"a": slope, "b": slope}))
+    workspace.promote("stores", 2)
+    workspace.promote("stores", 1)
+    planned = workspace.gc(dry_run=True)
+    collected = workspace.gc()
+    assert len(collected.files) >= 2
+    assert collected.size_bytes > 0
+    assert planned.files == () or set(planned.files) <= set(collected.files)
+    for kept in (1, 2, 4):  # aliased, rollback target, newest
+        assert answers(workspace.fleet(f"stores:{kept}")) == [kept, kept]
+    with pytest.raises(NotFound, match="3"):
+        workspace.fleet("stores:3")
+    assert workspace.gc().files == ()
+
+
+def test_a_crash_before_the_registry_knows_leaves_only_litter(workspace, tmp_path):
+    """Killed between the files and the registry's transaction: nothing is visible, and gc cleans up."""
+    script = f"""
+import os, shoal
+from shoal.registry import Registry
+Registry.add_snapshot = lambda *a, **k: os.kill(os.getpid(), 9)
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_workspace import fleet_of
+shoal.open({str(tmp_path / "home")!r}).register(fleet_of({{"a": 1, "b": 2}}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert workspace.registry.snapshots("stores") == []
+    assert len(workspace.gc().files) == 3
+    workspace.register(fleet_of({"a": 1, "b": 2}))
+    assert answers(workspace.fleet("stores:1")) == [1, 2]
+
+
+def test_gc_waits_for_a_registration_that_is_under_way(workspace, monkeypatch):
+    """The files are written but not yet named when gc comes: it must wait, not delete them."""
+    written, go = threading.Event(), threading.Event()
+    original = workspace.registry.add_snapshot
+
+    def slow(*arguments, **options):
+        written.set()
+        assert go.wait(20)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(workspace.registry, "add_snapshot", slow)
+    register = threading.Thread(target=workspace.register, args=(fleet_of({"a": 1, "b": 2}),))
+    register.start()
+    assert written.wait(20)
+    collected = []
+    gc = threading.Thread(target=lambda: collected.append(workspace.gc()))
+    gc.start()
+    gc.join(0.3)
+    assert gc.is_alive()
+    go.set()
+    register.join()
+    gc.join()
+    assert collected[0].files == ()
+    assert answers(workspace.fleet("stores:1")) == [1, 2]
+
+
+def test_a_tampered_snapshot_is_refused(workspace, tmp_path):
+    workspace.register(fleet_of({"a": 1, "b": 2}))
+    path = next((tmp_path / "home" / "store" / "snapshots").iterdir())
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b'"models"', b'"modelz"'))
+    with pytest.raises(InvalidArtifact, match="sha256"):
+        workspace.fleet("stores:1")
+
+
+def test_reading_while_promoting_sees_one_snapshot_or_the_other(workspace):
+    workspace.register(fleet_of({"a": 1, "b": 1}))
+    workspace.register(fleet_of({"a": 2, "b": 2}))
+    workspace.promote("stores", 1)
+    stop = threading.Event()
+
+    def flip():
+        version = 1
+        while not stop.is_set():
+            version = 3 - version
+            workspace.promote("stores", version)
+
+    thread = threading.Thread(target=flip)
+    thread.start()
+    try:
+        seen = {tuple(answers(workspace.fleet("stores"))) for _ in range(40)}
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {(1, 1), (2, 2)}
+
+
+def test_export_list():
+    assert sorted(shoal.__all__) == sorted(
+        [
+            "FeatureKind", "Fleet", "KeyType", "Lineage", "Model", "ModelFacts", "Outcome", "Task", "Workspace",
+            "__version__", "errors", "open",
+        ]
+    )  # fmt: skip
+    for name in shoal.__all__:
+        assert getattr(shoal, name) is not None
+    assert isinstance(shoal.open, type(test_export_list))
