@@ -1,7 +1,6 @@
 """Registering, opening, promoting and collecting through the workspace."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import threading
