@@ -118,7 +118,13 @@ def _breaks_ties(estimator: Any, part: str) -> bool:
 
 def _checked(machine: Machine, part: str) -> Machine:
     """Refuse numbers that no fit leaves behind: somebody changed them, or the fit overflowed."""
-    numbers: list[Floats | float] = [machine.support, machine.coefficients, machine.intercept, machine.gamma, machine.coef0]
+    numbers: list[Floats | float] = [
+        machine.support,
+        machine.coefficients,
+        machine.intercept,
+        machine.gamma,
+        machine.coef0,
+    ]
     if machine.platt is not None:
         numbers.append(machine.platt)
     if not all(np.isfinite(array).all() for array in numbers):
