@@ -12,9 +12,10 @@ from shoal.cli.invocation import Invocation
 from shoal.cli.progress import reporting
 from shoal.training.decision import Decision
 from shoal.training.distribution import Distribution
+from shoal.training.loading import load
 from shoal.training.plan import Plan, plan
 from shoal.training.results import Alternative
-from shoal.training.spec import TrainSpec, load
+from shoal.training.spec import TrainSpec
 from shoal.training.train import TrainedFleet
 
 SHOWN = 15

@@ -7,11 +7,12 @@ from pathlib import Path
 from shoal.training.candidates import Choice, build, choices
 from shoal.training.distribution import Distribution, distribution
 from shoal.training.fitting import Assignment
+from shoal.training.loading import load
 from shoal.training.metrics import Answer
 from shoal.training.outliers import Cleaned, clean
 from shoal.training.reading import Rows, read
 from shoal.training.segments import Segments, group
-from shoal.training.spec import TrainSpec, load
+from shoal.training.spec import TrainSpec
 from shoal.training.splitting import Division, Role, divide
 from shoal.types import Level
 

@@ -14,10 +14,11 @@ from scipy import stats
 from training_setup import LOGISTIC, SVM, saved, shops, spec
 
 from shoal.errors import InvalidInput, InvalidSpec
+from shoal.training.loading import load
 from shoal.training.outliers import clean
 from shoal.training.plan import plan
 from shoal.training.reading import read
-from shoal.training.spec import Outliers, Split, TrainSpec, Window, load
+from shoal.training.spec import Outliers, Split, TrainSpec, Window
 from shoal.training.splitting import Role, divide
 from shoal.types import FeatureKind, KeyType
 

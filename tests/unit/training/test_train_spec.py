@@ -8,7 +8,8 @@ from training_setup import LOGISTIC, RIDGE, SVM, spec
 from shoal.errors import InvalidSpec
 from shoal.quickstart import nycflights
 from shoal.training.candidates import choices
-from shoal.training.spec import TrainSpec, load
+from shoal.training.loading import load
+from shoal.training.spec import TrainSpec
 from shoal.types import Task
 
 YAML = """

@@ -1,0 +1,195 @@
+"""Reading a spec and finding what is wrong with it, as far as that shows without its input."""
+
+import datetime as dt
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from shoal.errors import InvalidSpec
+from shoal.storage.query import check_predicate, check_preprocess
+from shoal.training.metrics import METRICS
+from shoal.training.spec import Split, TrainSpec, parse_time
+from shoal.types import Task
+
+
+def load(source: "TrainSpec | Mapping[str, object] | str | Path") -> TrainSpec:
+    """Read and check a spec.
+
+    Parameters
+    ----------
+    source : TrainSpec, mapping, or path of a YAML file
+        A mapping has the fields of :class:`TrainSpec`; a list of one text may be given as that text.
+
+    Raises
+    ------
+    InvalidSpec
+        Names the field and how to mend it.
+    """
+    if isinstance(source, Path | str):
+        source = _read_yaml(Path(source))
+    if not isinstance(source, TrainSpec):
+        source = _convert(source)
+    for problem in _problems(source):
+        raise InvalidSpec(problem)
+    return source
+
+
+def _read_yaml(path: Path) -> Mapping[str, object]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSpec(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(document, Mapping):
+        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
+    return document
+
+
+def _convert(document: Mapping[str, object]) -> TrainSpec:
+    values = {str(name): _plain(value) for name, value in document.items()}
+    for name in ("input", "keys", "features", "tags"):
+        if isinstance(values.get(name), str):
+            values[name] = [values[name]]
+    known = TrainSpec.__struct_encode_fields__
+    for name in sorted(set(values) - set(known)):
+        close = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        raise InvalidSpec(f"field {name!r} is not known: {advice}")
+    try:
+        return msgspec.convert(values, TrainSpec)
+    except msgspec.ValidationError as error:
+        raise InvalidSpec(f"the training's description does not fit: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """YAML reads dates as dates, Python callers give paths and tuples: bring them to text and lists."""
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _problems(spec: TrainSpec) -> Iterator[str]:
+    """What is wrong with a spec, as far as that shows without its input."""
+    yield from _problems_of_columns(spec)
+    yield from _problems_of_levels(spec)
+    yield from _problems_of_numbers(spec)
+    yield from _problems_of_split(spec)
+    yield from _problems_of_metric(spec)
+    yield from _problems_of_candidates(spec)
+    if spec.where is not None:
+        check_predicate(spec.where)
+    if spec.preprocess is not None:
+        check_preprocess(spec.preprocess)
+
+
+def _problems_of_columns(spec: TrainSpec) -> Iterator[str]:
+    if not spec.fleet.strip():
+        yield "field 'fleet' is empty: name the fleet that the models are registered under"
+    if not spec.input or "" in spec.input:
+        yield "field 'input': name at least one file, folder or glob, and no empty one"
+    if not spec.features:
+        yield "field 'features' is empty: name at least one column"
+    if spec.task is Task.ANOMALY and spec.target is not None:
+        yield "field 'target': an anomaly fleet learns without one; leave it out"
+    if spec.task is not Task.ANOMALY and spec.target is None:
+        yield f"field 'target' is missing: name the column that {spec.task} predicts"
+    named = [*spec.keys, *spec.features, *([spec.target] if spec.target else [])]
+    for name in named:
+        if named.count(name) > 1:
+            yield f"column {name!r} is named twice among keys, features and target"
+    for name in spec.outliers.columns if spec.outliers else ():
+        if name not in (*spec.features, spec.target):
+            yield f"field 'outliers.columns': {name!r} is neither a feature nor the target"
+
+
+def _problems_of_levels(spec: TrainSpec) -> Iterator[str]:
+    for level in spec.fallback or ():
+        for name in level:
+            if name not in spec.keys:
+                yield f"field 'fallback': {name!r} is not among the keys {list(spec.keys)}"
+        if len(set(level)) >= len(spec.keys):
+            yield f"field 'fallback': the level {list(level)} is not coarser than the keys {list(spec.keys)}"
+    if len(set(spec.levels)) != len(spec.levels):
+        yield "field 'fallback' names a level twice"
+
+
+def _problems_of_numbers(spec: TrainSpec) -> Iterator[str]:
+    least: dict[str, tuple[float | None, float]] = {
+        "minimum_rows": (spec.minimum_rows, 1),
+        "maximum_rows": (spec.maximum_rows, spec.minimum_rows),
+        "processes": (spec.processes, 1),
+        "timeout_s": (spec.timeout_s, 0.001),
+        "keep.margin": (spec.keep.margin, 0),
+        "keep.minimum_validation_rows": (spec.keep.minimum_validation_rows, 1),
+        "outliers.factor": (spec.outliers.factor if spec.outliers else None, 0),
+        "seed": (spec.seed, 0),
+    }
+    for name, (value, lowest) in least.items():
+        if value is not None and not value >= lowest:
+            yield f"field {name!r} is {value:g}: it must be at least {lowest:g}"
+
+
+def _problems_of_split(spec: TrainSpec) -> Iterator[str]:
+    split = spec.split
+    if (split.fraction is None) == (split.validation is None):
+        yield "field 'split' needs either 'fraction' or, with 'time', a 'validation' window"
+    if split.fraction is not None and not 0 < split.fraction < 1:
+        yield f"field 'split.fraction' is {split.fraction:g}: it must lie between 0 and 1"
+    if (split.train or split.validation) and split.time is None:
+        yield "field 'split': windows need 'time', the name of the column they are about"
+    if split.train and not split.validation:
+        yield "field 'split.train' needs 'validation', the window to measure on"
+    for name, window in (("train", split.train), ("validation", split.validation)):
+        for text in (window.from_, window.until) if window else ():
+            if text is not None and parse_time(text) is None:
+                yield f"field 'split.{name}': {text!r} is not a date or time; write e.g. 2026-11-21"
+    if split.validation and split.validation.from_ is None:
+        yield "field 'split.validation' needs 'from': training must end where it begins"
+    yield from _leaks(split)
+
+
+def _leaks(split: Split) -> Iterator[str]:
+    """Rows later than the first held-out one must not be trained on."""
+    if not (split.train and split.train.until and split.validation and split.validation.from_):
+        return
+    end, begin = parse_time(split.train.until), parse_time(split.validation.from_)
+    if end and begin and (end.tzinfo is None) == (begin.tzinfo is None) and end > begin:
+        yield (
+            f"field 'split': training until {split.train.until} would see rows of the validation window, which begins "
+            f"at {split.validation.from_}; end training there or earlier"
+        )
+
+
+def _problems_of_metric(spec: TrainSpec) -> Iterator[str]:
+    fitting = sorted(metric.name for metric in METRICS.values() if spec.task in metric.tasks)
+    if spec.metric is not None and spec.metric not in fitting:
+        yield f"field 'metric': {spec.metric!r} does not measure {spec.task}; choose one of {', '.join(fitting)}"
+
+
+def _problems_of_candidates(spec: TrainSpec) -> Iterator[str]:
+    if not spec.candidates:
+        yield "field 'candidates' is empty: name at least one estimator to try"
+    names = [candidate.name for candidate in spec.candidates]
+    for candidate in spec.candidates:
+        if names.count(candidate.name) > 1:
+            yield f"field 'candidates': two are called {candidate.name!r}"
+        if not candidate.steps:
+            yield f"candidate {candidate.name!r} has no steps"
+        for parameter, values in candidate.grid.items():
+            if not values:
+                yield f"candidate {candidate.name!r}: its grid gives no value for {parameter!r}"
+    kinds = {candidate.used_for for candidate in spec.candidates}
+    if kinds == {"fallbacks"}:
+        yield "field 'candidates': none is for the segments; set used_for: all"
+    if kinds == {"segments"} and len(spec.levels) > 1:
+        yield "field 'candidates': none is for the fallback levels; set used_for: all, or write fallback: [] for none"
