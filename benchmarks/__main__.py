@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import fleets, growth, page, snapshots
+from benchmarks import fleets, growth, job, page, snapshots
 from benchmarks.case import Case, Effort, Result
 
-CASES: dict[str, Case] = {**fleets.CASES, **growth.CASES, **snapshots.CASES}
+CASES: dict[str, Case] = {**fleets.CASES, **growth.CASES, **snapshots.CASES, **job.CASES}
 QUICK = Effort(repeats=1, scale=0.1)
 
 
