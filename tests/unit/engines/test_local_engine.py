@@ -1,6 +1,7 @@
 """The local engine: every item is answered once, and none costs more than itself."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def test_leaving_early_stops_the_workers(tmp_path: Path) -> None:
     answers = engine.run(Work(setup=engine_tasks.calculator, context=1, timeout_s=60), [1, f"pid:{file}", *range(5)])
     for _ in range(6):
         next(answers)
+    while not (file.exists() and file.read_text()):
+        time.sleep(0.02)
     pid = int(file.read_text())
     answers.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
