@@ -26,19 +26,19 @@ SENSORS_PER_DEVICE = 8
 CALLS = 5
 
 
-def run(stage: Stage, *, models: int = MODELS, rows_each: int = ROWS_EACH) -> Race:
+def run(stage: Stage) -> Race:
     """Fit the models, let both score the same rows, and compare every answer."""
-    stage.open(1, "The race", f"{models:,} anomaly models, one per device and sensor, {rows_each} new readings each.")
+    stage.open(1, "The race", f"{MODELS:,} anomaly models, one per device and sensor, {ROWS_EACH} new readings each.")
     _prepare(stage)
     generator = np.random.default_rng(2013)
-    estimators = _fit(stage, generator, models)
+    estimators = _fit(stage, generator)
     fleet = Fleet.from_estimators(keys=KEYS, models=estimators, features=FEATURES, task="anomaly", name="race")
-    readings = {key: generator.normal(size=(rows_each, len(FEATURES))) for key in estimators}
+    readings = {key: generator.normal(size=(ROWS_EACH, len(FEATURES))) for key in estimators}
     frame = _shuffled(readings, generator)
     expected, loop_s = _loop(stage, estimators, readings)
     answers, shoal_s = _one_call(fleet, frame)
     race = Race(
-        models=models,
+        models=MODELS,
         rows=frame.height,
         loop_s=loop_s,
         shoal_s=shoal_s,
@@ -56,12 +56,12 @@ def _prepare(stage: Stage) -> None:
     stage.progress.finish(task)
 
 
-def _fit(stage: Stage, generator: np.random.Generator, models: int) -> dict[Key, Pipeline]:
+def _fit(stage: Stage, generator: np.random.Generator) -> dict[Key, Pipeline]:
     """Fit every model on readings of its own; none is a copy of another."""
     task = "Fitting the models with scikit-learn"
-    stage.progress.start(task, models)
+    stage.progress.start(task, MODELS)
     estimators: dict[Key, Pipeline] = {}
-    for number in range(models):
+    for number in range(MODELS):
         device, sensor = divmod(number, SENSORS_PER_DEVICE)
         X = generator.normal(size=(TRAINING_ROWS, len(FEATURES)))
         estimators[f"device-{device:05d}", f"sensor-{sensor}"] = make_pipeline(StandardScaler(), OneClassSVM()).fit(X)
