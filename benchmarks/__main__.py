@@ -36,9 +36,9 @@ def _options() -> argparse.ArgumentParser:
 
 def _line(result: Result) -> str:
     sides = f"{result.shoal} against {result.peer}" if result.peer else result.shoal
-    verdict = "met" if result.met else "MISSED"
-    figure = f"{page.figure(result.figure, result.unit)}, {result.bound} {page.figure(result.limit, result.unit)}"
-    return f"{result.case} | {result.against}: {sides} = {figure}: {verdict}"
+    figure = page.figure(result.figure, result.unit)
+    words = [f"{result.case} | {result.against}: {sides} = {figure}", page.asked(result), page.verdict(result)]
+    return ", ".join(word for word in words if word)
 
 
 if __name__ == "__main__":

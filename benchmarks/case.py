@@ -30,8 +30,8 @@ class Result:
         What is held against the limit: a ratio, or a value.
     unit : str
         Unit of the figure: ``x`` for ratios, ``ms``, ``%``.
-    limit : float
-        The limit.
+    limit : float or None
+        The limit; None for a line that is only there to be read.
     bound : Bound
         On which side of the limit the figure has to be.
     note : str
@@ -44,13 +44,15 @@ class Result:
     peer: str = ""
     figure: float
     unit: str
-    limit: float
+    limit: float | None
     bound: Bound
     note: str = ""
 
     @property
     def met(self) -> bool:
         """Whether the limit is kept."""
+        if self.limit is None:
+            return True
         return self.figure >= self.limit if self.bound is Bound.AT_LEAST else self.figure <= self.limit
 
 
@@ -96,7 +98,7 @@ def seconds(value: float) -> str:
     return f"{value * 1e9:.3g} ns"
 
 
-def faster(case: str, against: str, *, shoal_s: float, peer_s: float, limit: float, note: str = "") -> Result:
+def faster(case: str, against: str, *, shoal_s: float, peer_s: float, limit: float | None, note: str = "") -> Result:
     """The line of a race."""
     return Result(
         case=case,

@@ -72,10 +72,20 @@ def _page(known: Mapping[str, Measured]) -> str:
 
 
 def _row(line: Result) -> str:
-    verdict = "met" if line.met else "**missed**"
-    asked = f"{line.bound} {figure(line.limit, line.unit)}"
-    cells = (line.case, line.against, line.shoal, line.peer, figure(line.figure, line.unit), asked, verdict)
+    cells = (line.case, line.against, line.shoal, line.peer, figure(line.figure, line.unit), asked(line), verdict(line))
     return "| " + " | ".join(cells) + " |"
+
+
+def asked(line: Result) -> str:
+    """The limit in words; empty where there is none."""
+    return "" if line.limit is None else f"{line.bound} {figure(line.limit, line.unit)}"
+
+
+def verdict(line: Result) -> str:
+    """Whether the limit was met; empty where there is none."""
+    if line.limit is None:
+        return ""
+    return "met" if line.met else "**missed**"
 
 
 def figure(value: float, unit: str) -> str:

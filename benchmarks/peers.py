@@ -45,12 +45,12 @@ class RayData:
     """Ray Data's ``groupby().map_groups()`` on all cores.
 
     Ray itself is started and the rows are in its object store as Arrow before the clock starts, and a worker fetches
-    the models once and keeps them. Grouping is Ray's own work, as it is Shoal's; its default of 200 partitions makes it
-    slower here, so it gets four per core.
+    the models once and keeps them. Grouping is Ray's own work, as it is Shoal's; by default it
+    shuffles the groups into 200 partitions.
     """
 
-    def __init__(self, population: Population, method: str, *, cores: int) -> None:
-        self._population, self._method, self._cores = population, method, cores
+    def __init__(self, population: Population, method: str, *, cores: int, partitions: int | None = None) -> None:
+        self._population, self._method, self._cores, self._partitions = population, method, cores, partitions
 
     def __enter__(self) -> Callable[[], object]:
         import ray
@@ -68,7 +68,7 @@ class RayData:
         ray.shutdown()
 
     def _score(self) -> object:
-        grouped = self._rows.groupby(list(KEYS), num_partitions=4 * self._cores)
+        grouped = self._rows.groupby(list(KEYS), num_partitions=self._partitions)
         score = partial(_score_group, models=self._models, method=self._method)
         return grouped.map_groups(score, batch_format="numpy").materialize()
 
