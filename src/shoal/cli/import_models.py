@@ -78,9 +78,9 @@ def _key_column(word: str) -> KeyColumn:
 
 def _list(imported: Imported) -> None:
     """Say which files were refused or need a second look."""
-    for title, found in (("refused", imported.refused), ("read with a warning", imported.warned)):
+    for title, found in (("Refused", imported.refused), ("Read with a warning", imported.warned)):
         if found:
-            click.echo(f"{len(found):,} files were {title}:", err=True)
+            click.echo(f"{title} ({len(found):,}):", err=True)
         for refusal in found[:SHOWN]:
             click.echo(output.cell_text(f"  {refusal.path}: {refusal.part}: {refusal.reason}"), err=True)
         if len(found) > SHOWN:
