@@ -16,9 +16,6 @@ from shoal.scoring.outcomes import Scored
 from shoal.storage.files import storage_errors, sync_file
 from shoal.types import Integers, Outcome, Task
 
-#: More bad rows than this per shard are counted, but not all listed.
-MOST_ERRORS = 100_000
-
 
 class StagedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A staged file: where it lies in the staging folder, what it will be called, its rows and sha256."""
@@ -37,7 +34,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     files : tuple of StagedFile
         Parts of the output; one, or one per partition.
     errors : str or None
-        The file of bad rows in the staging folder.
+        The file of bad rows in the run's folder.
     models : str or None
         The file of outcomes per model in the run's folder.
     left : bool
@@ -116,17 +113,22 @@ def flat_probabilities(frame: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
 
 def write_errors(fleet: Fleet, rows: pl.DataFrame, scored: Scored, path: Path) -> bool:
     """List the rows that are invalid or failed, with what was in them; whether there were any."""
-    bad = np.flatnonzero(scored.reasons)[:MOST_ERRORS]
+    bad = np.flatnonzero(scored.reasons)
     if not len(bad):
         return False
     shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features]
-    listed = rows[bad].select(FILE, ROW, *dict.fromkeys(shown))
+    listed = rows[bad].select(FILE, ROW, *(_readable(name, rows.schema[name]) for name in dict.fromkeys(shown)))
     columns = [scored.outcome_column[bad].cast(pl.String), scored.reason_texts()[bad]]
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         listed.with_columns(columns).write_ndjson(path)
         sync_file(path)
     return True
+
+
+def _readable(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Numbers as texts, as JSON has neither NaN nor infinity: what is infinite differs from what is missing."""
+    return pl.col(name).cast(pl.String) if dtype.is_float() else pl.col(name)
 
 
 def write_model_outcomes(scored: Scored, path: Path) -> None:

@@ -3,7 +3,7 @@
 import datetime as dt
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -63,10 +63,13 @@ class Planner:
         Where runs are kept.
     home : Path
         The workspace's folder; prepared input lies in ``runs`` below it.
+    checkpoint : callable
+        Called with the name of each step that is about to be taken.
     """
 
-    def __init__(self, ledger: Ledger, home: Path) -> None:
+    def __init__(self, ledger: Ledger, home: Path, checkpoint: Callable[[str], None]) -> None:
         self._ledger = ledger
+        self._checkpoint = checkpoint
         self._folder = home / "runs"
 
     def plan(self, spec: ScoreSpec, fleet: Fleet, *, actor: str) -> RunRecord:
@@ -126,6 +129,7 @@ class Planner:
         original = {new: old for old, new in spec.rename.items()}
         target = folder / "rows.parquet"
         rows = preparation.prepare(spec, files, {original.get(name, name) for name in texts}, target)
+        self._checkpoint("prepared")
         return target, rows if spec.preprocess is not None else None
 
     def _clear_dead_preparations(self) -> None:

@@ -13,8 +13,9 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,6 +26,9 @@ from shoal.storage.files import storage_errors, sync_file, sync_folder, write_at
 RECORD = "_shoal.json"
 ERRORS = "_errors.jsonl"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+Checkpoint: TypeAlias = Callable[[str], None]
+"""Called with the name of each step that is about to be taken."""
 
 
 class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +147,7 @@ class Destination:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go by the operating system when the process dies
             yield
 
-    def publish_folder(self, record: Record, errors: Sequence[Path]) -> None:
+    def publish_folder(self, record: Record, errors: Sequence[Path], checkpoint: Checkpoint) -> None:
         """Make the staged files visible as a folder.
 
         Raises
@@ -153,14 +157,13 @@ class Destination:
         StorageError
             The disk is full; nothing is visible.
         """
-        self._keep_only({file.path for file in record.files} | {str(p.relative_to(self.staging)) for p in errors})
+        self._keep_only({file.path for file in record.files})
         if errors:
             concatenate(errors, self.staging / ERRORS)
-            for path in errors:
-                path.unlink(missing_ok=True)
         write_atomically(self.staging / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
         for folder in {path.parent for path in self.staging.rglob("*")}:
             sync_folder(folder)
+        checkpoint("staged")
         with storage_errors(self.path):
             self._rename_folder()
         sync_folder(self.path.parent)
@@ -187,7 +190,7 @@ class Destination:
                     raise
                 raise OutputExists(f"{self.path} came into being meanwhile; choose another output") from error
 
-    def publish_file(self, record: Record, merged: Path, errors: Sequence[Path]) -> None:
+    def publish_file(self, record: Record, merged: Path, errors: Sequence[Path], checkpoint: Checkpoint) -> None:
         """Make one staged file visible as the output; raises as :meth:`publish_folder` does."""
         sync_file(merged)
         file = PublishedFile(path=self.path.name, rows=record.rows, sha256=_sha256(merged))
@@ -198,6 +201,7 @@ class Destination:
             self.errors.unlink(missing_ok=True)
         described = msgspec.structs.replace(record, files=(file,))
         write_atomically(self._sidecar, msgspec.json.format(msgspec.json.encode(described), indent=1))
+        checkpoint("described")
         with storage_errors(self.path):
             if self.spec.if_exists == "replace":
                 merged.replace(self.path)

@@ -1,5 +1,6 @@
 """Runs of score jobs: plan, work through the shards, reconcile, publish; and resume whatever was interrupted."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,15 +14,17 @@ from shoal.batch.planning import Planner, budget_of, read_columns
 from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
 from shoal.batch.source import Slice, read_rows, require_unchanged, slices_of
 from shoal.batch.spec import ScoreSpec, load
-from shoal.batch.worker import Crew, Work
+from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
-from shoal.errors import Conflict, ShoalError, StorageError
+from shoal.errors import Conflict, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState, ShardState
 from shoal.ledger import Ledger, Reconciliation, RunRecord
 from shoal.storage.files import storage_errors
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Json, Outcome
+
+_log = logging.getLogger(__name__)
 
 #: How often a process looks whether the last shards of another one are done.
 LOOK_S = 0.2
@@ -92,7 +95,7 @@ class Scorer:
         self._actor = actor
         self._home = home
         self._checkpoint = checkpoint
-        self._planner = Planner(ledger, home)
+        self._planner = Planner(ledger, home, checkpoint)
 
     def score(self, source: ScoreSpec | Mapping[str, object] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
         """Run a job from the beginning.
@@ -140,6 +143,7 @@ class Scorer:
         run = self._ledger.run(run_id)
         spec = load(run.spec)
         if run.state is RunState.SUCCEEDED:
+            self._clear(run, spec)
             return self._summary(run, spec, started)
         require_unchanged(self._ledger.inputs(run_id))
         fleet = self._open_fleet(f"{run.fleet}:{run.version}")
@@ -164,16 +168,28 @@ class Scorer:
         self, run: RunRecord, spec: ScoreSpec, fleet: Fleet, progress: Progress, started: float
     ) -> ScoreSummary:
         if run.state in (RunState.PLANNED, RunState.FAILED):
-            run = self._ledger.transition(run.id, RunState.RUNNING)
+            run = self._begin(run)
+        if run.state is RunState.SUCCEEDED:
+            return self._summary(run, spec, started)
         work = self._work(run, spec, fleet, progress)
         try:
             if run.state is RunState.RUNNING:
                 self._score_shards(work)
             self._commit(work)
-        except (ShoalError, KeyboardInterrupt) as error:
+        except BaseException as error:
             self._fail(work, error)
             raise
         return self._summary(self._ledger.run(run.id), spec, started)
+
+    def _begin(self, run: RunRecord) -> RunRecord:
+        """Set a run going; of two processes that do so at once, the second finds it going."""
+        try:
+            return self._ledger.transition(run.id, RunState.RUNNING)
+        except Conflict:
+            found = self._ledger.run(run.id)
+            if found.state in (RunState.RUNNING, RunState.COMMITTING, RunState.SUCCEEDED):
+                return found
+            raise
 
     def _work(self, run: RunRecord, spec: ScoreSpec, fleet: Fleet, progress: Progress) -> Work:
         shards = [shard for shard in self._ledger.shards(run.id) if shard.source["slices"]]
@@ -234,19 +250,32 @@ class Scorer:
                 raise Conflict(f"run {work.run} is {state}; see `shoal runs show {work.run}`")
             self._checkpoint("commit")
             if not work.destination.is_published():
+                self._require_few_errors(work)
                 self._publish(work)
             self._checkpoint("published")
             self._ledger.transition(work.run, RunState.SUCCEEDED)
             self._checkpoint("succeeded")
-            work.destination.clear()
-            self._planner.clear_prepared(work.run)
+            self._clear(self._ledger.run(work.run), work.spec)
+
+    def _require_few_errors(self, work: Work) -> None:
+        """A share of all rows is known for certain only now that ``where`` has had its say."""
+        most = work.spec.error_limit(self._ledger.totals(work.run).counts.rows)
+        if most is not None:
+            require_few_errors(work, most)
+
+    def _clear(self, run: RunRecord, spec: ScoreSpec) -> None:
+        """Remove what only a run under way needs; also when it died between its last word and this."""
+        self._destination(spec, run.id).clear()
+        self._planner.clear_prepared(run.id)
+        for listed in (self._home / "runs" / run.id).glob("errors*.jsonl"):
+            listed.unlink(missing_ok=True)  # the output has them
 
     def _publish(self, work: Work) -> None:
         destination = work.destination
         destination.require_free()
         parts = self._parts(work.run)
         staging = destination.staging
-        errors = [staging / part.errors for part in parts if part.errors]
+        errors = [work.folder / part.errors for part in parts if part.errors]
         files = [file for part in parts for file in part.files]
         with storage_errors(staging):
             staging.mkdir(parents=True, exist_ok=True)
@@ -254,6 +283,7 @@ class Scorer:
                 for file in files:
                     if (staging / file.staged).exists():
                         (staging / file.staged).rename(staging / file.name)
+                self._checkpoint("named")
         record = Record(
             run=work.run,
             fleet=work.fleet.name,
@@ -264,21 +294,22 @@ class Scorer:
         if work.spec.single_file:
             merged = _merge(work, [staging / file.staged for file in files])
             self._checkpoint("merged")
-            destination.publish_file(record, merged, errors)
+            destination.publish_file(record, merged, errors, self._checkpoint)
         else:
-            destination.publish_folder(record, errors)
+            destination.publish_folder(record, errors, self._checkpoint)
 
     def _parts(self, run_id: str) -> list[Part]:
         return [msgspec.convert(shard.part or {}, Part) for shard in self._ledger.shards(run_id)]
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """Record why, keep the list of bad rows where `shoal runs errors` points, and leave nothing visible."""
-        listed = [work.destination.staging / part.errors for part in self._parts(work.run) if part.errors]
+        listed = [work.folder / part.errors for part in self._parts(work.run) if part.errors]
         present = [path for path in listed if path.is_file()]
-        if present:
-            with storage_errors(work.folder):
-                work.folder.mkdir(parents=True, exist_ok=True)
-            concatenate(present, work.folder / "errors.jsonl")
+        try:
+            if present:
+                concatenate(present, work.folder / "errors.jsonl")
+        except StorageError as problem:
+            _log.warning("the bad rows of %s could not be listed: %s", work.run, problem)
         if self._ledger.run(work.run).state in (RunState.RUNNING, RunState.COMMITTING):
             interrupted = isinstance(error, KeyboardInterrupt)
             words = f"interrupted; `shoal score --resume {work.run}` goes on" if interrupted else str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
+from polars.exceptions import ComputeError
 
 from shoal.batch.memory import Budget
 from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
@@ -18,7 +19,7 @@ from shoal.batch.publishing import Destination
 from shoal.batch.source import FILE, ROW, read_rows, slices_of
 from shoal.batch.spec import ScoreSpec
 from shoal.engines.threads import Threads
-from shoal.errors import InvalidInput, LeaseLost, NotFound, ShoalError, StorageError, TooManyErrors
+from shoal.errors import LeaseLost, NotFound, ShoalError, StorageError, TooManyErrors
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, ShardClaim, this_worker
 from shoal.scoring.outcomes import Scored
@@ -119,9 +120,7 @@ class Crew:
     def _await(self, result: Callable[[], None]) -> None:
         try:
             result()
-        except KeyboardInterrupt as error:
-            self._give_up(error)
-        except ShoalError as error:
+        except (KeyboardInterrupt, ShoalError) as error:
             self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
@@ -144,7 +143,7 @@ class Crew:
                 return
             try:
                 self._settle(claims[0])
-            except ShoalError as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised again once all have stopped
                 self._give_up(error)
                 return
 
@@ -171,15 +170,15 @@ class Crew:
             try:
                 counts, source_rows, part = score_shard(self.work, claim)
                 break
-            except (InvalidInput, NotFound):
-                self.work.ledger.release(claim)
-                raise
-            except (StorageError, OSError) as error:
+            except (StorageError, OSError, ComputeError) as error:
                 _log.warning("shard %d of %s, attempt %d: %s", claim.number, self.work.run, attempt, error)
                 if attempt == ATTEMPTS:
                     self._fail(claim, error)
                     return
                 time.sleep(BACKOFF_S * 2**attempt)
+            except BaseException:
+                self.work.ledger.release(claim)
+                raise
         self.work.checkpoint("finish")
         self.work.ledger.finish(claim, counts, source_rows, msgspec.to_builtins(part))
         self.work.checkpoint("finished")
@@ -196,14 +195,25 @@ class Crew:
         self.work.ledger.finish(claim, Counts(rows=rows, failed=rows), rows, left)
 
     def _check_errors(self) -> None:
-        if self.work.most_errors is None:
-            return
-        counts = self.work.ledger.totals(self.work.run).counts
-        if counts.invalid + counts.failed > self.work.most_errors:
-            raise TooManyErrors(
-                f"run {self.work.run} met {counts.invalid + counts.failed} rows it could not score, more than "
-                f"max_errors ({self.work.spec.max_errors}) allows; see `shoal runs errors {self.work.run}`"
-            )
+        if self.work.most_errors is not None:
+            require_few_errors(self.work, self.work.most_errors)
+
+
+def require_few_errors(work: Work, most: int) -> None:
+    """Stop a run that met more bad rows than it may.
+
+    Raises
+    ------
+    TooManyErrors
+        Says how many, and where they are listed.
+    """
+    counts = work.ledger.totals(work.run).counts
+    bad = counts.invalid + counts.failed
+    if bad > most:
+        raise TooManyErrors(
+            f"run {work.run} met {bad} rows it could not score, more than max_errors ({work.spec.max_errors}) "
+            f"allows; see `shoal runs errors {work.run}`"
+        )
 
 
 def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
@@ -223,7 +233,7 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
         return Counts(), 0, Part()
     work.checkpoint("read")
     rows = read_rows(work.spec, slices, work.columns, prepared=bool(claim.source.get("prepared")))
-    scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model != "null")
+    scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model == "fallback")
     counts = scored.counts()
     if counts.no_model and work.spec.missing_model == "fail":
         raise _missing(work, rows, scored)
@@ -236,7 +246,7 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
         claim.attempt, extra,
     )  # fmt: skip
     errors = Path(f"errors-{suffix}.jsonl")
-    has_errors = write_errors(work.fleet, rows, scored, work.destination.staging / errors)
+    has_errors = write_errors(work.fleet, rows, scored, work.folder / errors)
     models = Path(f"models-{suffix}.parquet")
     write_model_outcomes(scored, work.folder / models)
     source_rows = claim.source.get("source_rows")
@@ -248,6 +258,6 @@ def _missing(work: Work, rows: pl.DataFrame, scored: Scored) -> NotFound:
     first = int(np.flatnonzero(scored.outcomes == Outcome.NO_MODEL)[0])
     key = scored.frame.select([column.name for column in work.fleet.keys]).row(first)
     return NotFound(
-        f"row {rows[ROW][first]} of {rows[FILE][first]} has no model, its key is {key}; train one, add a fallback, "
+        f"row {rows[ROW][first]} of {rows[FILE][first]} has no model of its own, its key is {key}; train one, "
         "or set missing_model to fallback or null"
     )

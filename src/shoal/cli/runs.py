@@ -72,8 +72,9 @@ def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
     with invocation.workspace() as workspace:
         record, totals = workspace.ledger.run(run), workspace.ledger.totals(run)
         found = _errors(record, workspace.ledger.shards(run))
+        home = workspace.settings.home
     bad = totals.counts.invalid + totals.counts.failed
-    file = _file_of_bad_rows(record) if bad else None
+    file = _file_of_bad_rows(record, home) if bad else None
     rows = pl.scan_ndjson(file).head(limit).collect() if file else pl.DataFrame()
     if as_json:
         print_json({"errors": found, "bad_rows": bad, "file": file and str(file), "rows": rows.to_dicts()})
@@ -98,9 +99,12 @@ def _errors(record: RunRecord, shards: Sequence[ShardRecord]) -> list[dict[str, 
     return found
 
 
-def _file_of_bad_rows(record: RunRecord) -> Path | None:
+def _file_of_bad_rows(record: RunRecord, home: Path) -> Path | None:
     """Where a run that scored listed its bad rows, None where another run's output has taken that place."""
-    if record.kind != "score" or record.state is not RunState.SUCCEEDED:
+    if record.kind != "score":
         return None
+    if record.state is not RunState.SUCCEEDED:
+        kept = home / "runs" / record.id / "errors.jsonl"
+        return kept if kept.is_file() else None
     destination = Destination(load(record.spec), record.id, Path())
     return destination.errors if destination.is_published() and destination.errors.is_file() else None
