@@ -33,7 +33,7 @@ from shoal.families.contract import Static
 from shoal.kernels.tree_answers import Link
 from shoal.kernels.tree_keys import Precision
 from shoal.kernels.tree_links import distinct, link, rest_row, shift_of
-from shoal.types import Bytes, Floats, Indices, Integers
+from shoal.types import Floats, Indices, Integers
 
 NAME = "trees"
 
@@ -137,9 +137,13 @@ class Shape:
             For what no packer writes.
         """
         return cls(
-            precision=Precision(static["precision"]), missing=_flag(static["missing"]), sets=_flag(static["sets"]),
-            votes=_flag(static["votes"]), outputs=_count(static["outputs"]), link=Link(static["link"]),
-        )  # fmt: skip
+            precision=Precision(_number(static["precision"])),
+            missing=_flag(static["missing"]),
+            sets=_flag(static["sets"]),
+            votes=_flag(static["votes"]),
+            outputs=_count(static["outputs"]),
+            link=Link(_number(static["link"])),
+        )
 
 
 def _flag(value: Static) -> bool:
@@ -148,10 +152,16 @@ def _flag(value: Static) -> bool:
     return value
 
 
-def _count(value: Static) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not a count")
+def _number(value: Static) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a number")
     return value
+
+
+def _count(value: Static) -> int:
+    if _number(value) < 1:
+        raise ValueError(f"{value!r} is not a count")
+    return _number(value)
 
 
 def single_keys(thresholds: Floats, width: int) -> Keys:
@@ -240,8 +250,3 @@ def _distinct_answers(grown: Grown, part: str) -> tuple[Indices, Floats]:
     spread = np.zeros(len(grown.left), np.int32)
     spread[leaves] = numbers
     return spread, answers[firsts[:count]]
-
-
-def bits_set(words: Indices, bits: Integers) -> Bytes:
-    """Whether each of ``bits`` is set in an array of 32-bit words."""
-    return ((words[bits >> 5] >> (bits & 31)) & 1).astype(np.uint8)

@@ -87,7 +87,8 @@ def _leaves(own: _Model, Z: Floats, root: int) -> Integers:
         low, keys = nodes[at] & 0xFFFFFFFF, (nodes[at] >> 32).astype(np.int32)
         delta, row = low >> shift, low & ((1 << shift) - 1)
         if not delta.any():
-            return keys.astype(np.int64)
+            numbers: Integers = keys.astype(np.int64)
+            return numbers
         right = np.array(
             [
                 d > 0 and _goes_right(own, Z[:, i], r, k)

@@ -77,8 +77,9 @@ def _check_numbers(block: ModelBlock, shape: Shape) -> None:
     ):  # fmt: skip
         _require(np.isfinite(numbers).all(), f"has {name} that are not finite")
     if shape.link in (Link.MEAN, Link.SHARES):
-        _require((block.fixed["finish"][:, 0] > 0).all(), "divides by zero trees")
-    levels = block.fixed["levels"]
+        divisors = block.fixed["finish"][:, 0].astype(np.float64)
+        _require((divisors > 0).all(), "divides by zero trees")
+    levels = block.fixed["levels"].astype(np.int32, copy=False)
     _require(((levels >= -1) & (levels <= MOST_CATEGORIES)).all(), "has an impossible number of categories")
     _require(shape.sets or (levels == -1).all(), "has categories that its layout does not know of")
     if shape.votes:
@@ -91,7 +92,7 @@ def _check_cuts(block: ModelBlock) -> None:
     ends = block.ragged["cuts"].offsets
     inside = (starts[:, 0] == 0) & (starts[:, -1] == np.diff(ends)) & (np.diff(starts, axis=1) >= 0).all(axis=1)
     _require(inside.all(), "has cuts that are out of order or out of range")
-    cuts = block.ragged["cuts"].values
+    cuts = block.ragged["cuts"].values.astype(np.float64, copy=False)
     rising = np.zeros(len(cuts), bool)
     rising[1:] = cuts[1:] > cuts[:-1]
     firsts = (starts[:, :-1] + ends[:-1, None]).reshape(-1)

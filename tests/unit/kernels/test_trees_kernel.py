@@ -1,6 +1,5 @@
 """The parts of the trees kernel: keys that order as inputs do, nodes in their places, two ways down a tree."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
