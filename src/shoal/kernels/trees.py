@@ -73,7 +73,7 @@ def score(
     precision: int, variants: int, with_sets: int, votes: int, link: int, shift_bits: int,
     values: Floats, labels: Indices, p: Floats, reasons: Bytes, culprits: Culprits,
 ) -> None:  # fmt: skip
-    """Score units ``lo`` to ``hi``; :mod:`shoal.families.trees_layout` describes the arrays, which must have been checked."""
+    """Score units ``lo`` to ``hi`` with arrays as :mod:`shoal.families.trees_layout` describes them, checked before."""
     rest = levels.shape[1] * variants
     shift, mask = np.uint64(shift_bits), np.uint64((1 << shift_bits) - 1)
     z = np.zeros((scratch, CHUNK))
