@@ -7,6 +7,7 @@ from typing import Self
 
 import polars as pl
 
+from shoal.batch.leftovers import files_below, find_leftovers, remove
 from shoal.batch.run import Scorer, ScoreSummary
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import NotFound
@@ -224,6 +225,18 @@ class Workspace:
     def _scorer(self) -> Scorer:
         return Scorer(ledger=self.ledger, open_fleet=self.fleet, actor=self.settings.actor, home=self.settings.home)
 
+    def model_outcomes(self, run: str) -> pl.DataFrame:
+        """What became of the rows of each model in a run that scored; see :meth:`Scorer.model_outcomes`.
+
+        Raises
+        ------
+        NotFound
+            There is no such run.
+        InvalidInput
+            The run did not score.
+        """
+        return self._scorer().model_outcomes(run)
+
     def runs(self, *, fleet: str | None = None, limit: int = 50) -> list[RunRecord]:
         """The newest runs, newest first."""
         return self.ledger.runs(fleet=fleet, limit=limit)
@@ -231,16 +244,25 @@ class Workspace:
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Delete the snapshots that no alias names or named, no active run pinned, and that are not the newest.
 
+        Runs whose time to be resumed is over end, and what runs that have ended left behind goes as well.
+
         Parameters
         ----------
         dry_run : bool
-            Only say which unreferenced files would go; no snapshot is given up.
+            Only say which unreferenced files would go; no snapshot is given up, no run ended.
         """
+        if not dry_run:
+            self.ledger.expire_overdue()
+        leftovers = find_leftovers(self.ledger, self.settings.home)
         with collection.collecting(self._store):
             active = self.ledger.pinned()
             if not dry_run:
                 self.registry.collect(active=active, actor=self.settings.actor)
-            return collection.collect(self._store, self.registry.referenced(active=active), dry_run=dry_run)
+            collected = collection.collect(self._store, self.registry.referenced(active=active), dry_run=dry_run)
+        sizes = files_below(leftovers)
+        if not dry_run:
+            remove(leftovers)
+        return Collected(files=(*collected.files, *sizes), size_bytes=collected.size_bytes + sum(sizes.values()))
 
     def close(self) -> None:
         """Let go of the database."""

@@ -12,20 +12,19 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from shoal.batch import preparation
+from shoal.batch.leftovers import OWNER, remove, unneeded_preparations
 from shoal.batch.memory import Budget, bytes_per_row, plan_budget
 from shoal.batch.source import FILE, ROW, Slice, cut, pin, read_rows, require_unchanged, slices_of
-from shoal.batch.spec import ScoreSpec
+from shoal.batch.spec import KIND, ScoreSpec
 from shoal.errors import InputChanged, InvalidInput
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState
-from shoal.ledger import Ledger, RunRecord, ShardPlan, ShardRecord, is_gone, this_worker
+from shoal.ledger import Ledger, RunRecord, ShardPlan, ShardRecord, this_worker
 from shoal.storage.files import storage_errors
 from shoal.types import FeatureKind, InputFile, Json, KeyType
 
-KIND = "score"
 SAMPLE_ROWS = 2_000
 SHARD_WORKERS = 2
-_OWNER, _RUN = "owner", "run"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +81,7 @@ class Planner:
         InvalidSpec
             The job does not fit the columns, or too little memory is allowed.
         """
-        self._clear_dead_preparations()
+        remove(unneeded_preparations(self._ledger, self._folder))
         files = pin(spec)
         prepared, source_rows = self._prepare(spec, fleet, files)
         tables = [(f.path, f.rows or 0) for f in files] if prepared is None else [(str(prepared), _rows_in(prepared))]
@@ -91,7 +90,7 @@ class Planner:
         sources = _sources(shards, prepared=prepared is not None, spread=source_rows)
         left, old_files = self._left_by_earlier_runs(spec)
         known = {file.path for file in files}
-        record = self._ledger.create_run(
+        return self._ledger.create_run(
             kind=KIND,
             fleet=fleet.name,
             version=fleet.version,
@@ -100,9 +99,6 @@ class Planner:
             shards=[ShardPlan(number=i, source=source) for i, source in enumerate([*sources, *left])],
             actor=actor,
         )
-        if prepared is not None:
-            (prepared.parent / _RUN).write_text(record.id)
-        return record
 
     def again(self, run: RunRecord, *, actor: str) -> RunRecord:
         """A new run over the same pinned input and shards, that takes the place of one that failed."""
@@ -123,7 +119,7 @@ class Planner:
         folder = self._folder / f"prepared-{secrets.token_hex(6)}"
         with storage_errors(folder):
             folder.mkdir(parents=True)
-            (folder / _OWNER).write_text(this_worker())
+            (folder / OWNER).write_text(this_worker())
         texts = {c.name for c in fleet.keys if c.type is KeyType.STRING}
         texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
         original = {new: old for old, new in spec.rename.items()}
@@ -131,14 +127,6 @@ class Planner:
         rows = preparation.prepare(spec, files, {original.get(name, name) for name in texts}, target)
         self._checkpoint("prepared")
         return target, rows if spec.preprocess is not None else None
-
-    def _clear_dead_preparations(self) -> None:
-        """Remove what was being prepared by processes that are gone, and what no run needs any more."""
-        for folder in self._folder.glob("prepared-*"):
-            owner, run = folder / _OWNER, folder / _RUN
-            abandoned = not run.exists() and owner.exists() and is_gone(owner.read_text())
-            if abandoned:
-                shutil.rmtree(folder, ignore_errors=True)
 
     def clear_prepared(self, run_id: str) -> None:
         """Remove the prepared input of a run, unless it has left rows to the next one."""

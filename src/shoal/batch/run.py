@@ -13,10 +13,10 @@ from shoal.batch.parts import Part, flat_probabilities, output_frame
 from shoal.batch.planning import Planner, budget_of, read_columns
 from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
 from shoal.batch.source import Slice, read_rows, require_unchanged, slices_of
-from shoal.batch.spec import ScoreSpec, load
+from shoal.batch.spec import KIND, ScoreSpec, load
 from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
-from shoal.errors import Conflict, StorageError
+from shoal.errors import Conflict, InvalidInput, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState, ShardState
 from shoal.ledger import Ledger, Reconciliation, RunRecord
@@ -140,7 +140,7 @@ class Scorer:
             The input is not what the run pinned.
         """
         started = time.perf_counter()
-        run = self._ledger.run(run_id)
+        run = _require_scoring(self._ledger.run(run_id))
         spec = load(run.spec)
         if run.state is RunState.SUCCEEDED:
             self._clear(run, spec)
@@ -310,9 +310,13 @@ class Scorer:
                 concatenate(present, work.folder / "errors.jsonl")
         except StorageError as problem:
             _log.warning("the bad rows of %s could not be listed: %s", work.run, problem)
+        words = str(error)
+        if isinstance(error, KeyboardInterrupt):
+            words = f"interrupted; `shoal score --resume {work.run}` goes on"
+            _log.warning("run %s was %s", work.run, words)
+            if self._ledger.owners(work.run):
+                return  # another process works on it, and need not stop because this one does
         if self._ledger.run(work.run).state in (RunState.RUNNING, RunState.COMMITTING):
-            interrupted = isinstance(error, KeyboardInterrupt)
-            words = f"interrupted; `shoal score --resume {work.run}` goes on" if interrupted else str(error)
             self._ledger.transition(work.run, RunState.FAILED, error=words)
 
     def _summary(self, run: RunRecord, spec: ScoreSpec, started: float) -> ScoreSummary:
@@ -336,8 +340,15 @@ class Scorer:
         polars.DataFrame
             The key columns, ``level`` and a column of rows per outcome; one row per model that met rows, and one
             without key for rows that met no model.
+
+        Raises
+        ------
+        NotFound
+            There is no such run.
+        InvalidInput
+            The run did not score.
         """
-        run = self._ledger.run(run_id)
+        run = _require_scoring(self._ledger.run(run_id))
         fleet = self._open_fleet(f"{run.fleet}:{run.version}")
         folder = self._home / "runs" / run_id
         files = [folder / part.models for part in self._parts(run_id) if part.models]
@@ -349,6 +360,12 @@ class Scorer:
         named = fleet.models.select(*(c.name for c in fleet.keys), "level").with_row_index("model")
         grouped = counts.group_by("model", maintain_order=True).agg(per_outcome).sort("model")
         return named.with_columns(pl.col("model").cast(pl.Int64)).join(grouped, on="model", how="right").drop("model")
+
+
+def _require_scoring(run: RunRecord) -> RunRecord:
+    if run.kind != KIND:
+        raise InvalidInput(f"run {run.id} does not score, it is a {run.kind} run; see `shoal runs list --kind {KIND}`")
+    return run
 
 
 def _planned_rows(source: Mapping[str, Json]) -> int:

@@ -20,6 +20,9 @@ IfExists = Literal["fail", "replace", "append"]
 MissingModel = Literal["fallback", "null", "fail"]
 FailurePolicy = Literal["retry-all", "retry-failed", "leave"]
 
+KIND = "score"
+"""What the ledger calls runs of these jobs."""
+
 SUFFIXES: Mapping[str, Literal["parquet", "csv", "jsonl"]] = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip

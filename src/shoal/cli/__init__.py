@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from shoal.cli.invocation import Invocation
+from shoal.cli.messages import show_messages
 from shoal.errors import ShoalError
 
 INTERRUPTED = 130
@@ -86,4 +87,5 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 @click.pass_context
 def main(ctx: click.Context, home: Path | None, debug: bool) -> None:
     """Shoal: inference for many models. A fleet is a table of parameters, and scoring is a join."""
+    show_messages(debug=debug)
     ctx.obj = Invocation(home=home, debug=debug)

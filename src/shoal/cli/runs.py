@@ -88,6 +88,25 @@ def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
         print_table(rows.to_dicts(), rows.columns)
 
 
+@runs.command()
+@click.argument("run")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many models.")
+@json_option
+@click.pass_obj
+def models(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
+    """Show what became of the rows of each model; the line without a key is of the rows that met no model."""
+    with invocation.workspace() as workspace:
+        counted = workspace.model_outcomes(run)
+    if as_json:
+        print_json(counted.to_dicts())
+        return
+    # Where something is amiss is what people look for.
+    worst = counted.sort(pl.sum_horizontal("invalid", "failed", "no_model"), descending=True, maintain_order=True)
+    print_listing(worst.head(limit).to_dicts(), worst.columns, as_json=False, empty=f"run {run} has no models yet")
+    if counted.height > limit:
+        console(err=True).print(f"{counted.height - limit:,} more models: raise --limit or use --json")
+
+
 def _errors(record: RunRecord, shards: Sequence[ShardRecord]) -> list[dict[str, Cell]]:
     found: list[dict[str, Cell]] = []
     if record.error:

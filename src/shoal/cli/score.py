@@ -48,7 +48,7 @@ def _choice(literal: object) -> click.Choice[str]:
 @json_option
 @click.pass_obj
 def score(
-    invocation: Invocation, fleet: str | None, spec: Path | None, resume: str | None, as_json: bool, **options: Value
+    invocation: Invocation, /, fleet: str | None, spec: Path | None, resume: str | None, as_json: bool, **options: Value
 ) -> None:
     r"""Score files with FLEET (a name, name@alias or name:version).
 
