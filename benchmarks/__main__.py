@@ -4,17 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import fleets, growth, job, page, snapshots
+from benchmarks import fleets, growth, job, machine, page, snapshots
 from benchmarks.case import Case, Effort, Result
 
 CASES: dict[str, Case] = {**fleets.CASES, **growth.CASES, **snapshots.CASES, **job.CASES}
 QUICK = Effort(repeats=1, scale=0.1)
+BUSY = 0.5
+"""Load average from which on the machine is not quiet enough to publish its numbers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases that were asked for; the exit code says whether every limit was kept."""
     options = _options().parse_args(arguments)
     effort = QUICK if options.quick else Effort(repeats=options.repeats)
+    load = machine.load()
+    if load > BUSY:
+        print(f"The machine is busy (load {load:.1f}); numbers will be worse than they are.", file=sys.stderr)
     results: dict[str, list[Result]] = {}
     for name in options.only or CASES:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -22,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in results[name]:
             print("  " + _line(result), flush=True)
     if not options.quick:
-        page.publish(results, order=list(CASES), repeats=effort.repeats)
+        page.publish(results, order=list(CASES), repeats=effort.repeats, load=load)
     return 0 if all(result.met for lines in results.values() for result in lines) else 1
 
 

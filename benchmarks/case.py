@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,12 +82,18 @@ Case = Callable[[Effort], list[Result]]
 
 def median_s(repeats: int, work: Callable[[], object]) -> float:
     """Time some work again and again; the median in seconds."""
-    times = []
+    return medians_s(repeats, [work])[0]
+
+
+def medians_s(repeats: int, works: Sequence[Callable[[], object]]) -> list[float]:
+    """Time several works in turns, so that a busy moment of the machine meets all of them; their medians in seconds."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        for work, taken in zip(works, times, strict=True):
+            started = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
 
 
 def seconds(value: float) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import (
     GradientBoostingRegressor,
@@ -19,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from benchmarks import peers
-from benchmarks.case import Effort, Result, faster, median_s
+from benchmarks.case import Effort, Result, faster, medians_s
 from benchmarks.population import FEATURES, KEYS, Fit, Key, Matrix, Population, populate
 from shoal.fleet import Fleet
 
@@ -137,21 +136,21 @@ OTHERS = {
 def kernel_machines(effort: Effort) -> list[Result]:
     """Ten thousand one-class SVMs against a loop, against files and against Ray Data."""
     population, fleet = _start(MACHINES, effort)
-    shoal_s = _shoal_s(fleet, population, effort)
-    case = f"{len(population.models):,} {MACHINES.name}, {ROWS_EACH} rows each"
-    loop_s = _loop_s(MACHINES, population, effort)
-    lines = [faster(case, "preloaded loop", shoal_s=shoal_s, peer_s=loop_s, limit=50, note=FREE_GROUPS)]
-    with peers.Files(population, MACHINES.method) as score:
-        peer_s = median_s(effort.repeats, score)
-    lines.append(faster("same", "joblib.load + predict per model", shoal_s=shoal_s, peer_s=peer_s, limit=100))
     cores = len(os.sched_getaffinity(0))
-    with peers.RayData(population, MACHINES.method, cores=cores) as score:
-        peer_s = median_s(effort.repeats, score)
-    lines.append(faster("same", "Ray Data map_groups", shoal_s=shoal_s, peer_s=peer_s, limit=200, note=AS_IT_COMES))
-    with peers.RayData(population, MACHINES.method, cores=cores, partitions=4 * cores) as score:
-        peer_s = median_s(effort.repeats, score)
-    note = f"groups shuffled into {4 * cores} partitions instead of 200"
-    lines.append(faster("same", "Ray Data map_groups, tuned", shoal_s=shoal_s, peer_s=peer_s, limit=None, note=note))
+    case = f"{len(population.models):,} {MACHINES.name}, {ROWS_EACH} rows each"
+    method = MACHINES.method
+
+    def line(case: str, against: str, peer: Callable[[], object], limit: float | None, note: str = "") -> Result:
+        shoal_s, peer_s = medians_s(effort.repeats, [lambda: fleet.predict(population.frame), peer])
+        return faster(case, against, shoal_s=shoal_s, peer_s=peer_s, limit=limit, note=note)
+
+    lines = [line(case, "preloaded loop", lambda: peers.loop(population, method), MACHINES.limit, FREE_GROUPS)]
+    with peers.Files(population, method) as score:
+        lines.append(line("same", "joblib.load + predict per model", score, 100))
+    with peers.RayData(population, method, cores=cores) as score:
+        lines.append(line("same", "Ray Data map_groups", score, 200, AS_IT_COMES))
+    with peers.RayData(population, method, cores=cores, partitions=4 * cores) as score:
+        lines.append(line("same", "Ray Data map_groups, tuned", score, None, f"{4 * cores} partitions instead of 200"))
     return lines
 
 
@@ -160,8 +159,10 @@ def against_the_loop(race: Race) -> Callable[[Effort], list[Result]]:
 
     def case(effort: Effort) -> list[Result]:
         population, fleet = _start(race, effort)
-        shoal_s = _shoal_s(fleet, population, effort)
-        loop_s = _loop_s(race, population, effort)
+        shoal_s, loop_s = medians_s(
+            effort.repeats,
+            [lambda: fleet.predict(population.frame), lambda: peers.loop(population, race.method)],
+        )
         copied = len(population.models) > race.distinct
         note = f"each model an object of its own, deep copies of {race.distinct} fits" if copied else ""
         title = f"{len(population.models):,} {race.name}, {ROWS_EACH} rows each"
@@ -187,15 +188,6 @@ def _in_row_order(answers: Mapping[Key, Matrix], population: Population) -> Matr
     frame = population.frame
     rows = [number[key] for key in frame.select(KEYS).iter_rows()]
     return np.asarray(table[rows, frame["position"].to_numpy()])
-
-
-def _shoal_s(fleet: Fleet, population: Population, effort: Effort) -> float:
-    frame: pl.DataFrame = population.frame
-    return median_s(effort.repeats, lambda: fleet.predict(frame))
-
-
-def _loop_s(race: Race, population: Population, effort: Effort) -> float:
-    return median_s(effort.repeats, lambda: peers.loop(population, race.method))
 
 
 CASES = {"kernel-machines": kernel_machines, **{name: against_the_loop(race) for name, race in OTHERS.items()}}

@@ -8,6 +8,11 @@ from pathlib import Path
 LIBRARIES = ("shoal", "numpy", "numba", "polars", "pyarrow", "scikit-learn", "ray")
 
 
+def load() -> float:
+    """Processes that wanted a core during the last minute, this one not yet among them at the start of a run."""
+    return os.getloadavg()[0]
+
+
 def describe() -> dict[str, str]:
     """CPU, cores, memory and versions, in a reader's words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

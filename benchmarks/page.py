@@ -14,8 +14,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _HEAD = """# Measured
 
 Written by `make bench`. Each peer ran in the same run as Shoal, on the same rows; every number is the median of
-{repeats} measurements. Keys are two string columns, `(device, sensor)`, in no order. Models that are many and slow to
-fit are deep copies of fewer fits, each an object with arrays of its own, so that no loop profits from a warm cache.
+{repeats} measurements, taken in turns with the peer's. Keys are two string columns, `(device, sensor)`, in no order.
+Models that are many and slow to fit are deep copies of fewer fits, each an object with arrays of its own, so that no
+loop profits from a warm cache.
 `python -m benchmarks --only NAME` repeats one case, `--quick` tries it with a tenth of the work.
 """
 
@@ -31,6 +32,8 @@ class Measured(msgspec.Struct, kw_only=True):
         Measurements per number.
     machine : dict
         What it was measured on.
+    load : float
+        Load average before the first case: how busy the machine was with other things.
     lines : list of Result
         Its lines of the table.
     """
@@ -38,16 +41,17 @@ class Measured(msgspec.Struct, kw_only=True):
     on: str
     repeats: int
     machine: dict[str, str]
+    load: float
     lines: list[Result]
 
 
-def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], repeats: int) -> None:
+def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], repeats: int, load: float) -> None:
     """Bring new numbers into the table; cases that did not run keep their old ones."""
     path = FOLDER / "benchmarks.json"
     known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.exists() else {}
     today, here = dt.datetime.now(dt.UTC).date().isoformat(), machine.describe()
     for name, lines in results.items():
-        known[name] = Measured(on=today, repeats=repeats, machine=here, lines=list(lines))
+        known[name] = Measured(on=today, repeats=repeats, machine=here, load=load, lines=list(lines))
     known = {name: known[name] for name in order if name in known}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
     (FOLDER / "benchmarks.md").write_text(_page(known))
@@ -56,6 +60,7 @@ def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], re
 def _page(known: Mapping[str, Measured]) -> str:
     newest = max(known.values(), key=lambda measured: measured.on)
     where = "\n".join(f"- {name}: {words}" for name, words in newest.machine.items())
+    busiest = max(measured.load for measured in known.values())
     table = "\n".join(_row(line) for measured in known.values() for line in measured.lines)
     notes = "\n".join(
         f"- {line.case}, against {line.against}: {line.note}."
@@ -65,7 +70,7 @@ def _page(known: Mapping[str, Measured]) -> str:
     )
     return (
         _HEAD.format(repeats=newest.repeats)
-        + f"\nMeasured on {newest.on}:\n\n{where}\n\n"
+        + f"\nMeasured on {newest.on}:\n\n{where}\n- Load average before the run: {busiest:.1f}\n\n"
         + "| case | against | Shoal | peer | result | asked for | |\n|---|---|--:|--:|--:|--:|---|\n"
         + f"{table}\n\nTo read it rightly:\n\n{notes}\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from benchmarks import page, peers
-from benchmarks.case import Bound, Effort, Result, faster, median_s, seconds
+from benchmarks.case import Bound, Effort, Result, faster, median_s, medians_s, seconds
 from benchmarks.population import FEATURES, populate
 from shoal.fleet import Fleet
 
@@ -66,6 +66,12 @@ def test_a_limit_may_be_an_upper_one():
     assert not dataclasses.replace(line, figure=51.0).met
 
 
+def test_works_take_turns():
+    calls = []
+    medians_s(2, [lambda: calls.append("a"), lambda: calls.append("b")])
+    assert calls == ["a", "b", "a", "b"]
+
+
 def test_the_median_counts():
     assert median_s(3, lambda: None) < 0.1
     assert Effort(scale=0.1).models(10_000) == 1_000
@@ -80,8 +86,8 @@ def test_the_page_keeps_what_did_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "FOLDER", tmp_path)
     old = faster("old case", "loop", shoal_s=0.01, peer_s=1.0, limit=50, note="grouped beforehand")
     new = faster("new case", "loop", shoal_s=0.1, peer_s=1.0, limit=50)
-    page.publish({"b": [old]}, order=["a", "b"], repeats=5)
-    page.publish({"a": [new]}, order=["a", "b"], repeats=5)
+    page.publish({"b": [old]}, order=["a", "b"], repeats=5, load=0.1)
+    page.publish({"a": [new]}, order=["a", "b"], repeats=5, load=0.1)
     text = (tmp_path / "benchmarks.md").read_text()
     assert text.index("| new case |") < text.index("| old case |")
     assert "| 10x | at least 50x | **missed** |" in text
