@@ -9,7 +9,9 @@ import msgspec
 from benchmarks import machine
 from benchmarks.case import Result
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+"""Between these lines of the README stands :func:`summary`."""
 
 _HEAD = """# Measured
 
@@ -47,14 +49,32 @@ class Measured(msgspec.Struct, kw_only=True):
 
 def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], repeats: int, load: float) -> None:
     """Bring new numbers into the table; cases that did not run keep their old ones."""
-    path = FOLDER / "benchmarks.json"
+    path = ROOT / "docs" / "benchmarks.json"
     known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.exists() else {}
     today, here = dt.datetime.now(dt.UTC).date().isoformat(), machine.describe()
     for name, lines in results.items():
         known[name] = Measured(on=today, repeats=repeats, machine=here, load=load, lines=list(lines))
     known = {name: known[name] for name in order if name in known}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
-    (FOLDER / "benchmarks.md").write_text(_page(known))
+    (ROOT / "docs" / "benchmarks.md").write_text(_page(known))
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{summary(known)}{END}{after}")
+
+
+def summary(known: Mapping[str, Measured]) -> str:
+    """The table as the README has it: what, against what, and how it came out."""
+    newest = max(known.values(), key=lambda measured: measured.on)
+    rows = "\n".join(
+        f"| {line.case} | {line.against} | {figure(line.figure, line.unit)} |"
+        for measured in known.values()
+        for line in measured.lines
+    )
+    return (
+        f"Measured on {newest.machine['CPU']}; both sides, limits and notes are in [docs/benchmarks.md]"
+        f"(docs/benchmarks.md), written by `make bench`.\n\n| case | against | result |\n|---|---|--:|\n{rows}\n"
+    )
 
 
 def _page(known: Mapping[str, Measured]) -> str:

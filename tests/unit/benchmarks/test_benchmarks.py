@@ -83,14 +83,21 @@ def test_times_come_with_their_unit(value, text):
 
 
 def test_the_page_keeps_what_did_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "FOLDER", tmp_path)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     old = faster("old case", "loop", shoal_s=0.01, peer_s=1.0, limit=50, note="grouped beforehand")
     new = faster("new case", "loop", shoal_s=0.1, peer_s=1.0, limit=50)
     page.publish({"b": [old]}, order=["a", "b"], repeats=5, load=0.1)
     page.publish({"a": [new]}, order=["a", "b"], repeats=5, load=0.1)
-    text = (tmp_path / "benchmarks.md").read_text()
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert text.index("| new case |") < text.index("| old case |")
     assert "| 10x | at least 50x | **missed** |" in text
     assert "| 100x | at least 50x | met |" in text
     assert "old case, against loop: grouped beforehand." in text
     assert "Python: " in text
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("before\n")
+    assert readme.endswith("\nafter\n")
+    assert "| new case | loop | 10x |" in readme
+    assert "\nold\n" not in readme
