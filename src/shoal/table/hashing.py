@@ -10,7 +10,7 @@ tests, because Python's and Polars' own hashes change between versions and proce
 import numpy as np
 from numba import types as nt
 
-from shoal.kernels.compile import I64, I64_1, U8_1, U64_2, array, device, kernel
+from shoal.kernels.compile import I32_1, I64, I64_1, U8_1, U64_2, array, device, kernel
 
 PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -141,7 +141,7 @@ def _place(data, start, stop, h, entries, key_data, first, last):
     return -1
 
 
-@kernel(U8_1, I64_1, I64, I64, U64_2, U8_1, I64_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
+@kernel(U8_1, I64_1, I64, I64, U64_2, U8_1, I32_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
 def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found):
     """Look keys ``lo`` to ``hi`` up in one index segment.
 
@@ -160,7 +160,11 @@ def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found)
         for i in range(count):
             firsts[i] = buckets[np.int64(hashes[i] >> np.uint64(shift))]
         for i in range(count):
-            touched ^= entries[min(firsts[i], entries.shape[0] - 1), HASH]
+            firsts[i] = min(firsts[i], entries.shape[0] - 1)
+            touched ^= entries[firsts[i], HASH]
+        for i in range(count):
+            if key_data.size > 0:  # the one key of a fleet without key columns has no bytes
+                touched ^= np.uint64(key_data[entries[firsts[i], START]])
         for i in range(count):
             row = base + i
             if found[row] != ABSENT:

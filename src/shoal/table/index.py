@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shoal.errors import InvalidArtifact, InvalidInput
 from shoal.table.hashing import BLOCK_SHIFT, HASH, PLACE, REMOVED, ROW_MASK, START, find, hash_keys
 from shoal.table.keys import EncodedKeys
-from shoal.types import Integers
+from shoal.types import Indices, Integers
 
 Words = NDArray[np.uint64]
 
@@ -76,10 +76,10 @@ class Segment:
         return 64 - max(1, (len(self) - 1).bit_length())
 
     @cached_property
-    def buckets(self) -> Integers:
+    def buckets(self) -> Indices:
         """Where each bucket starts, shape (buckets + 1,)."""
         bounds = np.arange(1 << (64 - self.shift), dtype=np.uint64) << np.uint64(self.shift)
-        return np.append(np.searchsorted(self.hashes, bounds), len(self)).astype(np.int64)
+        return np.append(np.searchsorted(self.hashes, bounds), len(self)).astype(np.int32)
 
     def find(self, keys: EncodedKeys, bases: Integers, found: Integers) -> None:
         """Look up the keys that no newer segment knew.
