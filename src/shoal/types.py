@@ -77,6 +77,7 @@ class Reason(enum.IntEnum):
     WRONG_TYPE = 5
     WRONG_KEY_TYPE = 6
     NOT_FINITE_ANSWER = 7
+    UNREADABLE_LINE = 8
 
     @property
     def words(self) -> str:

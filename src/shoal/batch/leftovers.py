@@ -4,15 +4,14 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
+from shoal.batch.leaving import waiting_shards
 from shoal.batch.publishing import Destination
 from shoal.batch.source import slices_of
 from shoal.batch.spec import KIND, load
 from shoal.errors import InvalidSpec
 from shoal.jobs.states import FINAL_RUN_STATES, RunState
-from shoal.ledger import Ledger, RunRecord, ShardRecord, is_gone
-from shoal.types import Json
+from shoal.ledger import Ledger, RunRecord, is_gone
 
 OWNER = "owner"
 """File in a folder of prepared input that says which process prepares or prepared it."""
@@ -95,9 +94,3 @@ def _needed_preparations(ledger: Ledger) -> set[Path]:
     shards += waiting_shards([shard for run in leaving for shard in ledger.shards(run.id)])
     read = [shard for shard in shards if shard.source.get("prepared")]
     return {Path(piece.path).parent for shard in read for piece in slices_of(shard.source)}
-
-
-def waiting_shards(shards: list[ShardRecord]) -> list[ShardRecord]:
-    """Shards whose rows were left and that no later run has taken on."""
-    taken = {tuple(cast("list[Json]", s.source["left_by"])) for s in shards if "left_by" in s.source}
-    return [s for s in shards if s.part and s.part.get("left") and (s.run_id, s.number) not in taken]

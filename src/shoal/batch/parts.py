@@ -7,10 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
+from polars.exceptions import ComputeError
 
+from shoal.batch.damaged import LINE
 from shoal.batch.publishing import Destination
 from shoal.batch.source import FILE, ROW
 from shoal.batch.spec import ScoreSpec
+from shoal.errors import StorageError
 from shoal.fleet import Fleet
 from shoal.scoring.outcomes import Scored
 from shoal.storage.files import storage_errors, sync_file
@@ -39,12 +42,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         The file of outcomes per model in the run's folder.
     left : bool
         The shard failed and its rows are left to the next run of the job.
+    reason : str or None
+        Why they were left.
     """
 
     files: tuple[StagedFile, ...] = ()
     errors: str | None = None
     models: str | None = None
     left: bool = False
+    reason: str | None = None
 
 
 def output_frame(spec: ScoreSpec, fleet: Fleet, rows: pl.DataFrame, scored: Scored) -> pl.DataFrame:
@@ -83,7 +89,10 @@ def write_part(
         path = destination.staging / staged
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(written, path, spec, fleet, run=destination.run)
+            try:
+                write_table(written, path, spec, fleet, run=destination.run)
+            except ComputeError as error:  # what the Parquet writer makes of a full disk
+                raise StorageError(f"{path}: cannot be written: {error}") from error
             sync_file(path)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,6 +126,7 @@ def write_errors(fleet: Fleet, rows: pl.DataFrame, scored: Scored, path: Path) -
     if not len(bad):
         return False
     shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features]
+    shown += [name for name in (LINE,) if name in rows.columns]
     listed = rows[bad].select(FILE, ROW, *(_readable(name, rows.schema[name]) for name in dict.fromkeys(shown)))
     columns = [scored.outcome_column[bad].cast(pl.String), scored.reason_texts()[bad]]
     with storage_errors(path):

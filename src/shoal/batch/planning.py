@@ -1,6 +1,5 @@
 """Planning a run: which snapshot, which files, which shards, and what earlier runs of the job have left."""
 
-import datetime as dt
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,17 +9,18 @@ from typing import cast
 
 import polars as pl
 import pyarrow.parquet as pq
+from polars.exceptions import PolarsError
 
 from shoal.batch import preparation
+from shoal.batch.leaving import take_on, waiting_shards
 from shoal.batch.leftovers import OWNER, remove, unneeded_preparations
 from shoal.batch.memory import Budget, bytes_per_row, plan_budget
-from shoal.batch.source import FILE, ROW, Slice, cut, pin, read_rows, require_unchanged, slices_of
+from shoal.batch.source import FILE, ROW, Slice, common_types, cut, pin, read_rows, slices_of
 from shoal.batch.spec import KIND, ScoreSpec
-from shoal.errors import InputChanged, InvalidInput
+from shoal.errors import InvalidInput, ShoalError, StorageError
 from shoal.fleet import Fleet
-from shoal.jobs.states import RunState
-from shoal.ledger import Ledger, RunRecord, ShardPlan, ShardRecord, this_worker
-from shoal.storage.files import storage_errors
+from shoal.ledger import Ledger, RunRecord, ShardPlan, this_worker
+from shoal.storage.files import exclusive, storage_errors
 from shoal.types import FeatureKind, InputFile, Json, KeyType
 
 SAMPLE_ROWS = 2_000
@@ -70,6 +70,7 @@ class Planner:
         self._ledger = ledger
         self._checkpoint = checkpoint
         self._folder = home / "runs"
+        self._locks = home / "locks"
 
     def plan(self, spec: ScoreSpec, fleet: Fleet, *, actor: str) -> RunRecord:
         """Pin the input and add the run with its shards to the ledger.
@@ -85,20 +86,22 @@ class Planner:
         files = pin(spec)
         prepared, source_rows = self._prepare(spec, fleet, files)
         tables = [(f.path, f.rows or 0) for f in files] if prepared is None else [(str(prepared), _rows_in(prepared))]
+        paths = [path for path, _ in tables]
+        common_types(spec, paths, read_columns(spec, fleet).all, prepared=prepared is not None)
         budget = budget_of(spec, fleet, tables, prepared=prepared is not None)
         shards = cut(tables, budget.shard_rows) or [[Slice(path=tables[0][0], offset=0, rows=0)]]
         sources = _sources(shards, prepared=prepared is not None, spread=source_rows)
-        left, old_files = self._left_by_earlier_runs(spec)
-        known = {file.path for file in files}
-        return self._ledger.create_run(
-            kind=KIND,
-            fleet=fleet.name,
-            version=fleet.version,
-            spec=cast("dict[str, Json]", spec.document()),
-            inputs=[*files, *(file for file in old_files if file.path not in known)],
-            shards=[ShardPlan(number=i, source=source) for i, source in enumerate([*sources, *left])],
-            actor=actor,
-        )
+        with exclusive(self._locks / "planning"):  # nobody else takes on the same left rows meanwhile
+            left = take_on(self._ledger, spec, files)
+            return self._ledger.create_run(
+                kind=KIND,
+                fleet=fleet.name,
+                version=fleet.version,
+                spec=cast("dict[str, Json]", spec.document()),
+                inputs=[*files, *left.files],
+                shards=[ShardPlan(number=i, source=source) for i, source in enumerate([*sources, *left.sources])],
+                actor=actor,
+            )
 
     def again(self, run: RunRecord, *, actor: str) -> RunRecord:
         """A new run over the same pinned input and shards, that takes the place of one that failed."""
@@ -120,54 +123,30 @@ class Planner:
         with storage_errors(folder):
             folder.mkdir(parents=True)
             (folder / OWNER).write_text(this_worker())
-        texts = {c.name for c in fleet.keys if c.type is KeyType.STRING}
-        texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
-        original = {new: old for old, new in spec.rename.items()}
         target = folder / "rows.parquet"
-        rows = preparation.prepare(spec, files, {original.get(name, name) for name in texts}, target)
+        try:
+            rows = preparation.prepare(spec, files, _column_types(spec, fleet), target)
+        except ShoalError:
+            remove([folder])
+            raise
         self._checkpoint("prepared")
         return target, rows if spec.preprocess is not None else None
 
     def clear_prepared(self, run_id: str) -> None:
         """Remove the prepared input of a run, unless it has left rows to the next one."""
         shards = self._ledger.shards(run_id)
-        if any(_is_left(shard) for shard in shards):
+        if waiting_shards(shards):
             return
         for path in {
             piece.path for shard in shards if shard.source.get("prepared") for piece in slices_of(shard.source)
         }:
             shutil.rmtree(Path(path).parent, ignore_errors=True)
 
-    def _left_by_earlier_runs(self, spec: ScoreSpec) -> tuple[list[dict[str, Json]], list[InputFile]]:
-        """Shards that earlier runs of this very job left, and the files they are from."""
-        if spec.failure_policy != "leave":
-            return [], []
-        document = spec.document()
-        earlier = [r for r in self._ledger.runs(kind=KIND, state=RunState.SUCCEEDED, limit=1000) if r.spec == document]
-        picked_up = [shard.source["left_by"] for run in earlier for shard in self._picked_up_by(run)]
-        taken = {tuple(cast("list[Json]", address)) for address in picked_up}
-        sources: list[dict[str, Json]] = []
-        files: list[InputFile] = []
-        for run in earlier:
-            waiting = [s for s in self._ledger.shards(run.id) if _is_left(s) and (run.id, s.number) not in taken]
-            if waiting:
-                inputs = self._ledger.inputs(run.id)
-                gone = _why_dropped(run, inputs, spec.expires_after)
-                sources += [_left_source(shard, gone) for shard in waiting]
-                files += [] if gone else inputs
-        return sources, files
-
-    def _picked_up_by(self, run: RunRecord) -> list[ShardRecord]:
-        return [shard for shard in self._ledger.shards(run.id) if "left_by" in shard.source]
-
 
 def budget_of(spec: ScoreSpec, fleet: Fleet, tables: Sequence[tuple[str, int]], *, prepared: bool) -> Budget:
     """How many rows a shard may have, from a sample of the input; also refuses input that lacks columns."""
     columns = read_columns(spec, fleet).all
-    path, rows = tables[0]
-    sample = read_rows(spec, [Slice(path=path, offset=0, rows=min(rows, SAMPLE_ROWS))], columns, prepared=prepared)
-    if sample.height == 0:
-        sample = _unfiltered(path, columns)
+    sample = _sample(spec, tables, columns, prepared=prepared)
     fleet.score(sample.head(10))
     added = 8 + len(fleet.labels)
     row = bytes_per_row(sample, added) if sample.height else 64.0 * (len(columns) + added)
@@ -175,11 +154,37 @@ def budget_of(spec: ScoreSpec, fleet: Fleet, tables: Sequence[tuple[str, int]], 
     return plan_budget(spec.memory_bytes, row, spec.shard_rows, workers)
 
 
+def _sample(
+    spec: ScoreSpec, tables: Sequence[tuple[str, int]], columns: Sequence[str], *, prepared: bool
+) -> pl.DataFrame:
+    """The first rows of the first file that can be read: one that cannot is the matter of its shards."""
+    for number, (path, rows) in enumerate(tables, start=1):
+        first = Slice(path=path, offset=0, rows=min(rows, SAMPLE_ROWS))
+        try:
+            sample = read_rows(spec, [first], columns, prepared=prepared)
+            return sample if sample.height else _unfiltered(path, columns)
+        except (StorageError, PolarsError):
+            if number == len(tables):
+                raise
+    return pl.DataFrame()
+
+
 def _unfiltered(path: str, columns: Sequence[str]) -> pl.DataFrame:
     """A sample for the size of rows where the filter leaves none at the beginning."""
     head = pl.scan_parquet(path, glob=False).head(SAMPLE_ROWS).collect()
     ids = [pl.lit(path).alias(FILE), pl.lit(0, dtype=pl.Int64).alias(ROW)]
     return head.with_columns(ids) if set(columns) <= set(head.columns) else head.clear()
+
+
+def _column_types(spec: ScoreSpec, fleet: Fleet) -> preparation.ColumnTypes:
+    original = {new: old for old, new in spec.rename.items()}
+    texts = {c.name for c in fleet.keys if c.type is KeyType.STRING}
+    texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
+    numbers = {f.name for f in fleet.features if f.kind is FeatureKind.NUMERIC}
+    return preparation.ColumnTypes(
+        texts=frozenset(original.get(name, name) for name in texts),
+        numbers=frozenset(original.get(name, name) for name in numbers - texts),
+    )
 
 
 def _sources(shards: Sequence[Sequence[Slice]], *, prepared: bool, spread: int | None) -> list[dict[str, Json]]:
@@ -195,26 +200,6 @@ def _sources(shards: Sequence[Sequence[Slice]], *, prepared: bool, spread: int |
             source["source_rows"] = spread * (number + 1) // len(shards) - spread * number // len(shards)
         sources.append(source)
     return sources
-
-
-def _is_left(shard: ShardRecord) -> bool:
-    return bool(shard.part and shard.part.get("left"))
-
-
-def _why_dropped(run: RunRecord, inputs: Sequence[InputFile], expires: dt.timedelta | None) -> str | None:
-    ended = run.ended_at or run.created_at
-    if expires is not None and dt.datetime.now(dt.UTC) > ended + expires:
-        return "expired"
-    try:
-        require_unchanged(inputs)
-    except InputChanged as error:
-        return str(error)
-    return None
-
-
-def _left_source(shard: ShardRecord, gone: str | None) -> dict[str, Json]:
-    source: dict[str, Json] = {**shard.source, "left_by": [shard.run_id, shard.number]}
-    return source if gone is None else {**source, "slices": [], "source_rows": 0, "dropped": gone}
 
 
 def _rows_in(path: Path) -> int:

@@ -1,17 +1,20 @@
 """Input that cannot be read by ranges of rows is brought into Parquet once: CSV, JSON lines, preprocessed rows.
 
 The file lies in the run's own folder; a run that was killed while preparing begins again, for nobody has seen
-anything of it yet. Text that is a key stays text, so ``007`` is not 7.
+anything of it yet. Text that is a key stays text, so ``007`` is not 7. Where Polars cannot read a text file, it is read
+again line by line (:mod:`shoal.batch.damaged`).
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
-from shoal.batch.source import FILE, ROW, filtered
+from shoal.batch.damaged import scan_damaged
+from shoal.batch.source import FILE, ROW, TEXT, filtered
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import InvalidInput
 from shoal.storage.files import storage_errors, sync_file
@@ -27,7 +30,23 @@ def needed(spec: ScoreSpec, files: Sequence[InputFile]) -> bool:
     return spec.preprocess is not None or any(table_format(Path(f.path), spec.format) != "parquet" for f in files)
 
 
-def prepare(spec: ScoreSpec, files: Sequence[InputFile], texts: Collection[str], target: Path) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnTypes:
+    """What the fleet says of the input's columns, by their names before renaming.
+
+    Attributes
+    ----------
+    texts : frozenset of str
+        Columns that are text whatever they look like.
+    numbers : frozenset of str
+        Columns that are numbers, though single values may not be.
+    """
+
+    texts: frozenset[str]
+    numbers: frozenset[str]
+
+
+def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, target: Path) -> int:
     """Write the rows of all files into one Parquet file, with their row ids.
 
     Parameters
@@ -36,8 +55,8 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], texts: Collection[str],
         The job.
     files : sequence of InputFile
         The pinned input.
-    texts : collection of str
-        Columns (before renaming) that are text whatever they look like.
+    types : ColumnTypes
+        What the fleet says of the columns.
     target : Path
         The file to write.
 
@@ -53,18 +72,33 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], texts: Collection[str],
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    frames = [_scan(Path(file.path), spec, texts) for file in files]
+    paths = [Path(file.path) for file in files]
+    try:
+        frames = [_numbered(path, _scan(path, spec, types.texts)) for path in paths]
+        return _write(spec, files, frames, types, target)
+    except InvalidInput:
+        if all(table_format(path, spec.format) == "parquet" for path in paths):
+            raise
+    frames = [_numbered(path, _scan_again(path, spec, types.texts, target)) for path in paths]
+    return _write(spec, files, frames, types, target)
+
+
+def _write(
+    spec: ScoreSpec, files: Sequence[InputFile], frames: Sequence[pl.LazyFrame], types: ColumnTypes, target: Path
+) -> int:
+    together = _beside_their_texts(pl.concat(frames, how="diagonal_relaxed"), types.numbers)
     if spec.preprocess is None:
-        _sink(pl.concat(frames, how="diagonal_relaxed"), target, files)
+        _sink(together, target, files)
         return int(pq.read_metadata(target).num_rows)
     rows = sum(_count(frame, file) for frame, file in zip(frames, files, strict=True))
-    made = apply_preprocess(spec.preprocess, filtered(spec, pl.concat(frames, how="diagonal_relaxed")))
-    _sink(_with_row_ids(made), target, files)
+    _sink(_with_row_ids(apply_preprocess(spec.preprocess, filtered(spec, together))), target, files)
     return rows
 
 
 def _scan(path: Path, spec: ScoreSpec, texts: Collection[str]) -> pl.LazyFrame:
     try:
+        if path.stat().st_size == 0:
+            return pl.LazyFrame()
         frame = scan_table(path, spec.format)
         present = set(frame.collect_schema())
         if table_format(path, spec.format) == "csv" and present & set(texts):
@@ -74,8 +108,30 @@ def _scan(path: Path, spec: ScoreSpec, texts: Collection[str]) -> pl.LazyFrame:
             )
     except (PolarsError, OSError) as error:
         raise InvalidInput(f"{path}: cannot be read: {error}") from error
-    indexed = frame.with_row_index(ROW).with_columns(pl.lit(str(path)).alias(FILE), pl.col(ROW).cast(pl.Int64))
-    return indexed.select(FILE, ROW, pl.exclude(FILE, ROW))
+    return frame
+
+
+def _scan_again(path: Path, spec: ScoreSpec, texts: Collection[str], target: Path) -> pl.LazyFrame:
+    """Read a text file line by line, after some file of the input turned out to have lines that Polars cannot read."""
+    form = table_format(path, spec.format)
+    if form == "parquet" or path.stat().st_size == 0:
+        return _scan(path, spec, texts)
+    copies = sum(1 for _ in target.parent.glob("lines-*"))
+    return scan_damaged(path, form, texts, target.with_name(f"lines-{copies}.parquet"))
+
+
+def _numbered(path: Path, frame: pl.LazyFrame) -> pl.LazyFrame:
+    indexed = frame.drop(FILE, ROW, strict=False).with_row_index(ROW)
+    named = indexed.with_columns(pl.lit(str(path)).alias(FILE), pl.col(ROW).cast(pl.Int64))
+    return named.select(FILE, ROW, pl.exclude(FILE, ROW))
+
+
+def _beside_their_texts(frame: pl.LazyFrame, numbers: Collection[str]) -> pl.LazyFrame:
+    """A number column in which some value is no number: numbers for ``where``, its texts for scoring to refuse."""
+    schema = frame.collect_schema()
+    odd = [name for name in schema if name in numbers and schema[name] == pl.String]
+    texts = [pl.col(name).alias(TEXT + name) for name in odd]
+    return frame.with_columns(texts).with_columns(pl.col(odd).cast(pl.Float64, strict=False)) if odd else frame
 
 
 def _with_row_ids(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -9,7 +9,6 @@ word in the ledger finds out by looking.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -21,7 +20,7 @@ import msgspec
 
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import OutputExists
-from shoal.storage.files import storage_errors, sync_file, sync_folder, write_atomically
+from shoal.storage.files import exclusive, storage_errors, sync_file, sync_folder, write_atomically
 
 RECORD = "_shoal.json"
 ERRORS = "_errors.jsonl"
@@ -98,6 +97,7 @@ class Destination:
         if self._appends:
             if not self.path.is_dir():
                 raise OutputExists(f"{self.path} is a file and cannot be appended to; name a folder")
+            self._require_replaceable()
             return
         if self.path.is_dir() and not any(self.path.iterdir()):
             return
@@ -140,11 +140,7 @@ class Destination:
     def alone(self) -> Iterator[None]:
         """Publish while no other run of this home publishes to the same place, nor another process this run."""
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:32]
-        with storage_errors(self._locks):
-            self._locks.mkdir(parents=True, exist_ok=True)
-            file = (self._locks / name).open("a")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go by the operating system when the process dies
+        with exclusive(self._locks / name):
             yield
 
     def publish_folder(self, record: Record, errors: Sequence[Path], checkpoint: Checkpoint) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 from shoal.batch.parts import Part, flat_probabilities, output_frame
 from shoal.batch.planning import Planner, budget_of, read_columns
 from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
-from shoal.batch.source import Slice, read_rows, require_unchanged, slices_of
+from shoal.batch.source import Slice, common_types, read_rows, require_unchanged, slices_of
 from shoal.batch.spec import KIND, ScoreSpec, load
 from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
@@ -197,7 +197,7 @@ class Scorer:
         rows = sum(piece.rows for piece in slices)
         prepared = bool(shards and shards[0].source.get("prepared"))
         columns = read_columns(spec, fleet)
-        tables = [(slices[0].path, slices[0].rows)]
+        tables = list({piece.path: piece.rows for piece in slices_of(shards[0].source) + slices}.items())
         return Work(
             run=run.id,
             spec=spec,
@@ -206,6 +206,7 @@ class Scorer:
             destination=self._destination(spec, run.id),
             folder=self._home / "runs" / run.id,
             columns=columns.all,
+            types=common_types(spec, {piece.path for piece in slices}, columns.all, prepared=prepared),
             unshown=columns.unshown,
             most_errors=spec.error_limit(rows),
             budget=budget_of(spec, fleet, tables, prepared=prepared),

@@ -1,6 +1,6 @@
 """Where a run's rows come from: pinned files, cut into slices that are read again and again alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,17 @@ import polars as pl
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
+from shoal.batch.damaged import LINE
 from shoal.batch.spec import ScoreSpec
-from shoal.errors import InputChanged, InvalidInput
+from shoal.errors import InputChanged, InvalidInput, StorageError
 from shoal.storage.query import predicate
 from shoal.storage.tables import find_tables, pin_table, table_format
 from shoal.types import InputFile, Json
 
 FILE, ROW = "_file", "_row"
+TEXT = "_text:"
+"""Prefix of the column with the original texts of a number column in which some value is no number."""
+_INDEX = "_index_of_row"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,25 +146,83 @@ def read_rows(
     Raises
     ------
     InvalidInput
-        A column is missing or the file cannot be read.
+        A column is missing, or the job does not fit the values.
+    StorageError
+        The file cannot be read.
     """
-    frames = [_scan(piece, prepared=prepared) for piece in slices]
-    selected = [select(spec, frame, preprocessed=prepared and spec.preprocess is not None) for frame in frames]
-    if columns is not None:
-        selected = [frame.select(FILE, ROW, *columns) for frame in selected]
+    preprocessed = prepared and spec.preprocess is not None
     try:
-        parts = [frame.collect() for frame in selected]
+        frames = [select(spec, _scan(piece, prepared=prepared), preprocessed=preprocessed) for piece in slices]
+        parts = [_chosen(frame, columns).collect() for frame in frames]
     except (PolarsError, OSError) as error:
+        require_readable(slices)
         names = sorted({piece.path for piece in slices})
-        raise InvalidInput(f"{', '.join(names)}: cannot be read as the job says: {error}") from error
+        raise InvalidInput(f"{', '.join(names)}: cannot be read as the job says: {first_line(error)}") from error
     return parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
+
+
+def require_readable(slices: Sequence[Slice]) -> None:
+    """Tell a file that cannot be read, now or ever, from a job that does not fit it.
+
+    Raises
+    ------
+    StorageError
+        Names the file.
+    """
+    for piece in slices:
+        try:
+            pl.scan_parquet(piece.path, glob=False).slice(piece.offset, piece.rows).collect()
+        except (PolarsError, OSError) as error:
+            raise StorageError(f"{piece.path}: cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong; Polars adds its whole plan."""
+    return str(error).partition("\n")[0]
+
+
+def common_types(
+    spec: ScoreSpec, paths: Iterable[str], columns: Sequence[str], *, prepared: bool
+) -> dict[str, pl.DataType]:
+    """The type of each column that can hold the values of all files.
+
+    Raises
+    ------
+    InvalidInput
+        A file lacks a column, or two files have values in it that do not go together; names the file.
+    """
+    preprocessed = prepared and spec.preprocess is not None
+    empty: list[pl.LazyFrame] = []
+    for path in dict.fromkeys(paths):
+        try:
+            none = _scan(Slice(path=path, offset=0, rows=0), prepared=prepared)
+            schema = select(spec, none, preprocessed=preprocessed).collect_schema()
+        except (PolarsError, OSError) as error:
+            raise InvalidInput(f"{path}: cannot be read as the job says: {first_line(error)}") from error
+        missing = [name for name in columns if name not in schema]
+        if missing:
+            shown = [name for name in schema if name not in (FILE, ROW)]
+            raise InvalidInput(f"{path}: lacks the column(s) {missing}; it has {shown}")
+        empty.append(pl.LazyFrame(schema={name: schema[name] for name in columns}))
+    try:
+        return dict(pl.concat(empty, how="diagonal_relaxed").collect_schema()) if empty else {}
+    except PolarsError as error:
+        raise InvalidInput(f"the input's files do not go together: {first_line(error)}") from error
 
 
 def _scan(piece: Slice, *, prepared: bool) -> pl.LazyFrame:
     if prepared:
         return pl.scan_parquet(piece.path, glob=False).slice(piece.offset, piece.rows)
-    frame = pl.scan_parquet(piece.path, glob=False, row_index_name=ROW).slice(piece.offset, piece.rows)
-    return frame.with_columns(pl.lit(piece.path).alias(FILE), pl.col(ROW).cast(pl.Int64))
+    frame = pl.scan_parquet(piece.path, glob=False, row_index_name=_INDEX).slice(piece.offset, piece.rows)
+    ids = pl.lit(piece.path).alias(FILE), pl.col(_INDEX).cast(pl.Int64).alias(ROW)
+    return frame.drop(FILE, ROW, strict=False).with_columns(ids).drop(_INDEX)
+
+
+def _chosen(frame: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
+    """The columns asked for, and the lines that could not be read where there are such."""
+    if columns is None:
+        return frame
+    return frame.select(FILE, ROW, *columns, *(name for name in (LINE,) if name in frame.collect_schema()))
 
 
 def select(spec: ScoreSpec, frame: pl.LazyFrame, *, preprocessed: bool) -> pl.LazyFrame:
@@ -170,6 +232,9 @@ def select(spec: ScoreSpec, frame: pl.LazyFrame, *, preprocessed: bool) -> pl.La
     """
     if not preprocessed:
         frame = filtered(spec, frame)
+    originals = [name for name in frame.collect_schema() if name.startswith(TEXT)]
+    if originals:
+        frame = frame.with_columns(pl.col(name).alias(name.removeprefix(TEXT)) for name in originals).drop(originals)
     return frame.rename(dict(spec.rename), strict=False) if spec.rename else frame
 
 

@@ -141,7 +141,7 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def document(self) -> dict[str, object]:
         """The spec as plain JSON values, as the ledger keeps it; :func:`load` reads it back."""
-        return cast("dict[str, object]", msgspec.to_builtins(self))
+        return cast("dict[str, object]", msgspec.json.decode(msgspec.json.encode(self)))
 
 
 def load(source: "ScoreSpec | Mapping[str, object] | Path | str") -> ScoreSpec:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
-from polars.exceptions import ComputeError
 
+from shoal.batch.damaged import LINE
 from shoal.batch.memory import Budget
 from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
 from shoal.batch.publishing import Destination
@@ -24,7 +24,7 @@ from shoal.fleet import Fleet
 from shoal.ledger import Ledger, ShardClaim, this_worker
 from shoal.scoring.outcomes import Scored
 from shoal.telemetry.progress import Progress
-from shoal.types import Counts, Outcome
+from shoal.types import Counts, Outcome, Reason
 
 LEASE_S = 60.0
 #: A shard that met an error of storage is tried so often, a little later each time.
@@ -54,6 +54,8 @@ class Work:
         The run's own folder.
     columns : tuple of str
         Input columns that are read.
+    types : mapping of str to DataType
+        The types that the columns have in the output: those that hold the values of all files.
     unshown : tuple of str
         Those of them that only the template of partitions needs.
     most_errors : int or None
@@ -73,6 +75,7 @@ class Work:
     destination: Destination
     folder: Path
     columns: tuple[str, ...]
+    types: Mapping[str, pl.DataType]
     unshown: tuple[str, ...]
     most_errors: int | None
     budget: Budget
@@ -170,7 +173,7 @@ class Crew:
             try:
                 counts, source_rows, part = score_shard(self.work, claim)
                 break
-            except (StorageError, OSError, ComputeError) as error:
+            except (StorageError, OSError) as error:
                 _log.warning("shard %d of %s, attempt %d: %s", claim.number, self.work.run, attempt, error)
                 if attempt == ATTEMPTS:
                     self._fail(claim, error)
@@ -191,8 +194,10 @@ class Crew:
             self.work.ledger.fail(claim, str(error), retry=False)
             return
         rows = sum(piece.rows for piece in slices_of(claim.source))
-        left = msgspec.to_builtins(Part(left=True))
-        self.work.ledger.finish(claim, Counts(rows=rows, failed=rows), rows, left)
+        left = msgspec.to_builtins(Part(left=True, reason=str(error)))
+        self.work.ledger.finish(claim, Counts(rows=rows, failed=rows), _source_rows(claim), left)
+        self.work.progress.advance(f"scoring {self.work.run}", rows)
+        self._check_errors()
 
     def _check_errors(self) -> None:
         if self.work.most_errors is not None:
@@ -234,9 +239,13 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
     work.checkpoint("read")
     rows = read_rows(work.spec, slices, work.columns, prepared=bool(claim.source.get("prepared")))
     scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model == "fallback")
+    if LINE in rows.columns:
+        scored.refuse(rows[LINE].is_not_null().to_numpy(), Reason.UNREADABLE_LINE)
     counts = scored.counts()
     if counts.no_model and work.spec.missing_model == "fail":
         raise _missing(work, rows, scored)
+    shown = [*work.spec.carry, *work.unshown]
+    rows = rows.with_columns(pl.col(name).cast(work.types[name]) for name in shown)
     suffix = f"{claim.number:05d}-{claim.attempt}"
     work.checkpoint("write")
     frame = output_frame(work.spec, work.fleet, rows, scored)
@@ -249,9 +258,17 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
     has_errors = write_errors(work.fleet, rows, scored, work.folder / errors)
     models = Path(f"models-{suffix}.parquet")
     write_model_outcomes(scored, work.folder / models)
-    source_rows = claim.source.get("source_rows")
-    read = source_rows if isinstance(source_rows, int) else sum(piece.rows for piece in slices)
-    return counts, read, Part(files=files, errors=str(errors) if has_errors else None, models=str(models))
+    return (
+        counts,
+        _source_rows(claim),
+        Part(files=files, errors=str(errors) if has_errors else None, models=str(models)),
+    )
+
+
+def _source_rows(claim: ShardClaim) -> int:
+    """Rows of the input that a shard stands for; rows that a preprocess made have a share of its input."""
+    told = claim.source.get("source_rows")
+    return told if isinstance(told, int) else sum(piece.rows for piece in slices_of(claim.source))
 
 
 def _missing(work: Work, rows: pl.DataFrame, scored: Scored) -> NotFound:

@@ -119,6 +119,13 @@ class Scored:
             return f"{reason.words} in {self.table.keys[culprit].name!r}"
         return f"{reason.words} in {self.table.features[culprit].name!r}"
 
+    def refuse(self, rows: NDArray[np.bool_], reason: Reason) -> None:
+        """Make rows invalid whatever they would have got; before anything of :attr:`frame` was asked for."""
+        self.outcomes[rows] = Outcome.INVALID
+        self.answers.reasons[rows] = reason
+        self.answers.culprits[rows] = -1
+        self.resolved.levels[rows] = -1
+
     def counts(self) -> Counts:
         """Rows per outcome."""
         tally = np.bincount(self.outcomes, minlength=len(Outcome))
