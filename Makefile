@@ -60,7 +60,7 @@ quickstart: $(WARM)
 	@$(BIN)/shoal quickstart
 
 test: $(DEV) $(WARM)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --quiet
 
 check: $(DEV)
 	@$(BIN)/ruff format --check --quiet || { echo "Run: make format" >&2; exit 1; }

@@ -13,6 +13,8 @@ from shoal.quickstart.stage import Stage
 from shoal.telemetry.progress import SILENT
 from shoal.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.xdist_group("quickstart")  # the acts are played once, by one worker
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
