@@ -5,12 +5,15 @@ What is left, taken on and dropped is defined in ``docs/decisions/0017-rows-that
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from shoal.batch.source import require_unchanged, slices_of
+import msgspec
+import polars as pl
+
+from shoal.batch.source import FILE, ROW, read_rows, require_unchanged, slices_of
 from shoal.batch.spec import KIND, ScoreSpec
 from shoal.errors import InputChanged
 from shoal.jobs.states import RunState
@@ -20,7 +23,11 @@ from shoal.types import InputFile, Json
 LEFT_BY, LEFT_SINCE, DROPPED = "left_by", "left_since", "dropped"
 """What the source of a shard says that was taken on: run and shard that left it, since when, why it was not read."""
 
+WINDOW, READ_AGAIN = "window", "read_again"
+"""Likewise: the range of dates it was left from, and which of its files the run that took it on reads itself."""
+
 _TUNING = ("memory", "shard_rows", "threads", "max_errors", "expires")
+_OF_THE_DAY = ("from", "until")
 _NEVER_ENDED_WELL = (RunState.CANCELLED, RunState.EXPIRED)
 _ALL = 1_000_000
 
@@ -80,7 +87,7 @@ def waiting_shards(shards: Sequence[ShardRecord]) -> list[ShardRecord]:
 
 def _same_job(run: RunRecord, spec: ScoreSpec) -> bool:
     document = spec.document()
-    same = all(run.spec.get(name) == value for name, value in document.items() if name not in _TUNING)
+    same = all(run.spec.get(name) == value for name, value in document.items() if name not in (*_TUNING, *_OF_THE_DAY))
     return same and run.state not in _NEVER_ENDED_WELL
 
 
@@ -99,21 +106,22 @@ def _taken(
 ) -> tuple[dict[str, Json], list[InputFile]]:
     """The source of the shard that takes another on, and the files that it is to read besides the run's own."""
     since = str(shard.source.get(LEFT_SINCE) or (run.ended_at or run.created_at).isoformat())
-    source: dict[str, Json] = {**shard.source, LEFT_BY: [shard.run_id, shard.number], LEFT_SINCE: since}
+    window = shard.source.get(WINDOW) or [run.spec.get(name) for name in _OF_THE_DAY]
+    source: dict[str, Json] = {
+        **shard.source, LEFT_BY: [shard.run_id, shard.number], LEFT_SINCE: since, WINDOW: window,
+    }  # fmt: skip
     reads = {(file.path, file.sha256) for file in own}
-    again = {file.path for file in files if (file.path, file.sha256) in reads}
+    again = sorted(file.path for file in files if (file.path, file.sha256) in reads)
     others = [file for file in files if file.path not in again]
-    dropped = _why_dropped(others, dt.datetime.fromisoformat(since), spec, again)
+    dropped = _why_dropped(others, dt.datetime.fromisoformat(since), spec)
+    if not others and window == [spec.from_, spec.until]:
+        dropped = "the run reads these rows itself"
     if dropped:
         return {**source, "slices": [], "source_rows": 0, DROPPED: dropped}, []
-    if not shard.source.get("prepared"):
-        source["slices"] = [piece.document() for piece in slices_of(shard.source) if piece.path not in again]
-    return source, others
+    return {**source, READ_AGAIN: again}, others
 
 
-def _why_dropped(files: Sequence[InputFile], since: dt.datetime, spec: ScoreSpec, again: set[str]) -> str | None:
-    if not files:
-        return f"the run reads {', '.join(sorted(again))} itself"
+def _why_dropped(files: Sequence[InputFile], since: dt.datetime, spec: ScoreSpec) -> str | None:
     if spec.expires_after is not None and dt.datetime.now(dt.UTC) > since + spec.expires_after:
         return f"left since {since:%Y-%m-%d %H:%M} UTC, longer than {spec.expires}"
     lost = [Path(file.path).name for file in files if not _is_unchanged(file)]
@@ -126,3 +134,23 @@ def _is_unchanged(file: InputFile) -> bool:
     except InputChanged:
         return False
     return True
+
+
+def read_shard(spec: ScoreSpec, source: Mapping[str, Json], columns: Sequence[str]) -> pl.DataFrame:
+    """Read the rows of a shard; of one that was taken on those of its own range of dates that the run lacks.
+
+    Raises
+    ------
+    InvalidInput, StorageError
+        As :func:`~shoal.batch.source.read_rows`.
+    """
+    slices, prepared = slices_of(source), bool(source.get("prepared"))
+    if WINDOW not in source:
+        return read_rows(spec, slices, columns, prepared=prepared)
+    start, until = cast("tuple[str | None, str | None]", source[WINDOW])
+    rows = read_rows(msgspec.structs.replace(spec, from_=start, until=until), slices, columns, prepared=prepared)
+    again = cast("list[str]", source[READ_AGAIN])
+    if not again or spec.preprocess is not None:
+        return rows
+    own = read_rows(spec, slices, (), prepared=prepared).filter(pl.col(FILE).is_in(again))
+    return rows.join(own, on=(FILE, ROW), how="anti", maintain_order="left")

@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 
 from shoal.batch.damaged import LINE
+from shoal.batch.leaving import read_shard
 from shoal.batch.memory import Budget
 from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
 from shoal.batch.publishing import Destination
-from shoal.batch.source import FILE, ROW, read_rows, slices_of
+from shoal.batch.source import FILE, ROW, slices_of
 from shoal.batch.spec import ScoreSpec
 from shoal.engines.threads import Threads
 from shoal.errors import LeaseLost, NotFound, ShoalError, StorageError, TooManyErrors
@@ -95,7 +96,8 @@ class Crew:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self._claims: dict[int, ShardClaim] = {}
+        # By attempt too: after a long sleep of the machine two workers here may hold one shard, the first in vain.
+        self._claims: dict[tuple[int, int], ShardClaim] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
@@ -157,7 +159,7 @@ class Crew:
 
     def _settle(self, claim: ShardClaim) -> None:
         with self._lock:
-            self._claims[claim.number] = claim
+            self._claims[claim.number, claim.attempt] = claim
         try:
             self._try(claim)
         except LeaseLost:
@@ -166,7 +168,7 @@ class Crew:
             )
         finally:
             with self._lock:
-                del self._claims[claim.number]
+                del self._claims[claim.number, claim.attempt]
 
     def _try(self, claim: ShardClaim) -> None:
         for attempt in range(1, ATTEMPTS + 1):
@@ -237,7 +239,7 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
     if not slices:  # rows that an earlier run left and that were dropped since
         return Counts(), 0, Part()
     work.checkpoint("read")
-    rows = read_rows(work.spec, slices, work.columns, prepared=bool(claim.source.get("prepared")))
+    rows = read_shard(work.spec, claim.source, work.columns)
     scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model == "fallback")
     if LINE in rows.columns:
         scored.refuse(rows[LINE].is_not_null().to_numpy(), Reason.UNREADABLE_LINE)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import click
 import polars as pl
 
+from shoal.batch.leaving import DROPPED, LEFT_BY
 from shoal.batch.publishing import Destination
 from shoal.batch.spec import load
 from shoal.cli.invocation import Invocation
@@ -112,10 +114,21 @@ def _errors(record: RunRecord, shards: Sequence[ShardRecord]) -> list[dict[str, 
     if record.error:
         found.append({"where": "run", "state": record.state, "attempts": None, "error": record.error})
     for shard in shards:
-        if shard.error:
+        error = shard.error or _why_left(shard)
+        if error:
             where = f"shard {shard.number}"
-            found.append({"where": where, "state": shard.state, "attempts": shard.attempts, "error": shard.error})
+            found.append({"where": where, "state": shard.state, "attempts": shard.attempts, "error": error})
     return found
+
+
+def _why_left(shard: ShardRecord) -> str | None:
+    """What the policy ``leave`` did with a shard: left it, or dropped what an earlier run had left."""
+    if DROPPED in shard.source:
+        run, number = cast("tuple[str, int]", shard.source[LEFT_BY])
+        return f"dropped shard {number} that run {run} left: {shard.source[DROPPED]}"
+    if shard.part and shard.part.get("left"):
+        return f"its rows are left to the next run of the job: {shard.part.get('reason')}"
+    return None
 
 
 def _file_of_bad_rows(record: RunRecord, home: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -78,6 +79,26 @@ def staged(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Wait until no other process or thread is in a block with the same lock file, then run this one.
+
+    The operating system lets go of the lock when a process dies, so a crash blocks nobody.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be made.
+    """
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
+        with storage_errors(lock):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sync_file(path: Path) -> None:
