@@ -4,24 +4,23 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
 
-import msgspec
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
 from shoal.families import pack
 from shoal.families.contract import PackedModel
+from shoal.scoring.frames import Frame, as_frame
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score as score_table
 from shoal.settings import Settings
 from shoal.storage.files import write_atomically
 from shoal.table import manifest as manifests
 from shoal.table import merging
+from shoal.table.columns import with_metrics
 from shoal.table.comparison import compare
 from shoal.table.facts import ModelFacts
 from shoal.table.keys import check_key, frame_of_keys, key_text, key_type
@@ -29,20 +28,6 @@ from shoal.table.models import Entry, ModelTable, from_packed
 from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
 from shoal.types import Feature, Key, KeyColumn, Label, Level, Task
-
-Columns: TypeAlias = Mapping[str, pl.Series | Sequence[object] | NDArray[np.generic]]
-
-
-class ArrowTable(Protocol):
-    """Anything that exports an Arrow stream, such as ``pyarrow.Table``."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The stream's capsule."""
-        ...
-
-
-Frame: TypeAlias = pl.DataFrame | ArrowTable | Columns
-"""What ``predict`` takes: a Polars frame, an Arrow table, or a mapping of column names to arrays."""
 
 
 class Fleet:
@@ -391,45 +376,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.key!r} of {self.name!r}: {self.family}>"
-
-
-def as_frame(frame: Frame) -> pl.DataFrame:
-    """A Polars frame of whatever ``predict`` takes.
-
-    Raises
-    ------
-    InvalidInput
-        It is none of those, or its columns differ in length.
-    """
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    try:
-        if isinstance(frame, Mapping):
-            return pl.DataFrame({name: _series(name, values) for name, values in frame.items()})
-        if isinstance(frame, pa.RecordBatch):
-            frame = pa.Table.from_batches([frame])
-        return pl.DataFrame(frame)
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise InvalidInput(f"the rows are no frame ({error}); pass a Polars frame, an Arrow table or a dict") from error
-
-
-def _series(name: str, values: pl.Series | Sequence[object] | NDArray[np.generic]) -> pl.Series:
-    return values.alias(name) if isinstance(values, pl.Series) else pl.Series(name, values)
-
-
-def with_metrics(frame: pl.DataFrame, suffixes: Sequence[str] = ("",)) -> pl.DataFrame:
-    """Replace columns of metrics as JSON by a column ``metric.NAME`` each."""
-    for suffix in suffixes:
-        column = f"metrics{suffix}"
-        if column not in frame.columns:
-            continue
-        decoded = [msgspec.json.decode(text) if text else {} for text in frame[column]]
-        names = sorted({name for metrics in decoded for name in metrics})
-        values = {f"metric.{name}{suffix}": [metrics.get(name) for metrics in decoded] for name in names}
-        frame = frame.drop(column).with_columns(
-            [pl.Series(name, numbers, dtype=pl.Float64, strict=False) for name, numbers in values.items()]
-        )
-    return frame
 
 
 def _pack(estimator: object, features: Sequence[str], level: Level, key: Key) -> PackedModel:

@@ -11,13 +11,14 @@ from shoal.batch.leftovers import files_below, find_leftovers, remove
 from shoal.batch.run import Scorer, ScoreSummary
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import NotFound
-from shoal.fleet import Fleet, with_metrics
+from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
 from shoal.settings import Settings
 from shoal.storage.sql import Database
 from shoal.table import collection
 from shoal.table.collection import Collected
+from shoal.table.columns import with_metrics
 from shoal.table.keys import key_text
 from shoal.table.manifest import Manifest
 from shoal.table.models import ModelTable

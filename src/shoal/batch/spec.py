@@ -1,17 +1,16 @@
 """What a batch job should do: the fields of ``shoal score``, of a YAML file and of a Python call alike."""
 
 import datetime as dt
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
-import yaml
 
 from shoal.batch.partition import Template
 from shoal.errors import InvalidSpec
+from shoal.storage.documents import load_document
 from shoal.storage.query import check_predicate, check_preprocess
 
 InputFormat = Literal["auto", "parquet", "csv", "jsonl"]
@@ -157,53 +156,9 @@ def load(source: "ScoreSpec | Mapping[str, object] | Path | str") -> ScoreSpec:
     InvalidSpec
         Names the field and how to mend it.
     """
-    if isinstance(source, Path | str):
-        source = _read_yaml(Path(source))
-    if not isinstance(source, ScoreSpec):
-        source = _convert(source)
-    _check(source)
-    return source
-
-
-def _read_yaml(path: Path) -> Mapping[str, object]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidSpec(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(document, Mapping):
-        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
-    return document
-
-
-def _convert(document: Mapping[str, object]) -> ScoreSpec:
-    values = {name: _plain(value) for name, value in document.items()}
-    for name in ("input", "carry"):
-        if isinstance(values.get(name), str):
-            values[name] = [values[name]]
-    unknown = sorted(str(name) for name in set(values) - set(ScoreSpec.__struct_encode_fields__))
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], ScoreSpec.__struct_encode_fields__, n=1)
-        advice = (
-            f"did you mean {close[0]!r}?" if close else f"known are {', '.join(ScoreSpec.__struct_encode_fields__)}"
-        )
-        raise InvalidSpec(f"field {unknown[0]!r} is not known: {advice}")
-    try:
-        return msgspec.convert(values, ScoreSpec)
-    except msgspec.ValidationError as error:
-        raise InvalidSpec(f"the job description does not fit: {error}") from error
-
-
-def _plain(value: object) -> object:
-    """YAML reads dates as dates, Python callers give paths and tuples: bring them to text and lists."""
-    if isinstance(value, dt.date | dt.datetime):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    spec = load_document(source, ScoreSpec, lists=("input", "carry"))
+    _check(spec)
+    return spec
 
 
 def _check(spec: ScoreSpec) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 
@@ -43,4 +44,19 @@ def facts_frame(batch: pa.RecordBatch) -> pl.DataFrame:
     """The facts of a block's models: rows, times, ``metrics`` and ``libraries`` as JSON text, run."""
     frame = pl.DataFrame(pa.table({name: batch.column(name) for name in SCHEMA}))
     assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def with_metrics(frame: pl.DataFrame, suffixes: Sequence[str] = ("",)) -> pl.DataFrame:
+    """Replace columns of metrics as JSON by a column ``metric.NAME`` each."""
+    for suffix in suffixes:
+        column = f"metrics{suffix}"
+        if column not in frame.columns:
+            continue
+        decoded = [msgspec.json.decode(text) if text else {} for text in frame[column]]
+        names = sorted({name for metrics in decoded for name in metrics})
+        values = {f"metric.{name}{suffix}": [metrics.get(name) for metrics in decoded] for name in names}
+        frame = frame.drop(column).with_columns(
+            [pl.Series(name, numbers, dtype=pl.Float64, strict=False) for name, numbers in values.items()]
+        )
     return frame

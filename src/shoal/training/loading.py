@@ -1,14 +1,10 @@
 """Reading a spec and finding what is wrong with it, as far as that shows without its input."""
 
-import datetime as dt
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-import yaml
-
 from shoal.errors import InvalidSpec
+from shoal.storage.documents import load_document
 from shoal.storage.query import check_predicate, check_preprocess
 from shoal.training.metrics import METRICS
 from shoal.training.spec import Split, TrainSpec, parse_time
@@ -28,54 +24,10 @@ def load(source: "TrainSpec | Mapping[str, object] | str | Path") -> TrainSpec:
     InvalidSpec
         Names the field and how to mend it.
     """
-    if isinstance(source, Path | str):
-        source = _read_yaml(Path(source))
-    if not isinstance(source, TrainSpec):
-        source = _convert(source)
-    for problem in _problems(source):
+    spec = load_document(source, TrainSpec, lists=("input", "keys", "features", "tags"))
+    for problem in _problems(spec):
         raise InvalidSpec(problem)
-    return source
-
-
-def _read_yaml(path: Path) -> Mapping[str, object]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidSpec(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(document, Mapping):
-        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
-    return document
-
-
-def _convert(document: Mapping[str, object]) -> TrainSpec:
-    values = {str(name): _plain(value) for name, value in document.items()}
-    for name in ("input", "keys", "features", "tags"):
-        if isinstance(values.get(name), str):
-            values[name] = [values[name]]
-    known = TrainSpec.__struct_encode_fields__
-    for name in sorted(set(values) - set(known)):
-        close = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-        raise InvalidSpec(f"field {name!r} is not known: {advice}")
-    try:
-        return msgspec.convert(values, TrainSpec)
-    except msgspec.ValidationError as error:
-        raise InvalidSpec(f"the training's description does not fit: {error}") from error
-
-
-def _plain(value: object) -> object:
-    """YAML reads dates as dates, Python callers give paths and tuples: bring them to text and lists."""
-    if isinstance(value, dt.date | dt.datetime):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return spec
 
 
 def _problems(spec: TrainSpec) -> Iterator[str]:

@@ -1,0 +1,79 @@
+"""Job descriptions: from a YAML file, a mapping or a value to a checked value, with errors that name the field."""
+
+import datetime as dt
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+from shoal.errors import InvalidSpec
+
+Spec = TypeVar("Spec", bound=msgspec.Struct)
+
+
+def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[Spec], lists: Sequence[str]) -> Spec:
+    """Read a job description.
+
+    Parameters
+    ----------
+    source : Spec, mapping, or path of a YAML file
+        A mapping has the fields of ``spec``.
+    spec : type
+        What it becomes.
+    lists : sequence of str
+        Fields that are lists, but may be given as one text.
+
+    Raises
+    ------
+    InvalidSpec
+        Names the field and how to mend it.
+    """
+    if isinstance(source, Path | str):
+        source = _read_yaml(Path(source))
+    if isinstance(source, spec):
+        return source
+    assert isinstance(source, Mapping)
+    values = {str(name): _plain(value) for name, value in source.items()}
+    for name in lists:
+        if isinstance(values.get(name), str):
+            values[name] = [values[name]]
+    _refuse_unknown(values, spec.__struct_encode_fields__)
+    try:
+        return msgspec.convert(values, spec)
+    except msgspec.ValidationError as error:
+        raise InvalidSpec(f"the job description does not fit: {error}") from error
+
+
+def _refuse_unknown(values: Mapping[str, object], known: Sequence[str]) -> None:
+    for name in sorted(set(values) - set(known)):
+        close = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        raise InvalidSpec(f"field {name!r} is not known: {advice}")
+
+
+def _read_yaml(path: Path) -> Mapping[str, object]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSpec(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(document, Mapping):
+        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
+    return document
+
+
+def _plain(value: object) -> object:
+    """YAML reads dates as dates, Python callers give paths and tuples: bring them to text and lists."""
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
