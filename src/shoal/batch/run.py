@@ -19,7 +19,7 @@ from shoal.engines.threads import Threads
 from shoal.errors import Conflict, InvalidInput, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState, ShardState
-from shoal.ledger import Ledger, Reconciliation, RunRecord
+from shoal.ledger import Ledger, Reconciliation, RunRecord, is_gone, this_worker
 from shoal.storage.files import storage_errors
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Json, Outcome
@@ -315,10 +315,15 @@ class Scorer:
         if isinstance(error, KeyboardInterrupt):
             words = f"interrupted; `shoal score --resume {work.run}` goes on"
             _log.warning("run %s was %s", work.run, words)
-            if self._ledger.owners(work.run):
-                return  # another process works on it, and need not stop because this one does
+            if self._others_work_on(work.run):
+                return
         if self._ledger.run(work.run).state in (RunState.RUNNING, RunState.COMMITTING):
             self._ledger.transition(work.run, RunState.FAILED, error=words)
+
+    def _others_work_on(self, run_id: str) -> bool:
+        """Whether a process that has done some of a run still runs: it need not stop because this one does."""
+        owners = {(shard.owner or "").partition("#")[0] for shard in self._ledger.shards(run_id)}
+        return any(not is_gone(owner) for owner in owners - {"", this_worker()})
 
     def _summary(self, run: RunRecord, spec: ScoreSpec, started: float) -> ScoreSummary:
         destination = self._destination(spec, run.id)
