@@ -72,7 +72,7 @@ def summary(known: Mapping[str, Measured]) -> str:
         for line in measured.lines
     )
     return (
-        f"Measured on {newest.machine['CPU']}; both sides, limits and notes are in [docs/benchmarks.md]"
+        f"Measured on {newest.machine['CPU']}, load average {newest.load:.1f} before the run; both sides, limits and notes are in [docs/benchmarks.md]"
         f"(docs/benchmarks.md), written by `make bench`.\n\n| case | against | result |\n|---|---|--:|\n{rows}\n"
     )
 
