@@ -71,10 +71,10 @@ def summary(known: Mapping[str, Measured]) -> str:
         for measured in known.values()
         for line in measured.lines
     )
-    where = f"{newest.machine['CPU']}, load average {newest.load:.1f} before the run"
+    place = f"{newest.machine['CPU']}, load average {newest.load:.1f} before the run"
     return (
-        f"Measured on {where}; both sides, limits and notes are in [docs/benchmarks.md](docs/benchmarks.md), written by "
-        f"`make bench`.\n\n| case | against | result |\n|---|---|--:|\n{rows}\n"
+        f"Measured on {place}. Both sides, limits and notes are in [docs/benchmarks.md](docs/benchmarks.md), "
+        f"written by `make bench`.\n\n| case | against | result |\n|---|---|--:|\n{rows}\n"
     )
 
 
