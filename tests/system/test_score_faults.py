@@ -371,24 +371,22 @@ def test_only_failed_shards_are_retried(home: Path, tmp_path: Path, monkeypatch:
     recount(output, inputs)
 
 
-@pytest.mark.parametrize("expires", [None, "7d"])
-def test_left_rows_are_picked_up_by_the_next_run(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expires: str | None
-) -> None:
-    inputs, output = write_inputs(tmp_path / "in"), tmp_path / "out"
-    job = spec(inputs, output, failure_policy="leave", if_exists="append", expires=expires)
-    with monkeypatch.context() as patch:
-        _cannot_write(home, patch, 1000)
-        first = run(home, job)
-    missing = 571 - read_output(output).height
-    assert missing > 0
-    assert first.ledger.balanced
-    assert first.ledger.totals.counts.failed == missing
-    second = run(home, job)
-    assert second.ledger.totals.counts.rows == 571 + missing
-    assert read_output(output).height == 2 * 571
-    third = run(home, job)
-    assert third.ledger.totals.counts.rows == 571
+def test_csv_columns_get_the_types_of_all_their_values(home: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    lines = ["device,sensor,a,b,whole,share,yes,day,time,word,none"]
+    lines += [
+        f"d0,1,1,2,{n},{n}.5,{'true' if n % 2 else 'false'},2026-01-0{n + 1},2026-01-01 0{n}:00:00,w{n},"
+        for n in range(5)
+    ]
+    source.write_text("\n".join([*lines, "d0,1,1,2,,,,,,,"]) + "\n")
+    carried = ["whole", "share", "yes", "day", "time", "word", "none"]
+    run(home, spec(source, tmp_path / "out", carry=carried, where="whole >= 1 OR whole IS NULL"))
+    found = read_output(tmp_path / "out")
+    assert [found.schema[name] for name in carried] == [
+        pl.Int64, pl.Float64, pl.Boolean, pl.Date, pl.Datetime("us"), pl.String, pl.String,
+    ]  # fmt: skip
+    assert found["_row"].to_list() == [1, 2, 3, 4, 5]
+    assert found["share"].to_list() == [1.5, 2.5, 3.5, 4.5, None]
 
 
 def test_outputs_as_csv_and_json_lines(home: Path, tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ def only_run(home: Path) -> str:
 
 
 FOLDER_STEPS = [
-    ("planned", 1), ("read", 2), ("write", 1), ("write", 3), ("finish", 2), ("finished", 3), ("commit", 1),
-    ("named", 1), ("staged", 1), ("published", 1), ("succeeded", 1),
+    ("planned", 1), ("read", 2), ("write", 3), ("finish", 2), ("finished", 3), ("commit", 1), ("named", 1),
+    ("staged", 1), ("published", 1),
+]  # fmt: skip
+FILE_STEPS = [
+    ("write", 4, "fail"), ("merged", 1, "replace"), ("described", 1, "fail"), ("described", 1, "replace"),
+    ("published", 1, "replace"), ("succeeded", 1, "fail"),
 ]  # fmt: skip
 
 
@@ -49,9 +53,7 @@ def test_a_folder_is_whole_after_a_kill(home: Path, tmp_path: Path, step: str, t
     assert leftovers(output) == []
 
 
-@pytest.mark.parametrize(("step", "time"), [("write", 4), ("commit", 1), ("merged", 1), ("described", 1),
-                                            ("published", 1), ("succeeded", 1)])  # fmt: skip
-@pytest.mark.parametrize("if_exists", ["fail", "replace"])
+@pytest.mark.parametrize(("step", "time", "if_exists"), FILE_STEPS)
 def test_a_file_is_whole_after_a_kill(home: Path, tmp_path: Path, step: str, time: int, if_exists: str) -> None:
     inputs, output = write_inputs(tmp_path / "in"), tmp_path / "out.parquet"
     if if_exists == "replace":

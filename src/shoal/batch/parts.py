@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from polars.exceptions import ComputeError
 
-from shoal.batch.damaged import LINE
 from shoal.batch.publishing import Destination
 from shoal.batch.source import FILE, ROW
 from shoal.batch.spec import ScoreSpec
+from shoal.batch.text import LINE
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
 from shoal.scoring.outcomes import Scored
@@ -103,11 +103,16 @@ def write_part(
 def write_table(frame: pl.DataFrame, path: Path, spec: ScoreSpec, fleet: Fleet, *, run: str) -> None:
     """Write one file; CSV has no header where parts will be put together."""
     if spec.written_as == "parquet":
-        frame.write_parquet(path, metadata={"shoal.run": run, "shoal.snapshot": f"{fleet.name}:{fleet.version}"})
+        frame.write_parquet(path, metadata=metadata_of(fleet, run))
     elif spec.written_as == "csv":
         flat_probabilities(frame, fleet).write_csv(path, include_header=not spec.single_file)
     else:
         frame.write_ndjson(path)
+
+
+def metadata_of(fleet: Fleet, run: str) -> dict[str, str]:
+    """What a Parquet file of the output says of its origin."""
+    return {"shoal.run": run, "shoal.snapshot": f"{fleet.name}:{fleet.version}"}
 
 
 def flat_probabilities(frame: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
@@ -151,6 +156,16 @@ def write_model_outcomes(scored: Scored, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(path)
         sync_file(path)
+
+
+def read_model_outcomes(fleet: Fleet, paths: Sequence[Path]) -> pl.DataFrame:
+    """Add up what :func:`write_model_outcomes` wrote: key columns, ``level``, and rows per outcome."""
+    schema = {"model": pl.Int64, "outcome": pl.UInt8, "rows": pl.Int64}
+    parts = [pl.read_parquet(path).cast(schema) for path in paths]  # type: ignore[arg-type]
+    per_outcome = [pl.col("rows").filter(pl.col("outcome") == o).sum().alias(o.word) for o in Outcome]
+    counts = pl.concat([pl.DataFrame(schema=schema), *parts]).group_by("model").agg(per_outcome).sort("model")
+    named = fleet.models.select(*(c.name for c in fleet.keys), "level").with_row_index("model")
+    return named.with_columns(pl.col("model").cast(pl.Int64)).join(counts, on="model", how="right").drop("model")
 
 
 def _tally(codes: Integers) -> tuple[Integers, Integers]:

@@ -1,8 +1,8 @@
 """Input that cannot be read by ranges of rows is brought into Parquet once: CSV, JSON lines, preprocessed rows.
 
 The file lies in the run's own folder; a run that was killed while preparing begins again, for nobody has seen
-anything of it yet. Text that is a key stays text, so ``007`` is not 7. Where Polars cannot read a text file, it is read
-again line by line (:mod:`shoal.batch.damaged`).
+anything of it yet. Text that is a key stays text, so ``007`` is not 7. How text files
+are read is told in :mod:`shoal.batch.text`.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,13 +13,13 @@ import polars as pl
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
-from shoal.batch.damaged import scan_damaged
 from shoal.batch.source import FILE, ROW, TEXT, filtered
 from shoal.batch.spec import ScoreSpec
+from shoal.batch.text import scan_text
 from shoal.errors import InvalidInput
 from shoal.storage.files import storage_errors, sync_file
 from shoal.storage.query import apply_preprocess
-from shoal.storage.tables import scan_table, table_format
+from shoal.storage.tables import table_format
 from shoal.types import InputFile
 
 PREPROCESSED = "preprocessed"
@@ -72,15 +72,12 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    paths = [Path(file.path) for file in files]
-    try:
-        frames = [_numbered(path, _scan(path, spec, types.texts)) for path in paths]
-        return _write(spec, files, frames, types, target)
-    except InvalidInput:
-        if all(table_format(path, spec.format) == "parquet" for path in paths):
-            raise
-    frames = [_numbered(path, _scan_again(path, spec, types.texts, target)) for path in paths]
-    return _write(spec, files, frames, types, target)
+    copies = target.parent
+    frames = [_opened(Path(file.path), spec, types.texts, copies / f"text-{i}.parquet") for i, file in enumerate(files)]
+    rows = _write(spec, files, frames, types, target)
+    for copy in copies.glob("text-*.parquet"):
+        copy.unlink()
+    return rows
 
 
 def _write(
@@ -95,29 +92,12 @@ def _write(
     return rows
 
 
-def _scan(path: Path, spec: ScoreSpec, texts: Collection[str]) -> pl.LazyFrame:
-    try:
-        if path.stat().st_size == 0:
-            return pl.LazyFrame()
-        frame = scan_table(path, spec.format)
-        present = set(frame.collect_schema())
-        if table_format(path, spec.format) == "csv" and present & set(texts):
-            overrides = {name: pl.String() for name in texts if name in present}
-            frame = pl.scan_csv(
-                path, glob=False, infer_schema_length=None, try_parse_dates=True, schema_overrides=overrides
-            )
-    except (PolarsError, OSError) as error:
-        raise InvalidInput(f"{path}: cannot be read: {error}") from error
-    return frame
-
-
-def _scan_again(path: Path, spec: ScoreSpec, texts: Collection[str], target: Path) -> pl.LazyFrame:
-    """Read a text file line by line, after some file of the input turned out to have lines that Polars cannot read."""
+def _opened(path: Path, spec: ScoreSpec, texts: Collection[str], copy: Path) -> pl.LazyFrame:
     form = table_format(path, spec.format)
-    if form == "parquet" or path.stat().st_size == 0:
-        return _scan(path, spec, texts)
-    copies = sum(1 for _ in target.parent.glob("lines-*"))
-    return scan_damaged(path, form, texts, target.with_name(f"lines-{copies}.parquet"))
+    if form == "parquet":
+        return _numbered(path, pl.scan_parquet(path, glob=False))
+    empty = path.stat().st_size == 0
+    return _numbered(path, pl.LazyFrame() if empty else scan_text(path, form, texts, copy))
 
 
 def _numbered(path: Path, frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -156,7 +136,7 @@ def _count(frame: pl.LazyFrame, file: InputFile) -> int:
 def _sink(frame: pl.LazyFrame, target: Path, files: Sequence[InputFile]) -> None:
     with storage_errors(target):
         try:
-            frame.sink_parquet(target, row_group_size=100_000, maintain_order=True)
+            frame.sink_parquet(target, row_group_size=50_000, maintain_order=True)
         except PolarsError as error:
             names = ", ".join(file.path for file in files)
             raise InvalidInput(f"{names}: cannot be read as the job says: {error}") from error

@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
-from shoal.batch.damaged import LINE
 from shoal.batch.spec import ScoreSpec
+from shoal.batch.text import LINE
 from shoal.errors import InputChanged, InvalidInput, StorageError
 from shoal.storage.query import predicate
 from shoal.storage.tables import find_tables, pin_table, table_format
