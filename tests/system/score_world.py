@@ -8,7 +8,8 @@ import polars as pl
 from sklearn.linear_model import LinearRegression
 
 import shoal
-from shoal.batch.run import Scorer, ScoreSummary
+from shoal.batch.run import Scorer
+from shoal.batch.summary import ScoreSummary
 
 FEATURES = ["a", "b"]
 DEVICES = ["d0", "d1", "d2", "007"]

@@ -13,7 +13,7 @@ from score_world import SHARD_ROWS, make_home, read_output, rows, run, spec
 import shoal
 from shoal.batch import leaving, worker
 from shoal.batch.leaving import DROPPED
-from shoal.batch.run import ScoreSummary
+from shoal.batch.summary import ScoreSummary
 from shoal.errors import TooManyErrors
 from shoal.jobs.states import RunState
 from shoal.ledger import ShardRecord

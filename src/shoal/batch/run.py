@@ -3,65 +3,32 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import polars as pl
 
-from shoal.batch.parts import Part, flat_probabilities, output_frame
+from shoal.batch.merging import merge
+from shoal.batch.parts import Part, read_model_outcomes
 from shoal.batch.planning import Planner, budget_of, read_columns
 from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
-from shoal.batch.source import Slice, common_types, read_rows, require_unchanged, slices_of
+from shoal.batch.source import common_types, require_unchanged, slices_of
 from shoal.batch.spec import KIND, ScoreSpec, load
+from shoal.batch.summary import ScoreSummary
 from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
 from shoal.errors import Conflict, InvalidInput, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState, ShardState
-from shoal.ledger import Ledger, Reconciliation, RunRecord, is_gone, this_worker
+from shoal.ledger import Ledger, RunRecord, is_gone, this_worker
 from shoal.storage.files import storage_errors
 from shoal.telemetry.progress import SILENT, Progress
-from shoal.types import Json, Outcome
+from shoal.types import Json
 
 _log = logging.getLogger(__name__)
 
 #: How often a process looks whether the last shards of another one are done.
 LOOK_S = 0.2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreSummary:
-    """What a run came to.
-
-    Attributes
-    ----------
-    run : str
-        Its id.
-    fleet : str
-        The fleet.
-    version : int
-        The snapshot that it pinned.
-    state : RunState
-        ``succeeded``.
-    output : Path
-        Where the predictions are.
-    errors : Path or None
-        Where the rows are listed that could not be scored; None when there are none.
-    ledger : Reconciliation
-        Rows read, rows after preprocessing, and what became of each.
-    seconds : float
-        How long this process worked on it.
-    """
-
-    run: str
-    fleet: str
-    version: int
-    state: RunState
-    output: Path
-    errors: Path | None
-    ledger: Reconciliation
-    seconds: float
 
 
 class Scorer:
@@ -293,7 +260,7 @@ class Scorer:
             files=tuple(PublishedFile(path=file.name, rows=file.rows, sha256=file.sha256) for file in files),
         )
         if work.spec.single_file:
-            merged = _merge(work, [staging / file.staged for file in files])
+            merged = merge(work, [staging / file.staged for file in files])
             self._checkpoint("merged")
             destination.publish_file(record, merged, errors, self._checkpoint)
         else:
@@ -357,15 +324,7 @@ class Scorer:
         run = _require_scoring(self._ledger.run(run_id))
         fleet = self._open_fleet(f"{run.fleet}:{run.version}")
         folder = self._home / "runs" / run_id
-        files = [folder / part.models for part in self._parts(run_id) if part.models]
-        schema = {"model": pl.Int64, "outcome": pl.UInt8, "rows": pl.Int64}
-        counts = pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(f) for f in files)], how="vertical_relaxed")
-        per_outcome = [
-            pl.col("rows").filter(pl.col("outcome") == outcome).sum().alias(outcome.word) for outcome in Outcome
-        ]
-        named = fleet.models.select(*(c.name for c in fleet.keys), "level").with_row_index("model")
-        grouped = counts.group_by("model", maintain_order=True).agg(per_outcome).sort("model")
-        return named.with_columns(pl.col("model").cast(pl.Int64)).join(grouped, on="model", how="right").drop("model")
+        return read_model_outcomes(fleet, [folder / part.models for part in self._parts(run_id) if part.models])
 
 
 def _require_scoring(run: RunRecord) -> RunRecord:
@@ -376,37 +335,3 @@ def _require_scoring(run: RunRecord) -> RunRecord:
 
 def _planned_rows(source: Mapping[str, Json]) -> int:
     return sum(piece.rows for piece in slices_of(source))
-
-
-def _merge(work: Work, parts: list[Path]) -> Path:
-    """One file of all parts, in the order of the input."""
-    staging, form = work.destination.staging, work.spec.written_as
-    merged = staging / f"merged.{form}"
-    if form == "parquet":
-        if len(parts) == 1:
-            return parts[0]
-        with storage_errors(merged):
-            snapshot = f"{work.fleet.name}:{work.fleet.version}"
-            metadata = {"shoal.run": work.run, "shoal.snapshot": snapshot}
-            pl.scan_parquet(parts, glob=False).sink_parquet(merged, maintain_order=True, metadata=metadata)
-        return merged
-    if form == "csv":
-        header = staging / "header.csv"
-        with storage_errors(header):
-            header.write_text(_csv_header(work))
-        parts = [header, *parts]
-    concatenate(parts, merged)
-    return merged
-
-
-def _csv_header(work: Work) -> str:
-    empty = pl.DataFrame(schema=dict.fromkeys(_csv_columns(work), pl.String))
-    return empty.write_csv(include_header=True)
-
-
-def _csv_columns(work: Work) -> list[str]:
-    shard = next(s for s in work.ledger.shards(work.run) if s.source["slices"])
-    first = slices_of(shard.source)[0]
-    none = [Slice(path=first.path, offset=0, rows=0)]
-    rows = read_rows(work.spec, none, work.columns, prepared=bool(shard.source.get("prepared")))
-    return flat_probabilities(output_frame(work.spec, work.fleet, rows, work.fleet.score(rows)), work.fleet).columns

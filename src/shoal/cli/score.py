@@ -7,7 +7,7 @@ from typing import TypeAlias, get_args
 import click
 
 from shoal.batch import spec as specs
-from shoal.batch.run import ScoreSummary
+from shoal.batch.summary import ScoreSummary
 from shoal.cli.invocation import Invocation
 from shoal.cli.ledger_table import ledger_json, print_ledger
 from shoal.cli.output import console, json_option, print_json
