@@ -43,13 +43,22 @@ class Fleet:
     name : str
         Name of the fleet.
     version : int, optional
-        Its snapshot's number, where it comes from a registry.
+        Its snapshot's number, where it is one of a registry.
+    parent : int, optional
+        The snapshot that it was made from, where it is not one itself.
     """
 
-    def __init__(self, table: ModelTable, *, name: str = "fleet", version: int | None = None) -> None:
+    def __init__(
+        self, table: ModelTable, *, name: str = "fleet", version: int | None = None, parent: int | None = None
+    ) -> None:
         self.table = table
         self.name = name
         self.version = version
+        self.parent = parent
+
+    def _derived(self, table: ModelTable) -> "Fleet":
+        """A fleet made from this one; it is no snapshot, but knows which it came from."""
+        return Fleet(table, name=self.name, parent=self.version if self.version is not None else self.parent)
 
     @classmethod
     def from_estimators(
@@ -97,6 +106,8 @@ class Fleet:
         >>> len(fleet)
         2
         """
+        if isinstance(keys, str) or isinstance(features, str):
+            raise InvalidInput("keys and features are lists of column names; write ['name'] for one")
         leaf: Level = tuple(keys)
         levels = {leaf: models, **(fallbacks or {})}
         known = facts or {}
@@ -196,7 +207,7 @@ class Fleet:
         frame = self.table.frame
         names = ["+".join(level) or "global" for level in self.levels]
         level = pl.Series("level", names, dtype=pl.String).gather(frame["level"].cast(pl.Int64))
-        return with_metrics(frame.with_columns(level).drop("number", strict=False))
+        return with_metrics(frame.with_columns(level).drop("_number", strict=False))
 
     def predict(
         self, frame: Frame, *, outcome: bool = False, model_level: bool = False, snapshot: bool = False
@@ -261,7 +272,7 @@ class Fleet:
             rows = chosen.filter(pl.col("level") == self.levels.index(level), *matches)
             if rows.height:
                 return Fleet(
-                    merging.select(self.table, rows["number"].to_numpy()), name=self.name, version=self.version
+                    merging.select(self.table, rows["_number"].to_numpy()), name=self.name, version=self.version
                 )
         raise NotFound(f"fleet {self.name!r} has no model for {key_text(self.keys, level, key)}; see fleet.models")
 
@@ -274,15 +285,15 @@ class Fleet:
             A condition on the columns of :attr:`models`, or a function from that frame to a column of booleans.
         """
         mask = self.models.select(predicate).to_series() if isinstance(predicate, pl.Expr) else predicate(self.models)
-        return Fleet(merging.select(self.table, self._numbers(mask)), name=self.name)
+        return self._derived(merging.select(self.table, self._numbers(mask)))
 
     def without(self, predicate: pl.Expr) -> "Fleet":
         """The fleet without the models that meet a condition on :attr:`models`; their rows fall back."""
         doomed = self._numbers(self.models.select(predicate).to_series())
-        return Fleet(merging.remove(self.table, doomed), name=self.name)
+        return self._derived(merging.remove(self.table, doomed))
 
     def _numbers(self, mask: pl.Series) -> NDArray[np.int64]:
-        numbers: NDArray[np.int64] = self.table.frame["number"].filter(mask).to_numpy()
+        numbers: NDArray[np.int64] = self.table.frame["_number"].filter(mask).to_numpy()
         return numbers
 
     def merge(self, winners: "Fleet") -> "Fleet":
@@ -293,11 +304,11 @@ class Fleet:
         InvalidInput
             The other has different key columns or another task.
         """
-        return Fleet(merging.merge(self.table, winners.table), name=self.name)
+        return self._derived(merging.merge(self.table, winners.table))
 
     def compact(self) -> "Fleet":
         """The same models without what merges have left behind."""
-        return Fleet(merging.compact(self.table), name=self.name)
+        return self._derived(merging.compact(self.table))
 
     def diff(self, other: "Fleet") -> pl.DataFrame:
         """What changed from this fleet to another: one row per model added, removed or changed.
@@ -394,14 +405,16 @@ def _plain(key: Key) -> Key:
 
 def _key_columns(names: Sequence[str], levels: Mapping[Level, Mapping[Key, object]]) -> list[KeyColumn]:
     """Key columns with the type of the values that the models' keys have."""
-    if len(set(names)) != len(names):
-        raise InvalidInput(f"key columns {list(names)} repeat a name")
     columns = []
     for name in names:
         level, group = next(((lv, g) for lv, g in levels.items() if name in lv and g), ((), {}))
         if not group:
             raise InvalidInput(f"no model has a value for the key column {name!r}; pass at least one model")
-        value = _plain(next(iter(group)))[[n for n in names if n in level].index(name)]
+        present = [n for n in names if n in level]
+        key = _plain(next(iter(group)))
+        if len(key) != len(present):
+            raise InvalidInput(f"key {key!r} must be a tuple of {len(present)} value(s), for {present}")
+        value = key[present.index(name)]
         kind = key_type(value)
         if kind is None:
             raise InvalidInput(f"key column {name!r}: {value!r} is no string, integer, boolean or date")

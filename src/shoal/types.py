@@ -4,7 +4,7 @@ import datetime as dt
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,18 @@ class Reason(enum.IntEnum):
     def words(self) -> str:
         """The reason in plain words, e.g. ``missing value``."""
         return self.name.lower().replace("_", " ")
+
+
+RESERVED_COLUMNS: Final = frozenset({
+    "_file", "_row", "prediction", "probability", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot",
+})  # fmt: skip
+"""Columns that Shoal itself writes beside the keys; no input column can be carried under such a name."""
+
+LISTED_COLUMNS: Final = frozenset({
+    "level", "family", "rows", "trained_at", "window_start", "window_stop", "metrics", "libraries", "run", "change",
+    "_number",
+})  # fmt: skip
+"""Columns of a listing of models beside the keys. No key column may be called like one of either kind."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

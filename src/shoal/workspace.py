@@ -1,16 +1,17 @@
 """The workspace: settings in, wired services out. What ``shoal.open()`` returns."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import polars as pl
 
 from shoal.batch.leftovers import files_below, find_leftovers, remove
-from shoal.batch.run import Scorer, ScoreSummary
+from shoal.batch.run import Scorer
 from shoal.batch.spec import ScoreSpec
-from shoal.errors import NotFound
+from shoal.batch.summary import ScoreSummary
+from shoal.errors import InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
@@ -25,6 +26,7 @@ from shoal.table.models import ModelTable
 from shoal.table.store import SnapshotStore, Written
 from shoal.table.verified import VerifiedFiles
 from shoal.telemetry.progress import SILENT, Progress
+from shoal.training.lineage import code_version, libraries
 from shoal.training.spec import TrainSpec
 from shoal.training.train import TrainedFleet, Trainer
 from shoal.types import Json, Key, KeyColumn, Level
@@ -110,7 +112,7 @@ class Workspace:
         Raises
         ------
         InvalidInput
-            The name is not safe.
+            The name is not safe, or the fleet's earlier snapshots have other key columns or another task.
         StorageError
             The disk is full; nothing became visible.
         """
@@ -118,10 +120,11 @@ class Workspace:
         actor = self.settings.actor
         said = {"owner": owner, "description": description, "category": category, "tags": tags}
         given = {word: value for word, value in said.items() if value is not None}
+        self._require_same_shape(name, fleet)
         self._describe(name, given)
-        lineage = lineage or Lineage()
-        if lineage.parent is None and fleet.name == name and fleet.version is not None:
-            lineage = dataclasses.replace(lineage, parent=fleet.version)
+        lineage = lineage or Lineage(code_version=code_version(), libraries=libraries(()))
+        if lineage.parent is None and fleet.name == name:
+            lineage = dataclasses.replace(lineage, parent=fleet.parent if fleet.version is None else fleet.version)
         with collection.writing(self._store):
             written = self._store.write(fleet.table, fleet=name, created_by=actor, run=lineage.run)
             return self.registry.add_snapshot(
@@ -142,6 +145,21 @@ class Workspace:
             return
         if given:
             self.registry.describe(name, **given, actor=self.settings.actor)  # type: ignore[arg-type]
+
+    def _require_same_shape(self, name: str, fleet: Fleet) -> None:
+        """All snapshots of a fleet have the same key columns and task; features may come and go."""
+        try:
+            latest = self.registry.fleet(name).latest
+        except NotFound:
+            return
+        if latest is None:
+            return
+        before = self._manifest(self.registry.snapshot(name, latest))
+        if before.keys != fleet.keys or before.task is not fleet.task:
+            raise InvalidInput(
+                f"fleet {name!r} does {before.task} by {_described(before.keys)}; these models do {fleet.task} by "
+                f"{_described(fleet.keys)}: register them under another name"
+            )
 
     def _new_models(self, name: str, written: Written) -> list[ModelRecord]:
         """The models whose block is not in the fleet's newest snapshot."""
@@ -280,7 +298,7 @@ def model_records(table: ModelTable, known_blocks: set[str]) -> list[ModelRecord
     """What the registry keeps of the models that lie in blocks it did not know."""
     fresh = [number for number, block in enumerate(table.blocks) if block.digest not in known_blocks]
     frame = table.frame
-    owner = pl.Series((table.starts.searchsorted(frame["number"].to_numpy(), side="right") - 1).tolist())
+    owner = pl.Series((table.starts.searchsorted(frame["_number"].to_numpy(), side="right") - 1).tolist())
     chosen = with_metrics(frame.filter(owner.is_in(fresh)))
     metrics = [name for name in chosen.columns if name.startswith("metric.")]
     records = []
@@ -302,3 +320,7 @@ def model_records(table: ModelTable, known_blocks: set[str]) -> list[ModelRecord
 def _key_text(keys: tuple[KeyColumn, ...], level: Level, row: Mapping[str, object]) -> str:
     key: Key = tuple(row[name] for name in level)  # type: ignore[misc]
     return key_text(keys, level, key)
+
+
+def _described(keys: Sequence[KeyColumn]) -> str:
+    return ", ".join(f"{column.name} ({column.type})" for column in keys) or "no key"

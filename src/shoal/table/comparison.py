@@ -34,13 +34,13 @@ def compare(before: ModelTable, after: ModelTable) -> pl.DataFrame:
     keys = [column.name for column in before.keys] + ["level"]
     sides = [_side(before, "_before"), _side(after, "_after")]
     joined = sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)
-    both = joined["number_before"].is_not_null() & joined["number_after"].is_not_null()
+    both = joined["_number_before"].is_not_null() & joined["_number_after"].is_not_null()
     same = np.zeros(joined.height, dtype=np.bool_)
     rows = np.flatnonzero(both.to_numpy())
     same[rows] = _same(
-        before, joined["number_before"].gather(rows).to_numpy(), after, joined["number_after"].gather(rows).to_numpy()
+        before, joined["_number_before"].gather(rows).to_numpy(), after, joined["_number_after"].gather(rows).to_numpy()
     )
-    added, removed = pl.col("number_before").is_null(), pl.col("number_after").is_null()
+    added, removed = pl.col("_number_before").is_null(), pl.col("_number_after").is_null()
     change = pl.when(added).then(pl.lit("added")).when(removed).then(pl.lit("removed")).otherwise(pl.lit("changed"))
     columns = [name + suffix for name in _SIDE for suffix in ("_before", "_after")]
     return joined.with_columns(change=change).filter(~pl.Series(same)).select(*keys, "change", *columns).sort(keys)
@@ -49,8 +49,8 @@ def compare(before: ModelTable, after: ModelTable) -> pl.DataFrame:
 def _side(table: ModelTable, suffix: str) -> pl.DataFrame:
     names = pl.Series(["+".join(level) or "global" for level in table.levels], dtype=pl.String)
     frame = table.frame.with_columns(names.gather(table.frame["level"].cast(pl.Int64)).alias("level"))
-    chosen = frame.select([column.name for column in table.keys] + ["level", *_SIDE, "number"])
-    return chosen.rename({name: name + suffix for name in [*_SIDE, "number"]})
+    chosen = frame.select([column.name for column in table.keys] + ["level", *_SIDE, "_number"])
+    return chosen.rename({name: name + suffix for name in [*_SIDE, "_number"]})
 
 
 def _same(before: ModelTable, old: Integers, after: ModelTable, new: Integers) -> NDArray[np.bool_]:

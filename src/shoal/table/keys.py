@@ -89,6 +89,8 @@ def coerce(column: pl.Series, key: KeyColumn) -> tuple[pl.Series, Flags | None]:
         raise InvalidInput(
             f"key column {key.name!r} is {column.dtype}, but the fleet's keys are {key.type}: cast it before scoring"
         )
+    if source.is_float():
+        column = column.fill_nan(None)
     coerced = _cast(column, key.type)
     wrong = (coerced.is_null() & column.is_not_null()).to_numpy()
     return coerced, wrong if wrong.any() else None
@@ -219,7 +221,9 @@ def check_key(columns: Sequence[KeyColumn], key: Key) -> None:
         raise InvalidInput(f"key {key!r} must be a tuple of {len(names)} value(s), for {names}")
     for column, value in zip(columns, key, strict=True):
         if key_type(value) is not column.type:
-            raise InvalidInput(f"key {key!r}: {column.name!r} is {column.type}, not {type(value).__name__}")
+            raise InvalidInput(
+                f"key {key!r}: {value!r} ({type(value).__name__}) is no {column.type} that {column.name!r} can hold"
+            )
 
 
 def key_type(value: object) -> KeyType | None:
@@ -229,12 +233,21 @@ def key_type(value: object) -> KeyType | None:
     if isinstance(value, bool):
         return KeyType.BOOLEAN
     if isinstance(value, int):
-        return KeyType.INTEGER
+        return KeyType.INTEGER if -(2**63) <= value < 2**63 else None
     if isinstance(value, str):
-        return KeyType.STRING
+        return KeyType.STRING if _is_unicode(value) else None
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return KeyType.DATE
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def key_text(columns: Sequence[KeyColumn], level: Level, key: Key) -> str:

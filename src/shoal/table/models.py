@@ -21,7 +21,18 @@ from shoal.table.facts import ModelFacts
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.index import Segment
 from shoal.table.keys import DTYPES, EncodedKeys, check_key, encode, frame_of
-from shoal.types import Feature, FeatureKind, Integers, Key, KeyColumn, Label, Level, Task
+from shoal.types import (
+    LISTED_COLUMNS,
+    RESERVED_COLUMNS,
+    Feature,
+    FeatureKind,
+    Integers,
+    Key,
+    KeyColumn,
+    Label,
+    Level,
+    Task,
+)
 
 #: Rows whose keys are encoded and looked up at a time: what fits a core's cache.
 FIND_ROWS = 16_384
@@ -151,12 +162,12 @@ class ModelTable:
     def frame(self) -> pl.DataFrame:
         """One row per live model, ordered by number.
 
-        Columns: the key columns, ``level`` (int8, position in ``levels``), ``family``, the facts, and ``number``.
+        Columns: the key columns, ``level`` (int8, position in ``levels``), ``family``, the facts, and ``_number``.
         """
         frames = [self._block_frame(i, block) for i, block in enumerate(self.blocks)]
         columns = {c.name: DTYPES[c.type] for c in self.keys}
         if not frames:
-            return pl.DataFrame(schema={**columns, "level": pl.Int8(), "family": pl.String(), "number": pl.Int64()})
+            return pl.DataFrame(schema={**columns, "level": pl.Int8(), "family": pl.String(), "_number": pl.Int64()})
         return pl.concat(frames).filter(pl.Series(self.live))
 
     def _block_frame(self, number: int, block: Block) -> pl.DataFrame:
@@ -166,7 +177,7 @@ class ModelTable:
             level=pl.Series([masks.get(int(m), -1) for m in block.level_masks], dtype=pl.Int8),
             family=pl.lit(block.header.layout.family),
             **{c.name: c for c in facts_frame(block.batch)},
-            number=pl.int_range(len(block), dtype=pl.Int64) + int(self.starts[number]),
+            _number=pl.int_range(len(block), dtype=pl.Int64) + int(self.starts[number]),
         )
 
 
@@ -181,6 +192,25 @@ def block_key(block: Block, column: KeyColumn) -> pl.Series:
         return pl.Series(column.name, [None] * len(block), dtype=DTYPES[column.type])
     series = pl.Series(column.name, block.batch.column(KEY + column.name))
     return series.cast(DTYPES[column.type])
+
+
+def check_key_columns(keys: Sequence[KeyColumn]) -> None:
+    """Refuse key columns that could not stand beside the predictions.
+
+    Raises
+    ------
+    InvalidInput
+        Two have one name, or one is called like a column that Shoal writes.
+    """
+    names = [column.name for column in keys]
+    if len(set(names)) != len(names):
+        raise InvalidInput(f"key columns {names} repeat a name")
+    taken = sorted((RESERVED_COLUMNS | LISTED_COLUMNS).intersection(names))
+    if taken:
+        raise InvalidInput(
+            f"key column {taken[0]!r} is called like a column that Shoal writes beside the keys; rename it, "
+            f"e.g. to {taken[0].strip('_') + '_key'!r}"
+        )
 
 
 def check_levels(keys: Sequence[KeyColumn], levels: Sequence[Level]) -> tuple[Level, ...]:
@@ -218,6 +248,7 @@ def from_packed(
     InvalidInput
         Two models have one key, a key does not fit, tasks differ, or a feature is a number here and a text there.
     """
+    check_key_columns(keys)
     grouped: dict[Layout, list[Entry]] = {}
     ordered = check_levels(keys, levels)
     for entry in models:

@@ -10,6 +10,7 @@ Files are written to a temporary name, synced, and renamed; the manifest comes l
 no manifest names, which ``gc`` removes.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
@@ -244,7 +245,8 @@ def _write_batch(batch: pa.RecordBatch, place: Callable[[str], Path], known: str
             temporary.replace(place(digest))
             sync_folder(temporary.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # whatever went wrong above is what the caller has to know
+            temporary.unlink(missing_ok=True)
     return digest, size
 
 

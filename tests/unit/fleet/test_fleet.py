@@ -339,3 +339,38 @@ def test_saving_winners_writes_only_them(tmp_path, ridges, ridge_fleet):
     after = {path.name for path in (tmp_path / "blocks").iterdir()}
     assert before < after
     assert len(after - before) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "message"),
+    [
+        (["prediction"], ("a",), "rename it"),
+        (["outcome"], ("a",), "rename it"),
+        (["family"], ("a",), "rename it"),
+        (["k"], (2**70,), "no string, integer"),
+        (["k"], ("\ud800",), "no string, integer"),
+        (["k", "l"], ("a",), "tuple of 2"),
+        ("device", ("a",), "lists of column names"),
+    ],
+)
+def test_keys_that_cannot_be_are_refused_with_advice(keys, key, message):
+    model = Ridge().fit([[0.0], [1.0]], [0.0, 2.0])
+    with pytest.raises(InvalidInput, match=message):
+        Fleet.from_estimators(keys=keys, models={key: model}, features=["x"], task="regression")
+
+
+def test_a_missing_key_falls_back_whether_it_is_null_or_nan():
+    model = Ridge().fit([[0.0], [1.0]], [0.0, 2.0])
+    fleet = Fleet.from_estimators(
+        keys=["n"], models={(1,): model}, fallbacks={(): {(): model}}, features=["x"], task="regression"
+    )
+    got = fleet.predict({"n": [1.0, None, float("nan"), 1.5], "x": [1.0] * 4}, outcome=True)
+    assert got["outcome"].to_list() == ["scored", "fallback", "fallback", "invalid"]
+
+
+def test_saving_over_a_file_is_a_storage_error(tmp_path, ridge_fleet):
+    from shoal.errors import StorageError
+
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StorageError):
+        ridge_fleet.save(tmp_path / "taken")

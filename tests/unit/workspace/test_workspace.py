@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import shoal
-from shoal.errors import InvalidArtifact, NotFound
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound
 from shoal.table.facts import ModelFacts
 
 RNG = np.random.default_rng(5)
@@ -69,8 +69,7 @@ def test_a_models_history_knows_the_snapshots_that_brought_it(workspace):
 
 def test_lineage_names_the_parent(workspace):
     workspace.register(fleet_of({"a": 1, "b": 2}))
-    opened = workspace.fleet("stores:1")
-    merged = shoal.Fleet(opened.merge(fleet_of({"b": 5})).table, name="stores", version=opened.version)
+    merged = workspace.fleet("stores:1").merge(fleet_of({"b": 5}))
     lineage = shoal.Lineage(parameters={"alpha": 1.0}, code_version="abc")
     workspace.register(merged, lineage=lineage)
     kept = workspace.registry.lineage("stores", 2)
@@ -189,3 +188,19 @@ def test_export_list():
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None
     assert isinstance(shoal.open, type(test_export_list))
+
+
+def test_a_fleet_keeps_its_key_columns_and_its_task(workspace):
+    workspace.register(fleet_of({"a": 1}))
+    model = Ridge().fit([[0.0], [1.0]], [0.0, 1.0])
+    other = shoal.Fleet.from_estimators(keys=["shop"], models={("a",): model}, features=["x"], task="regression")
+    with pytest.raises(InvalidInput, match="another name"):
+        workspace.register(other, "stores")
+    assert [snapshot.version for snapshot in workspace.registry.snapshots("stores")] == [1]
+
+
+def test_lineage_says_which_code_and_libraries_unless_told(workspace):
+    workspace.register(fleet_of({"a": 1}))
+    lineage = workspace.registry.lineage("stores", 1)
+    assert lineage.code_version.startswith("shoal ")
+    assert "scikit-learn" in lineage.libraries
