@@ -16,8 +16,8 @@ from shoal.batch.leaving import take_on, waiting_shards
 from shoal.batch.leftovers import OWNER, remove, unneeded_preparations
 from shoal.batch.memory import Budget, bytes_per_row, plan_budget
 from shoal.batch.source import FILE, ROW, Slice, common_types, cut, pin, read_rows, slices_of
-from shoal.batch.spec import KIND, ScoreSpec
-from shoal.errors import InvalidInput, ShoalError, StorageError
+from shoal.batch.spec import KIND, ROW_IDS, ScoreSpec
+from shoal.errors import InvalidInput, InvalidSpec, ShoalError, StorageError
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord, ShardPlan, this_worker
 from shoal.storage.files import exclusive, storage_errors
@@ -44,7 +44,16 @@ class ReadColumns:
 
 
 def read_columns(spec: ScoreSpec, fleet: Fleet) -> ReadColumns:
-    """Work out which columns a job reads."""
+    """Work out which columns a job reads.
+
+    Raises
+    ------
+    InvalidSpec
+        The fleet wants a column whose name is a row id's.
+    """
+    taken = ROW_IDS.intersection(f.name for f in fleet.features)
+    if taken:
+        raise InvalidSpec(f"feature {sorted(taken)[0]!r} of {fleet.name} is called like Shoal's row ids: rename it")
     shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features] + list(spec.carry)
     made = {"prediction", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot", FILE, ROW}
     template = spec.template.columns if spec.template else ()

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from shoal.batch.spec import ScoreSpec
-from shoal.errors import OutputExists
+from shoal.errors import InvalidSpec, OutputExists
 from shoal.storage.files import exclusive, storage_errors, sync_file, sync_folder, write_atomically
 
 RECORD = "_shoal.json"
@@ -105,6 +105,25 @@ class Destination:
             f"{self.path} is already there; choose another output, or say if_exists: replace"
             + ("" if self.spec.single_file else " or append")
         )
+
+    def require_apart(self, inputs: Iterable[str]) -> None:
+        """Refuse an output that would take the place of input, or be read as input by the next run.
+
+        Parameters
+        ----------
+        inputs : iterable of str
+            Files, folders and globs as the job names them.
+
+        Raises
+        ------
+        InvalidSpec
+            Names the two.
+        """
+        for text in inputs:
+            path = Path(text).expanduser().absolute()
+            holds = path == self.path or self.path in path.parents or (path.is_dir() and path in self.path.parents)
+            if holds or self.path.match(str(path)):
+                raise InvalidSpec(f"the output {self.path} and the input {text} overlap; choose an output beside it")
 
     def _require_replaceable(self) -> None:
         """A folder that Shoal did not write is not replaced: it may be somebody's home."""
@@ -205,6 +224,8 @@ class Destination:
                 try:
                     os.link(merged, self.path)  # unlike a rename, a link never replaces
                 except FileExistsError as error:
+                    for beside in (self._sidecar, self.errors):  # they would be about a file that is not ours
+                        beside.unlink(missing_ok=True)
                     raise OutputExists(f"{self.path} came into being meanwhile; choose another output") from error
         sync_folder(self.path.parent)
 

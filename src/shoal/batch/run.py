@@ -85,7 +85,9 @@ class Scorer:
         """
         started = time.perf_counter()
         spec = load(source)
-        self._destination(spec, "new").require_free()
+        destination = self._destination(spec, "new")
+        destination.require_free()
+        destination.require_apart(spec.input)
         fleet = self._open_fleet(spec.fleet)
         self._checkpoint("plan")
         run = self._planner.plan(spec, fleet, actor=self._actor)

@@ -1,16 +1,18 @@
 """Where a run's rows come from: pinned files, cut into slices that are read again and again alike."""
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
-from shoal.batch.spec import ScoreSpec
+from shoal.batch.spec import ScoreSpec, parse_time
 from shoal.batch.text import LINE
 from shoal.errors import InputChanged, InvalidInput, StorageError
 from shoal.storage.query import predicate
@@ -193,9 +195,11 @@ def common_types(
     """
     preprocessed = prepared and spec.preprocess is not None
     empty: list[pl.LazyFrame] = []
+    unknown = set(spec.rename)
     for path in dict.fromkeys(paths):
         try:
             none = _scan(Slice(path=path, offset=0, rows=0), prepared=prepared)
+            unknown -= set(none.collect_schema())
             schema = select(spec, none, preprocessed=preprocessed).collect_schema()
         except (PolarsError, OSError) as error:
             raise InvalidInput(f"{path}: cannot be read as the job says: {first_line(error)}") from error
@@ -204,6 +208,8 @@ def common_types(
             shown = [name for name in schema if name not in (FILE, ROW)]
             raise InvalidInput(f"{path}: lacks the column(s) {missing}; it has {shown}")
         empty.append(pl.LazyFrame(schema={name: schema[name] for name in columns}))
+    if unknown:
+        raise InvalidInput(f"field 'rename': no input file has the column(s) {sorted(unknown)}")
     try:
         return dict(pl.concat(empty, how="diagonal_relaxed").collect_schema()) if empty else {}
     except PolarsError as error:
@@ -259,4 +265,14 @@ def _moment(text: str, frame: pl.LazyFrame, column: str) -> pl.Expr:
     dtype = schema[column]
     if dtype == pl.String:
         return pl.lit(text)
-    return pl.lit(text).str.to_datetime(strict=True).cast(dtype) if dtype.is_temporal() else pl.lit(text).cast(dtype)
+    moment = parse_time(text, column)
+    zone = dtype.time_zone if isinstance(dtype, pl.Datetime) else None
+    if zone is not None:  # without a zone of its own it is the time on the column's clock
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))
+        return pl.lit(aware.astimezone(dt.UTC)).cast(dtype)
+    if moment.tzinfo or dtype not in (pl.Date, pl.Datetime):
+        what = "has no time zone: leave it out" if moment.tzinfo else f"is {dtype}, neither a date nor a time"
+        raise InvalidInput(f"field 'date': column {column!r} {what} ({text!r})")
+    if dtype == pl.Date:  # a day belongs to what follows a time when it begins after it
+        return pl.lit(moment.date() + dt.timedelta(days=moment.time() > dt.time()))
+    return pl.lit(moment).cast(dtype)

@@ -27,6 +27,9 @@ SUFFIXES: Mapping[str, Literal["parquet", "csv", "jsonl"]] = {
 }  # fmt: skip
 """File name endings and the format they stand for."""
 
+ROW_IDS = frozenset({"_file", "_row"})
+"""Columns that say where a row is from; what the input has under these names is not read."""
+
 RESERVED = frozenset({
     "_file", "_row", "prediction", "probability", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot",
 })  # fmt: skip
@@ -206,6 +209,11 @@ def _check_selection(spec: ScoreSpec) -> None:
         check_predicate(spec.where)
     if spec.preprocess is not None:
         check_preprocess(spec.preprocess)
+    ids = ROW_IDS.intersection({*spec.rename, *spec.rename.values()})
+    if ids:
+        raise InvalidSpec(
+            f"field 'rename': {sorted(ids)[0]!r} is Shoal's row id; an input column of that name is not read"
+        )
     if len(set(spec.rename.values())) != len(spec.rename):
         raise InvalidSpec("field 'rename' gives two columns the same new name")
 

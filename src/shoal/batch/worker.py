@@ -136,8 +136,11 @@ class Crew:
         while not self._stop.wait(LEASE_S / 3):
             with self._lock:
                 held = list(self._claims.values())
-            if held:
-                self.work.ledger.renew(held, LEASE_S)
+            try:
+                if held:
+                    self.work.ledger.renew(held, LEASE_S)
+            except ShoalError as error:  # the database may be back at the next beat, before the leases run out
+                _log.warning("leases of run %s could not be renewed: %s", self.work.run, error)
 
     def _loop(self, number: int) -> None:
         owner = this_worker(str(number))
@@ -187,7 +190,7 @@ class Crew:
         self.work.checkpoint("finish")
         self.work.ledger.finish(claim, counts, source_rows, msgspec.to_builtins(part))
         self.work.checkpoint("finished")
-        self.work.progress.advance(f"scoring {self.work.run}", source_rows)
+        self.work.progress.advance(f"scoring {self.work.run}", sum(piece.rows for piece in slices_of(claim.source)))
         self._check_errors()
 
     def _fail(self, claim: ShardClaim, error: Exception) -> None:

@@ -123,7 +123,10 @@ def _call(path: str, frame: pl.LazyFrame) -> pl.LazyFrame:
         function = cast("Preprocess", getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError) as error:
         raise InvalidSpec(f"field 'preprocess': {path} cannot be imported ({error}); is it on PYTHONPATH?") from error
-    answer = function(frame)
+    try:
+        answer = function(frame)
+    except Exception as error:  # it is the user's code: whatever it raises is about the job
+        raise InvalidInput(f"preprocess {path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(answer, pl.LazyFrame):
         raise InvalidInput(f"preprocess {path} returned {type(answer).__name__}: it must return a polars.LazyFrame")
     return answer
