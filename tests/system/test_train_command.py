@@ -49,6 +49,31 @@ def test_a_training_is_registered_promoted_and_listed(spec: Path) -> None:
     assert "scikit-learn" in lineage.libraries
     assert record.tags == ("test",)
     assert set(fleet.models["run"]) == {run.id}
+    _is_shown(run.id)
+
+
+def _is_shown(run: str) -> None:
+    """What was trained can be looked at: the snapshot with its lineage, the run with its segments."""
+    shown = shoal("fleets", "show", "sales:1").stdout
+    lines = shown.partition("\nparameters\n")[2].partition("\ninput\n")[0].splitlines()
+    parameters = dict(line.split("  ", maxsplit=1) for line in lines if line)
+    parameters = {name: text.strip() for name, text in parameters.items()}
+    assert json.loads(parameters["candidates"])[0]["name"] == "ridge"
+    assert parameters["keys"] == '["shop"]'
+    assert "sales.parquet" in shown
+    text = shoal("runs", "show", run).stdout
+    counted = [line.rsplit(maxsplit=1) for line in text.splitlines()]
+    for line in (
+        ["segments at all levels", "5"], ["  kept a model of their own", "4"], ["  left to a fallback", "0"],
+        ["  too few rows", "1"], ["  failed", "0"],
+    ):  # fmt: skip
+        assert line in counted
+    assert "every row" not in text
+    assert "scored" not in text
+    ledger = json.loads(shoal("runs", "show", run, "--json").stdout)["ledger"]
+    assert ledger["segments"] == {"kept": 4, "fallback": 0, "too_few_rows": 1, "failed": 0}
+    assert ledger["reconciles"] is True
+    assert "rows" not in ledger
 
 
 def test_json_has_every_segment_and_an_equal_fleet_is_not_promoted(spec: Path) -> None:

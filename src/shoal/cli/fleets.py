@@ -9,6 +9,7 @@ from shoal.cli.invocation import Invocation
 from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
 from shoal.registry.records import FleetRecord, SnapshotRecord
 from shoal.registry.registry import Registry
+from shoal.storage.columns import json_text
 
 _SHOWN = 50
 
@@ -118,10 +119,16 @@ def _show_snapshot(registry: Registry, reference: str, *, as_json: bool) -> None
         print_json({**fields(snapshot), "lineage": lineage})
         return
     facts = fields(snapshot) | fields(lineage)
-    inputs = facts.pop("inputs")
+    facts.pop("inputs")
+    facts.pop("parameters")
     print_facts(facts)
-    if inputs:
-        console().print()
+    if lineage.parameters:
+        console().print("\nparameters", style="bold")
+        print_facts(
+            {name: json_text(value) for name, value in lineage.parameters.items() if value not in (None, [], {})}
+        )
+    if lineage.inputs:
+        console().print("\ninput", style="bold")
         print_table([fields(file) for file in lineage.inputs], ("path", "rows", "size_bytes", "sha256"))
 
 

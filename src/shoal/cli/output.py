@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Cell: TypeAlias = str | int | float | bool | dt.datetime | dt.date | Sequence[str] | Mapping[str, object] | None
+Cell: TypeAlias = str | int | float | bool | dt.datetime | dt.date | Sequence[object] | Mapping[str, object] | None
 """What a table's cell may hold."""
 
 _UNBOUNDED = 100_000
@@ -104,17 +104,26 @@ def cell_text(value: Cell) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in _plain(value))
 
 
-def _plain(value: Cell) -> str:
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_part(part)}" for name, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_part, value))
+    return _part(value)
+
+
+def _part(value: object) -> str:
+    """A value inside another; what holds values itself is written as JSON, else nobody could tell where it ends."""
     if value is None:
         return ""
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dt.datetime):
         return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}Z"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())  # type: ignore[arg-type]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(value)
+    if isinstance(value, Mapping | Sequence):
+        return msgspec.json.encode(value).decode()
     return str(value)

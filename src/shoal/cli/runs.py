@@ -11,7 +11,7 @@ from shoal.batch.leaving import DROPPED, LEFT_BY
 from shoal.batch.publishing import Destination
 from shoal.batch.spec import load
 from shoal.cli.invocation import Invocation
-from shoal.cli.ledger_table import ledger_json, print_ledger, shards_text
+from shoal.cli.ledger_table import ledger_json, ledger_of, print_ledger, shards_text
 from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
 from shoal.jobs.states import RunState
 from shoal.ledger.records import RunRecord, ShardRecord
@@ -49,8 +49,9 @@ def show(invocation: Invocation, run: str, as_json: bool) -> None:
     with invocation.workspace() as workspace:
         ledger = workspace.ledger
         record, inputs, report = ledger.run(run), ledger.inputs(run), ledger.reconcile(run)
+        counted = ledger_of(record, report, ledger.shards(run))
     if as_json:
-        print_json({**fields(record), "inputs": inputs, "ledger": ledger_json(report)})
+        print_json({**fields(record), "inputs": inputs, "ledger": ledger_json(counted)})
         return
     facts = fields(record)
     facts.pop("spec")
@@ -58,7 +59,7 @@ def show(invocation: Invocation, run: str, as_json: bool) -> None:
     console().print("\ntold", style="bold")
     print_facts({name: json_text(value) for name, value in record.spec.items() if value not in (None, [], {})})
     console().print("\nledger", style="bold")
-    print_ledger(report)
+    print_ledger(counted)
     if inputs:
         console().print("\ninput", style="bold")
         print_table([fields(file) for file in inputs], ("path", "rows", "size_bytes", "sha256"))

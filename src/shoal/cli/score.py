@@ -9,7 +9,7 @@ import click
 from shoal.batch import spec as specs
 from shoal.batch.summary import ScoreSummary
 from shoal.cli.invocation import Invocation
-from shoal.cli.ledger_table import ledger_json, print_ledger
+from shoal.cli.ledger_table import RunLedger, ledger_json, print_ledger
 from shoal.cli.output import console, json_option, print_json
 from shoal.cli.progress import reporting
 from shoal.errors import InvalidSpec
@@ -97,6 +97,7 @@ def _renames(pairs: Value) -> dict[str, str]:
 
 
 def _print(summary: ScoreSummary, *, as_json: bool) -> None:
+    ledger = RunLedger(report=summary.ledger, state=summary.state)
     if as_json:
         print_json(
             {
@@ -106,12 +107,12 @@ def _print(summary: ScoreSummary, *, as_json: bool) -> None:
                 "state": summary.state,
                 "output": str(summary.output),
                 "errors": None if summary.errors is None else str(summary.errors),
-                "ledger": ledger_json(summary.ledger),
+                "ledger": ledger_json(ledger),
                 "seconds": summary.seconds,
             }
         )
         return
-    print_ledger(summary.ledger)
+    print_ledger(ledger)
     out = console()
     out.print(f"run {summary.run}: {summary.fleet}:{summary.version} in {summary.seconds:.1f} s -> {summary.output}")
     if summary.errors is not None:

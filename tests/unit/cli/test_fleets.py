@@ -39,7 +39,7 @@ def test_a_fleet_and_a_snapshot_are_shown(shoal, shoal_json):
         {"alpha": 1},
     )
     assert "champion" in shoal("fleets", "show", "flights").stdout
-    assert "alpha 2" in shoal("fleets", "show", "flights:3").stdout
+    assert ["alpha", "2"] in [line.split() for line in shoal("fleets", "show", "flights:3").stdout.splitlines()]
 
 
 @pytest.mark.usefixtures("registry")

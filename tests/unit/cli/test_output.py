@@ -15,6 +15,8 @@ AT = dt.datetime(2026, 11, 21, 6, 40, 12, tzinfo=dt.timezone(dt.timedelta(hours=
     ("value", "text"),
     [(None, ""), (True, "yes"), (0.123456789, "0.123457"), (12345678, "12345678"), (AT, "2026-11-21 04:40:12Z"),
      (("b", "a"), "b, a"), ({"mae": 8.25, "n": 3}, "mae 8.25, n 3"), (RunState.RUNNING, "running"), ("ä", "ä"),
+     ({"candidates": [{"name": "ridge"}], "keys": ["a", "b"]}, 'candidates [{"name":"ridge"}], keys ["a","b"]'),
+     ([{"a": 1}, ["b"]], '{"a":1}, ["b"]'),
      ("\x1b[31mred\r\n\x07", "\N{REPLACEMENT CHARACTER}[31mred" + 3 * "\N{REPLACEMENT CHARACTER}")],
 )  # fmt: skip
 def test_cells_are_plain_text(value, text):
