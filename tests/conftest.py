@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Two idle cores are rare where tests run, and OpenMP's threads spin while they wait for a core. Libraries read this
+# when they are loaded, which is later than this file; processes that tests start inherit it.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 # Compiling a kernel takes seconds the first time, which says nothing about the test that happens to be first.
 settings.register_profile("shoal", deadline=None, max_examples=int(os.environ.get("SHOAL_TEST_EXAMPLES", "50")))
 settings.load_profile("shoal")
