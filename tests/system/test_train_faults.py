@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from polars.testing import assert_frame_equal
 from sklearn.linear_model import LinearRegression
 from train_estimators import HANG, KILL, RAISE
 
-from shoal.errors import InvalidSpec, NotFound
+from shoal.errors import InvalidSpec, NotFound, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RunState
-from shoal.ledger import Ledger
+from shoal.ledger import Ledger, ShardPlan, this_worker
 from shoal.registry import SnapshotRecord
 from shoal.storage.sql import Database
+from shoal.training.runs import clear_dead_runs
 from shoal.training.train import TrainedFleet, Trainer
+from shoal.types import Counts
 
 MOODS = {"raises": RAISE, "kills": KILL, "hangs": HANG}
 
@@ -33,7 +36,7 @@ def ledger_in(home: Path) -> Ledger:
     return Ledger(database)
 
 
-def trainer_in(home: Path) -> Trainer:
+def trainer_in(home: Path, promote: Callable[..., Any] = lambda *_, **__: None) -> Trainer:
     """A trainer whose registry is a list of one."""
     now = dt.datetime.now(dt.UTC)
 
@@ -47,7 +50,7 @@ def trainer_in(home: Path) -> Trainer:
         raise NotFound(reference)
 
     return Trainer(
-        register=register, promote=lambda *_, **__: None, open_fleet=open_fleet,  # type: ignore[arg-type, return-value]
+        register=register, promote=promote, open_fleet=open_fleet,  # type: ignore[arg-type]
         ledger=ledger_in(home), actor="me", home=home,
     )  # fmt: skip
 
@@ -214,3 +217,55 @@ def test_a_training_that_cannot_be_done_is_recorded(tmp_path: Path) -> None:
     (run,) = ledger_in(tmp_path).runs()
     assert run.state is RunState.FAILED
     assert "KNeighborsRegressor" in (run.error or "")
+
+
+def test_a_promotion_that_fails_is_what_the_user_sees(tmp_path: Path) -> None:
+    def promote(*_: object, **__: object) -> None:
+        raise StorageError("the registry's disk is full")
+
+    document = spec(tmp_path, rows(["a", "b"]), "sklearn.linear_model.LinearRegression", promote=True)
+    with pytest.raises(StorageError, match="the registry's disk is full"):
+        trainer_in(tmp_path, promote).train(document)
+    (run,) = ledger_in(tmp_path).runs()
+    assert run.state is RunState.FAILED
+    assert run.error == "the registry's disk is full (moods:1 is registered all the same)"
+
+
+def test_an_end_that_cannot_be_recorded_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Ledger, run: str) -> None:
+        raise StorageError("the ledger is away")
+
+    def promote(*_: object, **__: object) -> None:
+        monkeypatch.setattr(Ledger, "run", refuse)
+        raise StorageError("the registry is away")
+
+    document = spec(tmp_path, rows(["a", "b"]), "sklearn.linear_model.LinearRegression", promote=True)
+    with pytest.raises(StorageError, match="the registry is away"):
+        trainer_in(tmp_path, promote).train(document)
+
+
+def test_trainings_of_processes_that_are_gone_are_cleared_wherever_they_stood(tmp_path: Path) -> None:
+    code = "from shoal.ledger import this_worker; print(this_worker())"
+    gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    ledger = ledger_in(tmp_path)
+
+    def training(owner: str) -> str:
+        return ledger.create_run(
+            kind="train", fleet="moods", version=None, spec={}, inputs=(), actor="me",
+            shards=[ShardPlan(number=0, source={"owner": owner})],
+        ).id  # fmt: skip
+
+    def registering(owner: str) -> str:
+        run = training(owner)
+        ledger.transition(run, RunState.RUNNING)
+        ledger.finish(ledger.claim(run, owner=owner, lease_s=60)[0], Counts(rows=1, scored=1), 9, {})
+        ledger.transition(run, RunState.COMMITTING)
+        return run
+
+    dead, alive = [training(gone), registering(gone)], [training(this_worker()), registering(this_worker())]
+    (tmp_path / "training" / dead[1]).mkdir(parents=True)
+    clear_dead_runs(ledger, tmp_path / "training")
+    assert [ledger.run(run).state for run in dead] == [RunState.FAILED] * 2
+    assert "shoal fleets show moods" in (ledger.run(dead[1]).error or "")
+    assert [ledger.run(run).state for run in alive] == [RunState.PLANNED, RunState.COMMITTING]
+    assert list((tmp_path / "training").iterdir()) == []

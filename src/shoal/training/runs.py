@@ -1,18 +1,22 @@
 """Trainings in the ledger: one run, one shard, and one outcome per model."""
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from shoal.errors import Conflict
+from shoal.errors import Conflict, ShoalError
 from shoal.jobs.states import RunState
-from shoal.ledger import Ledger, ShardClaim, ShardPlan, is_gone, this_worker
+from shoal.ledger import Ledger, RunRecord, ShardClaim, ShardPlan, is_gone, this_worker
+from shoal.registry import SnapshotRecord
 from shoal.training.decision import Decision
 from shoal.training.plan import Plan
 from shoal.types import Counts
 
 KIND = "train"
 _LEASE_S = 3600.0
+_OWNER = "owner"
+_log = logging.getLogger(__name__)
 
 
 class TrainingRun:
@@ -40,11 +44,12 @@ class TrainingRun:
             version=None,
             spec=plan.spec.document(),
             inputs=plan.rows.inputs,
-            shards=[ShardPlan(number=0, source={"models": models})],
+            shards=[ShardPlan(number=0, source={"models": models, _OWNER: this_worker()})],
             actor=actor,
         )
         self.id = record.id
         self._source_rows = plan.rows.source_rows
+        self._snapshot: SnapshotRecord | None = None
         ledger.transition(self.id, RunState.RUNNING)
         self._claim: ShardClaim = ledger.claim(self.id, owner=this_worker(), lease_s=_LEASE_S)[0]
 
@@ -70,25 +75,56 @@ class TrainingRun:
         self._ledger.finish(self._claim, counts, self._source_rows, part)
         self._ledger.transition(self.id, RunState.COMMITTING)
 
+    def registered(self, snapshot: SnapshotRecord) -> None:
+        """From here on the snapshot is there, whatever else goes wrong."""
+        self._snapshot = snapshot
+
     def succeed(self) -> None:
-        """The fleet is registered."""
+        """All is done."""
         self._ledger.transition(self.id, RunState.SUCCEEDED)
 
     def end(self, error: BaseException) -> None:
-        """Record why it did not come to an end."""
-        cancelled = isinstance(error, KeyboardInterrupt)
-        running = self._ledger.run(self.id).state is RunState.RUNNING
-        state = RunState.CANCELLED if cancelled and running else RunState.FAILED
-        self._ledger.transition(self.id, state, error=str(error) or type(error).__name__)
+        """Record why it did not come to an end; never raises, so that the user sees ``error`` itself."""
+        text = str(error) or type(error).__name__
+        if self._snapshot is not None:
+            text = f"{text} ({self._snapshot.reference} is registered all the same)"
+            _log.warning("%s is registered although its training did not come to an end", self._snapshot.reference)
+        try:
+            running = self._ledger.run(self.id).state is RunState.RUNNING
+            cancelled = isinstance(error, KeyboardInterrupt) and running
+            self._ledger.transition(self.id, RunState.CANCELLED if cancelled else RunState.FAILED, error=text)
+        except ShoalError as trouble:
+            _log.warning("the end of run %s could not be recorded: %s", self.id, trouble)
 
 
 def clear_dead_runs(ledger: Ledger, folder: Path) -> None:
     """Fail the trainings whose process is gone, and remove the rows they left in ``folder``."""
-    for run in ledger.runs(state=RunState.RUNNING, kind=KIND, limit=1000):
-        owners = ledger.owners(run.id)
+    for run in _unfinished(ledger):
+        owners = _owners(ledger, run)
         if owners and all(is_gone(owner) for owner in owners):
             try:
-                ledger.transition(run.id, RunState.FAILED, error="its process ended; train again")
+                ledger.transition(run.id, RunState.FAILED, error=_fate(run))
             except Conflict:
                 continue  # somebody else was first
             shutil.rmtree(folder / run.id, ignore_errors=True)
+
+
+def _unfinished(ledger: Ledger) -> Iterator[RunRecord]:
+    for state in (RunState.PLANNED, RunState.RUNNING, RunState.COMMITTING):
+        yield from ledger.runs(state=state, kind=KIND, limit=1000)
+
+
+def _owners(ledger: Ledger, run: RunRecord) -> set[str]:
+    """Who works or worked on it, also before its shard was claimed and after it was done."""
+    shards = ledger.shards(run.id)
+    named = [owner for shard in shards for owner in (shard.owner, shard.source.get(_OWNER))]
+    return {owner for owner in named if isinstance(owner, str)}
+
+
+def _fate(run: RunRecord) -> str:
+    if run.state is RunState.COMMITTING:
+        return (
+            f"its process ended while the fleet was being registered; `shoal fleets show {run.fleet}` lists its "
+            "snapshot if that was done, else train again"
+        )
+    return "its process ended; train again"

@@ -192,8 +192,8 @@ class Trainer:
         snapshot = self._register(
             fleet, spec.fleet, description=spec.description, category=spec.category, tags=spec.tags, lineage=origin
         )
-        run.succeed()
-        return TrainedFleet(
+        run.registered(snapshot)
+        trained = TrainedFleet(
             fleet=fleet,
             report=report(planned, fitted),
             decisions=decisions(fitted, [0]),
@@ -209,6 +209,8 @@ class Trainer:
             comparison=self._move(spec, comparison, snapshot),
             seconds=0.0,
         )
+        run.succeed()
+        return trained
 
     def _fit(self, planned: Plan, run: str, progress: Progress) -> Fitted:
         folder = self._folder / run
