@@ -19,9 +19,9 @@ from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
 from shoal.errors import Conflict, InvalidInput, StorageError
 from shoal.fleet import Fleet
-from shoal.jobs.states import RunState, ShardState
+from shoal.jobs.states import RUN_TRANSITIONS, RunState, ShardState, require_transition
 from shoal.ledger import Ledger, RunRecord, is_gone, this_worker
-from shoal.storage.files import storage_errors
+from shoal.storage.files import exclusive, storage_errors
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Json
 
@@ -124,11 +124,17 @@ class Scorer:
         return self._execute(run, spec, fleet, progress, started)
 
     def _restart(self, run: RunRecord, spec: ScoreSpec) -> RunRecord:
-        if self._ledger.owners(run.id):
-            raise Conflict(f"run {run.id} is still being worked on; under retry-all nobody can help it")
-        self._ledger.transition(run.id, RunState.CANCELLED, error="began anew under the policy retry-all")
+        with exclusive(self._home / "locks" / run.id):  # of two who resume it at once, one finds it cancelled
+            if self._ledger.owners(run.id):
+                raise Conflict(f"run {run.id} is still being worked on; under retry-all nobody can help it")
+            state = self._ledger.run(run.id).state
+            require_transition(RUN_TRANSITIONS, state, RunState.CANCELLED, what=f"run {run.id}")
+            # Only then the old one ends: killed in between, there is still one to resume.
+            anew = self._planner.again(run, actor=self._actor)
+            words = f"began anew as {anew.id} under the policy retry-all"
+            self._ledger.transition(run.id, RunState.CANCELLED, error=words)
         self._destination(spec, run.id).clear()
-        return self._planner.again(run, actor=self._actor)
+        return anew
 
     def _destination(self, spec: ScoreSpec, run: str) -> Destination:
         return Destination(spec, run, self._home / "locks")
