@@ -3,7 +3,7 @@
 import click
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import console, json_option, print_json
+from shoal.cli.output import console, examples, json_option, print_json
 from shoal.errors import InvalidInput
 from shoal.registry.names import CHAMPION, parse_reference
 from shoal.registry.records import AliasChange
@@ -12,7 +12,7 @@ _REASON = "Why; kept in the history."
 _EXPECTED = "Refuse when the alias names another version by now (0: none)."
 
 
-@click.command()
+@click.command(epilog=examples("shoal promote pumps:3", "shoal promote pumps:3 --alias canary --reason 'a try'"))
 @click.argument("snapshot")
 @click.argument("version", required=False, type=click.IntRange(min=1))
 @click.option("--alias", default=CHAMPION, show_default=True, help="The alias to move.")
@@ -44,7 +44,7 @@ def promote(
     _print(change, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=examples("shoal rollback pumps", "shoal rollback pumps@canary"))
 @click.argument("fleet")
 @click.option("--expected", type=click.IntRange(min=1), help=_EXPECTED)
 @click.option("--reason", default="", help=_REASON)

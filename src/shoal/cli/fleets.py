@@ -1,15 +1,31 @@
 """``shoal fleets``: which fleets there are, what is in them, and how they changed."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 import polars as pl
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
-from shoal.registry.records import FleetRecord, SnapshotRecord
+from shoal.cli.model_address import model_address
+from shoal.cli.output import (
+    Cell,
+    console,
+    examples,
+    fields,
+    json_option,
+    print_facts,
+    print_json,
+    print_listing,
+    print_table,
+)
+from shoal.errors import NotFound
+from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
 from shoal.storage.columns import json_text
+
+if TYPE_CHECKING:
+    from shoal.workspace import Workspace
 
 _SHOWN = 50
 
@@ -32,14 +48,14 @@ def list_fleets(invocation: Invocation, tag: str | None, category: str | None, a
     print_listing(map(fields, records), columns, as_json=as_json, empty="no fleets; train or register one")
 
 
-@fleets.command()
+@fleets.command(epilog=examples("shoal fleets show pumps", "shoal fleets show pumps:3"))
 @click.argument("fleet")
 @json_option
 @click.pass_obj
 def show(invocation: Invocation, fleet: str, as_json: bool) -> None:
-    """Show a fleet with its snapshots, or one snapshot with its lineage.
+    """Show a fleet, or one snapshot with its lineage.
 
-    FLEET is a name for the fleet, name@alias or name:version for a snapshot.
+    FLEET is a name for the fleet with its snapshots, name@alias or name:version for a snapshot.
     """
     with invocation.workspace() as workspace:
         if "@" in fleet or ":" in fleet:
@@ -48,7 +64,7 @@ def show(invocation: Invocation, fleet: str, as_json: bool) -> None:
             _show_fleet(workspace.registry, fleet, as_json=as_json)
 
 
-@fleets.command()
+@fleets.command(epilog=examples("shoal fleets models pumps@champion --limit 10"))
 @click.argument("fleet")
 @click.option("--limit", type=click.IntRange(min=1), help=f"Show so many.  [default: {_SHOWN}; with --json all]")
 @json_option
@@ -63,17 +79,27 @@ def models(invocation: Invocation, fleet: str, limit: int | None, as_json: bool)
     _print_frame(frame, limit=limit, as_json=as_json, empty=f"{fleet} has no models")
 
 
-@fleets.command()
+@fleets.command(
+    epilog=examples(
+        "shoal fleets history pumps",
+        "shoal fleets history pumps --model device=d01,unit=1",
+        "shoal fleets history pumps --model device=d01",
+    )
+)
 @click.argument("name")
 @click.option("--alias", help="Only moves of this alias.")
-@click.option("--model", "key", help="Instead, the snapshots that brought a model of this key, e.g. dest=LAX.")
+@click.option("--model", "key", metavar="NAME=VALUE,...", help="Instead, the history of the model of this key.")
 @json_option
 @click.pass_obj
 def history(invocation: Invocation, name: str, alias: str | None, key: str | None, as_json: bool) -> None:
-    """Show how a fleet's aliases moved, newest first, or the history of one model."""
+    """Show how aliases moved, or a model's history.
+
+    Newest first. A model's history are the snapshots that brought a new one for its key. Its key is written with the
+    fleet's key columns; those left out are of no matter to a fallback model.
+    """
     with invocation.workspace() as workspace:
         if key is not None:
-            _print_model_history(workspace.registry, name, key, as_json=as_json)
+            _print_model_history(_model_history(workspace, name, key), as_json=as_json)
             return
         changes = workspace.registry.alias_history(name, alias)
     columns = ("at", "alias", "move", "before", "after", "actor", "reason")
@@ -81,14 +107,14 @@ def history(invocation: Invocation, name: str, alias: str | None, key: str | Non
     print_listing(map(fields, changes), columns, as_json=as_json, empty=empty)
 
 
-@fleets.command()
+@fleets.command(epilog=examples("shoal fleets diff pumps:3 pumps@champion"))
 @click.argument("before")
 @click.argument("after")
 @click.option("--limit", type=click.IntRange(min=1), help=f"Show so many.  [default: {_SHOWN}; with --json all]")
 @json_option
 @click.pass_obj
 def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_json: bool) -> None:
-    """List the models that differ between two snapshots, e.g. flights:3 and flights@champion."""
+    """List the models that differ between snapshots."""
     with invocation.workspace() as workspace:
         frame = workspace.fleet(before).diff(workspace.fleet(after))
     _print_frame(frame, limit=limit, as_json=as_json, empty=f"{before} and {after} have the same models")
@@ -132,8 +158,22 @@ def _show_snapshot(registry: Registry, reference: str, *, as_json: bool) -> None
         print_table([fields(file) for file in lineage.inputs], ("path", "rows", "size_bytes", "sha256"))
 
 
-def _print_model_history(registry: Registry, name: str, key: str, *, as_json: bool) -> None:
-    history = registry.model_history(name, key)
+def _model_history(workspace: "Workspace", name: str, typed: str) -> list[ModelVersion]:
+    newest = workspace.registry.snapshots(name)[:1]
+    named = "=" in typed and newest
+    key = model_address(workspace.open_snapshot(newest[0]).keys, typed) if named else typed
+    try:
+        return workspace.registry.model_history(name, key)
+    except NotFound as error:
+        if not newest:
+            raise
+        raise NotFound(
+            f"fleet {name!r} never had a model of {typed!r}; write its key as --model NAME=VALUE,... and leave out the "
+            f"columns that a fallback model does not look at; `shoal fleets models {newest[0].reference}` lists keys"
+        ) from error
+
+
+def _print_model_history(history: Sequence[ModelVersion], *, as_json: bool) -> None:
     if as_json:
         print_json(history)
         return

@@ -15,7 +15,13 @@ from shoal.types import KeyColumn, KeyType, Task
 SHOWN = 20
 
 
-@click.command("import")
+_EXAMPLES = output.examples(
+    "shoal import models --name pumps --keys device,unit:integer --trust-pickle \\",
+    "    --path '{device}/{unit}.joblib' --features a,b,c --task anomaly",
+)
+
+
+@click.command("import", epilog=_EXAMPLES)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Name of the fleet.")
 @click.option("--keys", default="", help="Key columns, e.g. 'device,sensor' or 'store:integer'.")

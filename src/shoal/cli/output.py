@@ -28,6 +28,12 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def examples(*lines: str) -> str:
+    """Lines for the end of a verb's help (``epilog``), which are not run together."""
+    # Click leaves a paragraph as it is when its first line is a backspace.
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 def console(*, err: bool = False) -> Console:
     """The console to print on. A pipe or file gets lines as long as they need be, and never a control sequence."""
     stream = sys.stderr if err else sys.stdout

@@ -1,49 +1,66 @@
 """``shoal predict``: one row, answered at once."""
 
 import json
+from collections.abc import Mapping
 
 import click
 import polars as pl
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import Cell, json_option, print_facts, print_json
+from shoal.cli.output import Cell, examples, json_option, print_facts, print_json
 from shoal.errors import InvalidInput
 from shoal.fleet import Fleet
 
+_EXAMPLES = examples(
+    "shoal predict flights@champion origin=JFK dest=LAX distance=2475 hour=9",
+    """shoal predict flights:3 --row '{"origin": "JFK", "dest": "LAX", "hour": 9}' """.rstrip(),
+)
 
-@click.command()
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("fleet")
 @click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--row", help="The row as a JSON object, instead of NAME=VALUE.")
 @json_option
 @click.pass_obj
 def predict(invocation: Invocation, fleet: str, values: tuple[str, ...], row: str | None, as_json: bool) -> None:
-    r"""Predict one row with the model of its segment.
+    """Predict one row with the model of its segment.
 
-    FLEET is a name, name@alias or name:version. A feature that is not given is missing.
-
-    \b
-    shoal predict flights@champion origin=JFK dest=LAX distance=2475 hour=9
+    FLEET is a name, name@alias or name:version. A column that is not given is missing.
     """
     with invocation.workspace() as workspace:
         opened = workspace.fleet(fleet)
-    answer = _answer(opened, _row(values, row, opened))
+    given = _given(values, row)
+    complete = _row(given, opened)
+    _mention_missing_keys(given, opened)
+    answer = _answer(opened, complete)
     if as_json:
         print_json(answer)
     else:
         print_facts(answer)
 
 
-def _row(values: tuple[str, ...], row: str | None, fleet: Fleet) -> dict[str, object]:
-    if row is not None:
-        try:
-            given = json.loads(row)
-        except ValueError as error:
-            raise InvalidInput(f"--row is no JSON ({error}); quote it for your shell") from None
-        if not isinstance(given, dict):
-            raise InvalidInput("--row must be a JSON object of column names and values")
-    else:
-        given = dict(_pair(value) for value in values)
+def _given(values: tuple[str, ...], row: str | None) -> dict[str, object]:
+    if row is None:
+        return dict(_pair(value) for value in values)
+    try:
+        given = json.loads(row)
+    except ValueError as error:
+        raise InvalidInput(f"--row is no JSON ({error}); quote it for your shell") from None
+    if not isinstance(given, dict):
+        raise InvalidInput("--row must be a JSON object of column names and values")
+    return given
+
+
+def _mention_missing_keys(given: Mapping[str, object], fleet: Fleet) -> None:
+    """A key may be missing, and a coarser model answers then; left out by mistake it looks like a bad model."""
+    missing = [column.name for column in fleet.keys if column.name not in given]
+    if missing:
+        pairs = " ".join(f"{name}=VALUE" for name in missing)
+        click.echo(f"warning: not given and taken as missing: key {', '.join(missing)}; give {pairs}", err=True)
+
+
+def _row(given: Mapping[str, object], fleet: Fleet) -> dict[str, object]:
     known = [column.name for column in fleet.keys] + [feature.name for feature in fleet.features]
     unknown = sorted(set(given) - set(known))
     if unknown:

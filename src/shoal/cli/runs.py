@@ -12,7 +12,17 @@ from shoal.batch.publishing import Destination
 from shoal.batch.spec import load
 from shoal.cli.invocation import Invocation
 from shoal.cli.ledger_table import ledger_json, ledger_of, print_ledger, shards_text
-from shoal.cli.output import Cell, console, fields, json_option, print_facts, print_json, print_listing, print_table
+from shoal.cli.output import (
+    Cell,
+    console,
+    examples,
+    fields,
+    json_option,
+    print_facts,
+    print_json,
+    print_listing,
+    print_table,
+)
 from shoal.jobs.states import RunState
 from shoal.ledger.records import RunRecord, ShardRecord
 from shoal.storage.columns import json_text
@@ -40,7 +50,7 @@ def list_runs(
     print_listing(map(fields, records), columns, as_json=as_json, empty="no runs")
 
 
-@runs.command()
+@runs.command(epilog=examples("shoal runs show 20261121-044012-x7f3"))
 @click.argument("run")
 @json_option
 @click.pass_obj
@@ -65,13 +75,16 @@ def show(invocation: Invocation, run: str, as_json: bool) -> None:
         print_table([fields(file) for file in inputs], ("path", "rows", "size_bytes", "sha256"))
 
 
-@runs.command()
+@runs.command(epilog=examples("shoal runs errors 20261121-044012-x7f3"))
 @click.argument("run")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many rows.")
 @json_option
 @click.pass_obj
 def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
-    """List what went wrong in a run: why it failed, which shards did, and the rows that could not be scored."""
+    """List what went wrong in a run.
+
+    That is why it failed, which shards did, and the rows that could not be scored.
+    """
     with invocation.workspace() as workspace:
         record, totals = workspace.ledger.run(run), workspace.ledger.totals(run)
         found = _errors(record, workspace.ledger.shards(run))
@@ -91,13 +104,16 @@ def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
         print_table(rows.to_dicts(), rows.columns)
 
 
-@runs.command()
+@runs.command(epilog=examples("shoal runs models 20261121-044012-x7f3"))
 @click.argument("run")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many models.")
 @json_option
 @click.pass_obj
 def models(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
-    """Show what became of the rows of each model; the line without a key is of the rows that met no model."""
+    """Show what became of the rows of each model.
+
+    The line without a key is of the rows that met no model.
+    """
     with invocation.workspace() as workspace:
         counted = workspace.model_outcomes(run)
     if as_json:

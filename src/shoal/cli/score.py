@@ -10,7 +10,7 @@ from shoal.batch import spec as specs
 from shoal.batch.summary import ScoreSummary
 from shoal.cli.invocation import Invocation
 from shoal.cli.ledger_table import RunLedger, ledger_json, print_ledger
-from shoal.cli.output import console, json_option, print_json
+from shoal.cli.output import console, examples, json_option, print_json
 from shoal.cli.progress import reporting
 from shoal.errors import InvalidSpec
 
@@ -21,7 +21,19 @@ def _choice(literal: object) -> click.Choice[str]:
     return click.Choice(list(get_args(literal)))
 
 
-@click.command("score")
+_REQUIRED: Mapping[str, str] = {
+    "fleet": "give FLEET, the name of a fleet (`shoal fleets list` shows them)",
+    "input": "give --input, a file, folder or glob to score",
+    "output": "give --output, the file or folder to write",
+}
+_EXAMPLES = examples(
+    "shoal score pumps@champion --input readings/ --output scores/ --carry time",
+    "shoal score --spec nightly.yaml --date time --from 2026-11-20",
+    "shoal score --resume 20261121-044012-x7f3",
+)
+
+
+@click.command("score", epilog=_EXAMPLES)
 @click.argument("fleet", required=False)
 @click.option("--input", "-i", multiple=True, help="File, folder or glob; may be given several times.")
 @click.option("--output", "-o", help="File (its ending tells the format) or folder.")
@@ -50,14 +62,9 @@ def _choice(literal: object) -> click.Choice[str]:
 def score(
     invocation: Invocation, /, fleet: str | None, spec: Path | None, resume: str | None, as_json: bool, **options: Value
 ) -> None:
-    r"""Score files with FLEET (a name, name@alias or name:version).
+    """Score files with FLEET (a name, name@alias or name:version).
 
     The output becomes visible whole or not at all. Options override the fields of --spec.
-
-    \b
-    shoal score pumps@champion --input readings/ --output scores/ --carry time
-    shoal score --spec nightly.yaml --from 2026-11-20 --until 2026-11-21 --date time
-    shoal score --resume 20261121-044012-x7f3
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if resume is not None:
@@ -84,6 +91,9 @@ def _job(fleet: str | None, spec: Path | None, given: Mapping[str, Value]) -> sp
             document[name] = list(value) if isinstance(value, tuple) else value
         else:
             document["from" if name == "from_" else name] = value
+    for name, words in _REQUIRED.items():
+        if not document.get(name):
+            raise InvalidSpec(f"{words}, or write '{name}' into a file and give it with --spec")
     return specs.load(document)
 
 

@@ -21,7 +21,9 @@ from shoal.training.train import TrainedFleet
 SHOWN = 15
 
 
-@click.command("train")
+@click.command(
+    "train", epilog=output.examples("shoal train pumps.yaml --dry-run", "shoal train pumps.yaml --processes 4")
+)
 @click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only show rows, segments and what would be fitted.")
 @click.option("--processes", type=click.IntRange(min=1), help="How many segments to work on at once.")

@@ -29,7 +29,7 @@ def registry(database: Database) -> Registry:
     """A registry in the home with one fleet of three snapshots, two of them promoted."""
     registry = Registry(database)
     registry.create_fleet("flights", owner="ops", category="air", tags=["demo"], actor="ann")
-    model = ModelRecord(key_text="dest=LAX", level=("dest",), family="affine", rows=60, metrics={"mae": 8.25})
+    model = ModelRecord(key_text="LAX", level=("dest",), family="affine", rows=60, metrics={"mae": 8.25})
     for number in range(3):
         lineage = Lineage(parent=number or None, parameters={"alpha": number})
         registry.add_snapshot(

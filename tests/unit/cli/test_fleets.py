@@ -1,8 +1,14 @@
+import datetime as dt
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from shoal.cli.model_address import model_address
+from shoal.errors import InvalidInput
 from shoal.fleet import Fleet
+from shoal.table.keys import key_text
+from shoal.types import KeyColumn, KeyType
 from shoal.workspace import open_workspace
 
 
@@ -49,10 +55,27 @@ def test_the_history_of_aliases_and_of_a_model(shoal, shoal_json):
         (1, 2, "bob", "better"), (None, 1, "ann", "first"),
     ]  # fmt: skip
     assert shoal_json("fleets", "history", "flights", "--alias", "other") == []
-    entries = shoal_json("fleets", "history", "flights", "--model", "dest=LAX")
+    entries = shoal_json("fleets", "history", "flights", "--model", "LAX")
     assert [(e["version"], e["model"]["metrics"]) for e in entries] == [(n, {"mae": 8.25}) for n in (3, 2, 1)]
-    assert "mae 8.25" in shoal("fleets", "history", "flights", "--model", "dest=LAX").stdout
-    assert "dest=JFK" in shoal("fleets", "history", "flights", "--model", "dest=JFK", code=1).stderr
+    assert "mae 8.25" in shoal("fleets", "history", "flights", "--model", "LAX").stdout
+    refused = shoal("fleets", "history", "flights", "--model", "JFK", code=1).stderr
+    assert "never had a model of 'JFK'; write its key as --model NAME=VALUE" in refused
+    assert "`shoal fleets models flights:3`" in refused
+
+
+@pytest.mark.usefixtures("two_snapshots")
+def test_the_history_of_a_model_by_the_names_of_its_key_columns(shoal, shoal_json):
+    def versions(key):
+        return [entry["version"] for entry in shoal_json("fleets", "history", "pumps", "--model", key)]
+
+    assert versions("pump=b") == versions("b") == [2, 1]
+    assert versions("pump=c") == [2]
+    refused = shoal("fleets", "history", "pumps", "--model", "pump=z", code=1).stderr
+    assert "never had a model of 'pump=z'" in refused
+    assert (
+        "no key column 'pomp'; its key is pump"
+        in shoal("fleets", "history", "pumps", "--model", "pomp=b", code=1).stderr
+    )
 
 
 @pytest.mark.usefixtures("two_snapshots")
@@ -72,3 +95,28 @@ def test_differences_are_listed(shoal, shoal_json):
     assert sorted((change["pump"], change["change"]) for change in changes) == [("b", "changed"), ("c", "added")]
     assert "have the same models" in shoal("fleets", "diff", "pumps", "pumps:1").stderr
     assert "no snapshot 9" in shoal("fleets", "diff", "pumps:1", "pumps:9", code=1).stderr
+
+
+COLUMNS = [KeyColumn(name=kind.value, type=kind) for kind in KeyType]
+"""One key column of every type, called as the type is."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        ("string=LAX", {"string": "LAX"}),
+        ("string=a,b:c d,e=f,integer=7", {"string": "a,b:c d,e=f", "integer": 7}),
+        ("date=2026-11-21,boolean=True", {"date": dt.date(2026, 11, 21), "boolean": True}),
+        ("integer=007,string=*", {"integer": 7}),
+        ("string=", {"string": ""}),
+    ],
+)
+def test_a_key_by_names_is_the_registrys_text(typed, key):
+    level = tuple(column.name for column in COLUMNS if column.name in key)
+    assert model_address(COLUMNS, typed) == key_text(COLUMNS, level, tuple(key[name] for name in level))
+
+
+@pytest.mark.parametrize(("typed", "said"), [("integer=x", "integer, which 'x' is not"), ("integer=1,e=f", "'1,e=f'")])
+def test_a_key_that_does_not_fit_is_refused(typed, said):
+    with pytest.raises(InvalidInput, match=said):
+        model_address(COLUMNS, typed)
