@@ -175,3 +175,42 @@ def test_warnings_are_one_line_each(shoal, readings: Path, tmp_path: Path, monke
     warning = next(line for line in stderr.splitlines() if line.startswith("warning: "))
     assert "shard 0" in warning
     assert "disk \N{REPLACEMENT CHARACTER}[31m asleep" in warning
+
+
+@pytest.mark.usefixtures("pumps")
+def test_what_was_left_and_what_failed_is_said(shoal, shoal_json, readings: Path, tmp_path: Path, monkeypatch) -> None:
+    words = (
+        "score",
+        "pumps",
+        "-i",
+        readings,
+        "-o",
+        tmp_path / "out",
+        "--failure-policy",
+        "leave",
+        "--if-exists",
+        "append",
+    )
+
+    def failing(*_: object) -> pl.DataFrame:
+        raise StorageError("bad sector")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "read_shard", failing)
+        patch.setattr(worker, "BACKOFF_S", 0.001)
+        first = shoal_json(*words)["run"]
+    assert "its rows are left to the next run of the job: bad sector" in shoal("runs", "errors", first).stdout
+    second = shoal_json(*words)["run"]
+    dropped = f"dropped shard 0 that run {first} left: the run reads these rows itself"
+    assert dropped in [each["error"] for each in shoal_json("runs", "errors", second)["errors"]]
+
+
+@pytest.mark.usefixtures("pumps")
+def test_too_many_errors_show_where_they_are(shoal, shoal_json, readings: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stderr = shoal("score", "pumps", "-i", readings, "-o", output, "--max-errors", "0", code=1).stderr
+    (run,) = re.findall(r"`shoal runs errors (\S+)`", stderr)
+    told = shoal_json("runs", "errors", run)
+    assert [(row["_row"], row["reason"]) for row in told["rows"]] == [(2, "missing value in 'x'")]
+    assert not output.exists()
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name and not path.name.startswith(".")] == []
