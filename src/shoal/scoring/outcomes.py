@@ -86,6 +86,8 @@ class Scored:
     def models(self) -> Integers:
         """Row of the answering model in the table's frame of live models, -1 where none; int64."""
         numbers = self.resolved.models
+        if self.table.live.all():
+            return numbers
         positions = np.cumsum(self.table.live) - 1
         return np.where(numbers >= 0, positions[np.maximum(numbers, 0)] if len(positions) else -1, -1)
 
@@ -98,6 +100,9 @@ class Scored:
     def level_column(self) -> pl.Series:
         """The answering level: its key columns joined by ``+``, ``global`` for none; null where no model answered."""
         names = ["+".join(level) or "global" for level in self.table.levels]
+        if len(self.levels) and self.levels[0] >= 0 and (self.levels == self.levels[0]).all():
+            same = pl.Series([names[self.levels[0]]], dtype=pl.Enum(names))
+            return same.new_from_index(0, len(self.levels)).alias("model_level")
         positions = pl.Series(pa.array(self.levels, mask=self.levels < 0))
         return pl.Series("names", names, dtype=pl.Enum(names)).gather(positions).alias("model_level")
 
