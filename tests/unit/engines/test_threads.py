@@ -1,5 +1,6 @@
 import os
 import threading
+import warnings
 
 import pytest
 
@@ -42,7 +43,10 @@ def test_an_error_is_raised_after_all_tasks_have_ended():
 def test_a_forked_child_makes_its_own_pool():
     threads = shared_threads()
     threads.over(100, lambda lo, hi: None, grain=1)
-    child = os.fork()
+    with warnings.catch_warnings():
+        # From 3.12 on Python warns that threads do not survive a fork, which is what this test is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         worked = []
         shared_threads().over(100, lambda lo, hi: worked.append(hi - lo), grain=1)
