@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from shoal.errors import InvalidSpec
 
@@ -40,18 +41,32 @@ def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[S
     for name in lists:
         if isinstance(values.get(name), str):
             values[name] = [values[name]]
-    _refuse_unknown(values, spec.__struct_encode_fields__)
+    _refuse_unknown(values, inspect.type_info(spec), "")
     try:
         return msgspec.convert(values, spec)
     except msgspec.ValidationError as error:
         raise InvalidSpec(f"the job description does not fit: {error}") from error
 
 
-def _refuse_unknown(values: Mapping[str, object], known: Sequence[str]) -> None:
-    for name in sorted(set(values) - set(known)):
-        close = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-        raise InvalidSpec(f"field {name!r} is not known: {advice}")
+def _refuse_unknown(value: object, kind: inspect.Type, where: str) -> None:
+    """Refuse fields that there are not, at any depth; msgspec would not say which there are."""
+    if isinstance(kind, inspect.UnionType):
+        for choice in kind.types:
+            _refuse_unknown(value, choice, where)
+    elif isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
+        known = {field.encode_name: field.type for field in kind.fields}
+        for name in sorted(map(str, set(value) - set(known))):
+            raise InvalidSpec(f"field {where + name!r} is not known: {_advice(name, list(known))}")
+        for name, part in value.items():
+            _refuse_unknown(part, known[name], f"{where}{name}.")
+    elif isinstance(kind, inspect.VarTupleType | inspect.ListType) and isinstance(value, list):
+        for number, part in enumerate(value, 1):
+            _refuse_unknown(part, kind.item_type, f"{where.removesuffix('.')}[{number}].")
+
+
+def _advice(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 def _read_yaml(path: Path) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Trying every candidate on a few rows before the long work: what cannot be packed is refused with its part's name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +10,14 @@ from shoal.errors import InvalidSpec, UnsupportedEstimator
 from shoal.families import pack
 from shoal.training.fitting import Assignment, Bench, Segment
 from shoal.training.splitting import Role
-from shoal.types import Integers
+from shoal.types import Feature, FeatureKind, Integers
 
 _ROWS = 100
+ENCODING = (
+    "{columns: [{features: texts, steps: [{sklearn.preprocessing.OneHotEncoder: {handle_unknown: ignore}}]}, "
+    "{features: numbers, steps: passthrough}]}"
+)
+"""A first step that makes numbers of texts, as a spec has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +79,24 @@ def try_choices(assignment: Assignment) -> Callable[[int], Finding]:
         except UnsupportedEstimator as error:
             return Finding(refused=str(error))
         except Exception as error:  # noqa: BLE001 - told apart here, and told to the user
-            never = isinstance(error, TypeError) or type(error).__name__ == "InvalidParameterError"
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            advice = _advice_on_texts(error, assignment.features)
+            never = isinstance(error, TypeError) or type(error).__name__ == "InvalidParameterError" or advice
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{advice}"
             return Finding(refused=text) if never else Finding(failed=text)
         return Finding()
 
     return attempt
+
+
+def _advice_on_texts(error: Exception, features: Sequence[Feature]) -> str:
+    """What to do when an estimator was given texts and takes only numbers; empty where that is not what went wrong."""
+    texts = [feature.name for feature in features if feature.kind is FeatureKind.CATEGORY]
+    if not texts or "could not convert string" not in str(error):
+        return ""
+    return (
+        f"; {', '.join(map(repr, texts))} holds texts, and this takes only numbers: begin its steps with {ENCODING}, "
+        "or leave the texts out of 'features'"
+    )
 
 
 def _sample(bench: Bench) -> Integers:

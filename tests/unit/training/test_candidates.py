@@ -1,16 +1,21 @@
 """Candidates become the estimators that one would write by hand."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from training_setup import spec
 
 from shoal.errors import InvalidSpec
 from shoal.training.candidates import Choice, Estimator, build, choices, random_parameters
+from shoal.training.loading import load
 from shoal.training.spec import Candidate
 from shoal.types import Feature, FeatureKind
 
@@ -116,3 +121,15 @@ def test_mistakes_are_named_with_the_candidate(fields: dict[str, object], words:
 def test_a_choice_without_grid_says_only_its_name() -> None:
     choice = Choice(candidate=Candidate(name="it", steps=("a.B",)), parameters={})
     assert (str(choice), choice.parameters_text) == ("it", "")
+
+
+def test_the_columns_step_of_the_reference_can_be_built() -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
+    (example,) = (part.partition("```")[0] for part in reference.split("```yaml\n")[1:] if "columns:" in part)
+    document = yaml.safe_load(example)
+    kinds = {"carrier": FeatureKind.CATEGORY}
+    features = [Feature(name=name, kind=kinds.get(name, FeatureKind.NUMERIC)) for name in document["features"]]
+    read = load(spec(Path("x"), features=document["features"], candidates=document["candidates"]))
+    estimators = [build(choice, features) for choice in choices(read.candidates)]
+    assert [estimator.get_params()["ridge__alpha"] for estimator in estimators] == [0.1, 1, 10]
+    assert "columntransformer__texts__min_frequency" in estimators[0].get_params()

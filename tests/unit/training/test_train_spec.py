@@ -133,3 +133,21 @@ def test_the_example_is_valid_and_fits_the_table_it_is_about() -> None:
     assert example.keys == nycflights.KEYS
     assert example.features == nycflights.FLIGHT_FEATURES
     assert [str(choice) for choice in choices(example.candidates)][-1] == "boosting"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"split": {"holdout": 0.2}},
+            "field 'split.holdout' is not known: known are fraction, time, train, validation",
+        ),
+        ({"split": {"time": "day", "validation": {"form": "2026-10-01"}}}, "'split.validation.form' .* mean 'from'?"),
+        ({"outliers": {"rule": "mad", "facto": 3}}, "'outliers.facto' is not known: did you mean 'factor'?"),
+        ({"candidates": [RIDGE, {**SVM, "uses": "all"}]}, r"'candidates\[2\].uses' is not known"),
+        ({"kep": {}}, "field 'kep' is not known: did you mean 'keep'?"),
+    ],
+)
+def test_a_field_that_is_not_known_is_named_with_those_that_are(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        load(spec(Path("x"), **changes))

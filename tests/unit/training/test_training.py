@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, mean_absolute_error
 from sklearn.pipeline import make_pipeline
@@ -21,6 +22,7 @@ from shoal.training.decision import Decision, KeepRule
 from shoal.training.fitting import segment_seed
 from shoal.training.metrics import METRICS
 from shoal.training.plan import Plan
+from shoal.training.probing import ENCODING
 from shoal.training.promotion import compare_with_champion
 from shoal.training.results import alternatives, decisions
 from shoal.training.splitting import Role
@@ -359,3 +361,32 @@ def test_a_champion_with_other_labels(tmp_path: Path, metric: str) -> None:
         expected = (known.predict(held.select("x").to_numpy()) == held["label"].to_numpy()).mean()
         assert comparison.champion_figure == pytest.approx(expected)
     assert comparison.rows == held.height
+
+
+def colours(folder: Path) -> Path:
+    """Two shops, in which y moves with a number and a colour."""
+    rng = np.random.default_rng(2)
+    frame = shops({("a", 1): 60, ("b", 1): 60}).with_columns(colour=pl.Series(rng.choice(["red", "green"], 120)))
+    return saved(
+        frame.with_columns(y=pl.col("y") + pl.when(pl.col("colour") == "red").then(5.0).otherwise(0.0)), folder
+    )
+
+
+def test_texts_without_an_encoder_are_refused_before_the_long_work(tmp_path: Path) -> None:
+    document = spec(colours(tmp_path), keys=["shop"], fallback=None, features=["x", "colour"])
+    with pytest.raises(InvalidSpec, match=r"candidate ridge: .*'colour' holds texts.* only numbers: begin its steps"):
+        run(document, tmp_path)
+
+
+def test_the_advice_on_texts_works_as_it_is_written(tmp_path: Path) -> None:
+    steps = [yaml.safe_load(ENCODING), "sklearn.linear_model.LinearRegression"]
+    document = spec(
+        colours(tmp_path), keys=["shop"], fallback=None, features=["x", "z", "colour"],
+        candidates=[{"name": "linear", "steps": steps}],
+    )  # fmt: skip
+    planned, fitted, report = run(document, tmp_path)
+    assert fitted.warnings == ()
+    assert set(report.filter(pl.col("level") == "shop")["decision"]) == {"kept"}
+    row = pl.DataFrame({"shop": ["a", "a"], "x": [0.5, 0.5], "z": [0.0, 0.0], "colour": ["red", "green"]})
+    red, green = fleet_of(planned, fitted).predict(row)["prediction"]
+    assert red - green == pytest.approx(5, abs=0.2)
