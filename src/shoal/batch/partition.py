@@ -16,6 +16,7 @@ from shoal.errors import InvalidSpec
 
 _PIECE = re.compile(r"\{([^{}/]+)\}|([A-Za-z0-9_=+@,.\- ]+)")
 _LONGEST = 200
+_POSITION = "_position"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +65,15 @@ class Template:
         Different values never share a subfolder unless they are written alike.
         """
         by_folder: dict[str, list[pl.DataFrame]] = {}
-        groups = frame.partition_by(self.columns, maintain_order=True, as_dict=True)
+        groups = frame.with_row_index(_POSITION).partition_by(self.columns, maintain_order=True, as_dict=True)
         for values, rows in groups.items():
             folder = self.folder(dict(zip(self.columns, values, strict=True)))
             by_folder.setdefault(folder, []).append(rows)
-        return [(folder, pl.concat(parts)) for folder, parts in by_folder.items()]
+        return [(folder, _in_order(parts).drop(_POSITION)) for folder, parts in by_folder.items()]
+
+
+def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return parts[0] if len(parts) == 1 else pl.concat(parts).sort(_POSITION)
 
 
 def segment_of(value: object) -> str:

@@ -8,11 +8,11 @@ plan, in which nothing but the table ``input`` may be scanned.
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import ColumnNotFoundError, PolarsError
 
 from shoal.errors import InvalidInput, InvalidSpec
 
@@ -53,9 +53,33 @@ def predicate(where: str) -> pl.Expr:
     """
     _refuse_table_functions(where, "where")
     try:
-        return pl.sql_expr(where)
+        expression = pl.sql_expr(where)
     except (PolarsError, OSError) as error:
         raise InvalidSpec(f"field 'where': {where!r} is not a predicate over the input's columns: {error}") from error
+    if not all(_looks_at_one_row(part) for part in _parts(expression)):
+        raise InvalidSpec(
+            f"field 'where': {where!r} looks at more than the row itself, and would depend on how the work is cut; "
+            "aggregate in preprocess"
+        )
+    return expression
+
+
+def _parts(expression: pl.Expr) -> Iterator[pl.Expr]:
+    """An expression and all those it is made of."""
+    yield expression
+    for part in expression.meta.pop():
+        yield from _parts(part)
+
+
+def _looks_at_one_row(part: pl.Expr) -> bool:
+    if part.meta.is_literal():
+        return True
+    try:
+        return part.meta.is_row_separable()
+    except ColumnNotFoundError:  # its type would tell, which is not known yet; the parts below are asked too
+        return True
+    except PolarsError:
+        return False
 
 
 def check_preprocess(preprocess: str) -> None:

@@ -43,3 +43,10 @@ def test_several_columns_and_literals() -> None:
 def test_templates_that_are_refused(text: str) -> None:
     with pytest.raises(InvalidSpec, match="partition"):
         Template.parse(text)
+
+
+def test_rows_of_values_that_are_written_alike_keep_their_order() -> None:
+    frame = pl.DataFrame({"x": ["a", "ab"] * 3, "y": ["bc", "c"] * 3, "n": range(6)})
+    ((folder, rows),) = Template.parse("{x}{y}/").split(frame)
+    assert folder == "abc"
+    assert rows.equals(frame)

@@ -73,3 +73,25 @@ def test_functions_are_imported_by_path(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(InvalidSpec, match="PYTHONPATH"):
             apply_preprocess(path, FRAME)
     sys.modules.pop("jobs_of_mine")
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["x > AVG(x)", "COUNT(*) > 1", "x = MAX(x) OR x > 1", "SUM(x) OVER (PARTITION BY shop) > 1",
+     "RANK() OVER (ORDER BY x) < 2", "LAG(x) OVER (ORDER BY x) > 1", "CASE WHEN x > MEDIAN(x) THEN true ELSE false END",
+     "EXISTS (SELECT 1)"],
+)  # fmt: skip
+def test_a_predicate_looks_at_one_row(where: str) -> None:
+    """Else it would depend on how a job is cut into shards."""
+    with pytest.raises(InvalidSpec, match="more than the row itself"):
+        predicate(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["x IN (2, 3) AND NOT shop = 'a'", "MOD(x, 2) = 0 OR x % 2 = 0", "UPPER(shop) = 'B'",
+     "COALESCE(x, 1) BETWEEN 2 AND 2",
+     "CASE WHEN x > 1 THEN shop IS NOT NULL ELSE false END", "shop LIKE 'b%' AND LENGTH(shop) = 1 AND 1 = 1"],
+)  # fmt: skip
+def test_predicates_of_one_row_are_taken(where: str) -> None:
+    assert FRAME.filter(predicate(where)).collect()["shop"].to_list() == ["b"]
