@@ -93,6 +93,8 @@ class Database:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
         sa.event.listen(self.engine, "begin", _begin_transaction)
         _open_databases.add(self)
+        # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
+        weakref.finalize(self, self.engine.dispose)
 
     def migrate(self) -> None:
         """Bring the schema up to date; quick when it is, and safe when several processes do it at once.
