@@ -89,7 +89,8 @@ def errors(invocation: Invocation, run: str, limit: int, as_json: bool) -> None:
         record, totals = workspace.ledger.run(run), workspace.ledger.totals(run)
         found = _errors(record, workspace.ledger.shards(run))
         home = workspace.settings.home
-    bad = totals.counts.invalid + totals.counts.failed
+    # The outcomes of a training are of segments, and those that failed are no rows.
+    bad = totals.counts.invalid + totals.counts.failed if record.kind != "train" else 0
     file = _file_of_bad_rows(record, home) if bad else None
     rows = pl.scan_ndjson(file).head(limit).collect() if file else pl.DataFrame()
     if as_json:
@@ -131,7 +132,7 @@ def _errors(record: RunRecord, shards: Sequence[ShardRecord]) -> list[dict[str, 
     if record.error:
         found.append({"where": "run", "state": record.state, "attempts": None, "error": record.error})
     for shard in shards:
-        error = shard.error or _why_left(shard)
+        error = shard.error or _why_left(shard) or _failed_segments(record, shard)
         if error:
             where = f"shard {shard.number}"
             found.append({"where": where, "state": shard.state, "attempts": shard.attempts, "error": error})
@@ -146,6 +147,11 @@ def _why_left(shard: ShardRecord) -> str | None:
     if shard.part and shard.part.get("left"):
         return f"its rows are left to the next run of the job: {shard.part.get('reason')}"
     return None
+
+
+def _failed_segments(record: RunRecord, shard: ShardRecord) -> str | None:
+    failed = shard.counts.failed if record.kind == "train" else 0
+    return f"{failed:,} segments could not be trained; `shoal train --json` lists why" if failed else None
 
 
 def _file_of_bad_rows(record: RunRecord, home: Path) -> Path | None:

@@ -115,3 +115,18 @@ def test_bad_rows_of_an_output_that_was_replaced_are_not_passed_off_as_the_run_s
     run, output = scored
     output.write_text("prediction\n2.5\n")
     assert "the output that listed them is not there" in shoal("runs", "errors", run).stdout
+
+
+def test_segments_that_failed_in_a_training_are_no_rows(shoal, shoal_json, ledger):
+    run = ledger.create_run(
+        kind="train", fleet="flights", version=None, spec={}, actor="ann", inputs=[],
+        shards=[ShardPlan(number=0, source={})],
+    ).id  # fmt: skip
+    ledger.transition(run, RunState.RUNNING)
+    part = {"kept": 4, "fallback": 0, "too_few_rows": 0, "failed": 3}
+    ledger.finish(ledger.claim(run, owner="w", lease_s=60)[0], Counts(rows=7, scored=4, failed=3), 90, part)
+    text = shoal("runs", "errors", run).stdout
+    assert "3 segments could not be trained" in text
+    assert "rows could not be scored" not in text
+    assert shoal_json("runs", "errors", run)["bad_rows"] == 0
+    assert "so far: 1 of 1 shards" in shoal("runs", "show", run).stdout
