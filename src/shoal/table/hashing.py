@@ -6,11 +6,15 @@ tests, because Python's and Polars' own hashes change between versions and proce
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
+# Numba hands an intrinsic its context itself, which the types of the decorator do not say.
+# mypy: disable-error-code="call-arg,var-annotated,unreachable"
 
 import numpy as np
+from llvmlite import ir
 from numba import types as nt
+from numba.extending import intrinsic
 
-from shoal.kernels.compile import I32_1, I64, I64_1, U8_1, U64_2, array, device, kernel
+from shoal.kernels.compile import I32_1, I64, I64_1, U8_1, U64_1, U64_2, array, device, kernel
 
 PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -28,6 +32,9 @@ HASH, PLACE, START, STOP = 0, 1, 2, 3
 
 #: Keys that are looked up side by side.
 STRIDE = 32
+
+#: Longest text that an Arrow view holds itself.
+INLINE = 12
 
 #: What :func:`find` writes for a key it did not meet, and for one that was removed.
 ABSENT = -1
@@ -178,22 +185,61 @@ def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found)
     return touched
 
 
-@kernel(U8_1, I64_1, U8_1, I64_1, I64, I64, _U8_OUT)
-def write_texts(text, text_offsets, valid, positions, lo, hi, data):
-    """Write tag 1, the length as uint32 and the bytes of a text, or tag 5 where ``valid`` says null."""
-    for i in range(lo, hi):
-        at = positions[i]
+@intrinsic
+def _byte_at(context, address):
+    """The byte at an address."""
+
+    def build(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
+
+    return nt.uint8(nt.uint64), build
+
+
+@intrinsic
+def _word_at(context, address):
+    """Eight bytes at an address that need not be aligned."""
+
+    def build(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
+
+    return nt.uint64(nt.uint64), build
+
+
+@device
+def _copy(address, length, data, target):
+    """Copy bytes from an address; unsigned indices cannot wrap, so these are plain loads and stores."""
+    k = np.uint64(0)
+    while k + np.uint64(8) <= length:
+        word = _word_at(address + k)
+        for i in range(8):
+            data[target + k + np.uint64(i)] = (word >> np.uint64(8 * i)) & np.uint64(255)
+        k += np.uint64(8)
+    while k < length:
+        data[target + k] = _byte_at(address + k)
+        k += np.uint64(1)
+
+
+@kernel(U64_2, nt.uint64, U64_1, U8_1, I64_1, _U8_OUT)
+def write_texts(views, base, buffers, valid, positions, data):
+    """Write tag 1, the length as uint32 and the bytes of a text, or tag 5 where ``valid`` says null.
+
+    Texts are Arrow views (https://arrow.apache.org/docs/format/Columnar.html, "Variable-size Binary View Layout"): 16
+    bytes each, of which the first four are the length; up to 12 bytes follow inline, a longer text has the number of
+    its buffer and its offset there. ``base`` is the address of the views, ``buffers`` those of the buffers.
+    """
+    for i in range(positions.size):
+        at = np.uint64(positions[i])
         if valid.size > 0 and valid[i] == 0:
             data[at] = 5
             continue
-        start = np.uint64(text_offsets[i])
-        length = np.uint64(text_offsets[i + 1]) - start
+        length = views[i, 0] & ROW_MASK
+        address = base + np.uint64(16 * i + 4)
+        if length > np.uint64(INLINE):
+            address = buffers[views[i, 1] & ROW_MASK] + (views[i, 1] >> BLOCK_SHIFT)
         data[at] = 1
         for k in range(4):
-            data[at + 1 + k] = (length >> np.uint64(8 * k)) & np.uint64(255)
-        target = np.uint64(at + 5)
-        for k in range(length):  # unsigned, so no index can wrap and the copy is a plain loop of loads and stores
-            data[target + np.uint64(k)] = text[start + np.uint64(k)]
+            data[at + np.uint64(1 + k)] = (length >> np.uint64(8 * k)) & np.uint64(255)
+        _copy(address, length, data, at + np.uint64(5))
 
 
 @kernel(I64_1, U8_1, I64, I64, I64_1, I64, I64, _U8_OUT)

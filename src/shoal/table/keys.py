@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
@@ -155,7 +156,7 @@ class _Column:
         nothing = np.empty(0, dtype=np.uint8)
         self.valid = series.is_not_null().to_numpy().view(np.uint8) if series.null_count() else nothing
         if column.type is KeyType.STRING:
-            self.text_offsets, self.text = text_buffers(series)
+            self.texts = TextViews.of(series)
         else:
             self.numbers = series.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
 
@@ -164,7 +165,7 @@ class _Column:
         if self.series is None:
             return 1
         if self.column.type is KeyType.STRING:
-            full: Integers | int = np.diff(self.text_offsets) + 5
+            full: Integers | int = self.texts.lengths() + 5
         else:
             full = 1 + TAGS[self.column.type][1]
         return np.where(self.valid.view(np.bool_), full, 1) if self.valid.size else full
@@ -174,18 +175,50 @@ class _Column:
         if self.series is None:
             return  # tag 0 is what the array was made with
         if self.column.type is KeyType.STRING:
-            write_texts(self.text, self.text_offsets, self.valid, positions, 0, len(positions), data)
+            texts = self.texts
+            write_texts(texts.views, texts.base, texts.buffers, self.valid, positions, data)
         else:
             write_numbers(self.numbers, self.valid, *TAGS[self.column.type], positions, 0, len(positions), data)
 
 
-def text_buffers(series: pl.Series) -> tuple[Integers, Bytes]:
-    """Offsets (int64, rows + 1) and UTF-8 bytes of a text column."""
-    arrow = series.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    _, offset_buffer, data_buffer = arrow.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[arrow.offset : arrow.offset + len(arrow) + 1]
-    data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer is not None else np.empty(0, dtype=np.uint8)
-    return offsets, data
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextViews:
+    """A text column where it lies: Arrow's views, and the addresses of the buffers that long texts are in.
+
+    Attributes
+    ----------
+    views : ndarray of uint64, shape (texts, 2)
+        16 bytes per text.
+    base : uint64
+        Address of the first view.
+    buffers : ndarray of uint64
+        Addresses of the buffers.
+    owner : pyarrow.Array
+        Keeps all of that memory alive.
+    """
+
+    views: NDArray[np.uint64]
+    base: np.uint64
+    buffers: NDArray[np.uint64]
+    owner: pa.Array
+
+    @classmethod
+    def of(cls, series: pl.Series) -> "TextViews":
+        """The views of a text column, without copying a text."""
+        arrow = series.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+        _, views, *buffers = arrow.buffers()
+        # A column without rows, or with short texts only, has no buffers; kernels still want an array.
+        addresses = np.array(
+            [buffer.address if buffer is not None else 0 for buffer in buffers] or [0], dtype=np.uint64
+        )
+        raw = np.frombuffer(views, dtype=np.uint64) if views is not None else np.empty(0, dtype=np.uint64)
+        shown = raw[2 * arrow.offset : 2 * (arrow.offset + len(arrow))].reshape(-1, 2)
+        return cls(views=shown, base=np.uint64(shown.ctypes.data), buffers=addresses, owner=arrow)
+
+    def lengths(self) -> Integers:
+        """Bytes of each text; whatever a missing one holds."""
+        lengths: Integers = (self.views[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        return lengths
 
 
 def frame_of_keys(columns: Sequence[KeyColumn], level: Level, keys: Sequence[Key]) -> pl.DataFrame:

@@ -45,7 +45,7 @@ def rows(tmp_path):
 def test_an_output_never_takes_the_place_of_input(workspace, rows, tmp_path, given, output):
     before = rows.read_bytes()
     job = {"fleet": "f", "input": str(tmp_path / given), "output": str(tmp_path / output), "if_exists": "replace"}
-    with pytest.raises((InvalidSpec, OutputExists), match="overlap|holds files"):
+    with pytest.raises((InvalidSpec, OutputExists), match=r"overlap|holds files"):
         workspace.score(job)
     assert rows.read_bytes() == before
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["rows.parquet"]
