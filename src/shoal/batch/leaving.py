@@ -1,6 +1,6 @@
 """Rows that a run could not read or write, and left to the next run of its job: the policy ``leave``.
 
-What is left, taken on and dropped is defined in ``docs/decisions/0017-rows-that-are-left-are-taken-on-once.md``.
+What is left, taken on and dropped is defined in ``docs/decisions/0012-rows-that-are-left-are-taken-on-once.md``.
 """
 
 import dataclasses

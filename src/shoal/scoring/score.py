@@ -60,9 +60,13 @@ def score(table: ModelTable, frame: pl.DataFrame, *, threads: Threads | None = N
 
 
 def _empty_answers(rows: int, labels: int) -> Answers:
+    """Room for answers. Values are not filled: those of rows that no model answers, or that are marked, are not read.
+
+    Whatever is left out here is also left to the threads that write first, and large arrays are mostly page faults.
+    """
     return Answers(
-        values=np.full(rows, np.nan),
-        labels=np.full(rows, -1, dtype=np.int32),
+        values=np.empty(rows),
+        labels=np.full(rows, -1, dtype=np.int32) if labels else np.empty(rows, dtype=np.int32),
         probabilities=np.full((rows, labels), np.nan),
         reasons=np.zeros(rows, dtype=np.uint8),
         culprits=np.full(rows, -1, dtype=np.int16),

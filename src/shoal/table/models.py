@@ -122,11 +122,12 @@ class ModelTable:
         ndarray of int64, shape (rows,)
             Model numbers, negative where there is none.
         """
-        found = np.full(frame.height, ABSENT, dtype=np.int64)
+        found = np.empty(frame.height, dtype=np.int64)  # its pages are first touched by the threads that fill them
 
         def search(lo: int, hi: int) -> None:
             for start in range(lo, hi, FIND_ROWS):
                 stop = min(start + FIND_ROWS, hi)
+                found[start:stop] = ABSENT
                 self._find(encode(self.keys, frame.slice(start, stop - start), level), self.parts, found[start:stop])
 
         threads.over(frame.height, search, grain=FIND_ROWS)
