@@ -216,8 +216,3 @@ def _rows_in(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path}: the prepared input cannot be read ({error}); start a new run") from error
-
-
-def pinned(spec: ScoreSpec, run: RunRecord) -> str:
-    """The reference of the snapshot that a run has pinned."""
-    return f"{run.fleet}:{run.version}"

@@ -1,6 +1,7 @@
 """What a batch job should do: the fields of ``shoal score``, of a YAML file and of a Python call alike."""
 
 import datetime as dt
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from shoal.batch.partition import Template
 from shoal.errors import InvalidSpec
 from shoal.storage.documents import load_document
 from shoal.storage.query import check_predicate, check_preprocess
+from shoal.storage.tables import SUFFIXES
+from shoal.types import RESERVED_COLUMNS
 
 InputFormat = Literal["auto", "parquet", "csv", "jsonl"]
 OutputFormat = Literal["auto", "parquet", "csv", "jsonl"]
@@ -22,18 +25,13 @@ FailurePolicy = Literal["retry-all", "retry-failed", "leave"]
 KIND = "score"
 """What the ledger calls runs of these jobs."""
 
-SUFFIXES: Mapping[str, Literal["parquet", "csv", "jsonl"]] = {
-    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
-}  # fmt: skip
-"""File name endings and the format they stand for."""
+OTHER_ENDINGS = frozenset(
+    {".arrow", ".avro", ".bz2", ".feather", ".gz", ".json", ".tsv", ".txt", ".xlsx", ".zip", ".zst"}
+)
+"""Endings of files that Shoal does not write."""
 
 ROW_IDS = frozenset({"_file", "_row"})
 """Columns that say where a row is from; what the input has under these names is not read."""
-
-RESERVED = frozenset({
-    "_file", "_row", "prediction", "probability", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot",
-})  # fmt: skip
-"""Columns that Shoal itself writes; an input column of that name cannot be carried."""
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
           "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
@@ -219,7 +217,7 @@ def _check_selection(spec: ScoreSpec) -> None:
 
 
 def _check_output(spec: ScoreSpec) -> None:
-    taken = RESERVED.intersection(spec.carry)
+    taken = RESERVED_COLUMNS.intersection(spec.carry)
     if taken:
         raise InvalidSpec(f"field 'carry': {sorted(taken)[0]!r} is a column Shoal writes itself; rename the input's")
     if len(set(spec.carry)) != len(spec.carry):
@@ -230,9 +228,22 @@ def _check_output(spec: ScoreSpec) -> None:
             raise InvalidSpec("field 'partition' needs a folder as output: leave out the file name's ending")
     if spec.if_exists == "append" and spec.single_file:
         raise InvalidSpec("field 'if_exists': only a folder can be appended to; name a folder as output")
+    _refuse_mistyped_ending(spec)
     by_name = SUFFIXES.get(Path(spec.output).suffix.lower())
     if spec.output_format != "auto" and by_name not in (None, spec.output_format):
         raise InvalidSpec(f"field 'output_format' is {spec.output_format}, but {spec.output} ends like {by_name}")
+
+
+def _refuse_mistyped_ending(spec: ScoreSpec) -> None:
+    """``scores.parqet`` and ``scores.csv.gz`` are hardly meant to be folders; ``scores.v2`` may be."""
+    ending = Path(spec.output).suffix.lower()
+    if ending in SUFFIXES or spec.output.endswith("/") or Path(spec.output).expanduser().is_dir():
+        return
+    if ending in OTHER_ENDINGS or difflib.get_close_matches(ending, SUFFIXES, n=1, cutoff=0.75):
+        raise InvalidSpec(
+            f"field 'output': {spec.output!r} ends with none of {', '.join(SUFFIXES)}; for a folder of that name write "
+            f"{spec.output + '/'!r}"
+        )
 
 
 def parse_size(text: str) -> int:

@@ -1,6 +1,7 @@
 """What a job may not do to its own input, and what it leaves when it loses a race."""
 
 import shutil
+import time
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ import shoal
 from shoal.batch.publishing import Destination
 from shoal.batch.run import Scorer
 from shoal.batch.spec import load
-from shoal.errors import InvalidInput, InvalidSpec, OutputExists
+from shoal.errors import InvalidInput, InvalidSpec, OutputExists, StorageError
 
 
 @pytest.fixture
@@ -122,3 +123,34 @@ def test_an_append_beside_its_own_earlier_output_is_fine(workspace, rows, tmp_pa
     assert pl.read_parquet(tmp_path / "scores" / "run=*" / "*.parquet").height == 4
     shutil.rmtree(tmp_path / "scores")
     assert Destination(load(job), "x", tmp_path).path == tmp_path / "scores"
+
+
+@pytest.mark.parametrize("name", ["scores.parqet", "scores.csv.gz", "scores.json", "scores.jsonll"])
+def test_a_mistyped_ending_does_not_make_a_folder(name):
+    with pytest.raises(InvalidSpec, match="for a folder"):
+        load({"fleet": "f", "input": "rows.parquet", "output": name})
+    assert not load({"fleet": "f", "input": "rows.parquet", "output": f"{name}/"}).single_file
+
+
+def test_leases_outlive_a_database_that_is_away_for_a_moment(workspace, rows, tmp_path, monkeypatch):
+    """The first renewal fails; the next ones must still come, so that nobody else takes the shard over."""
+    monkeypatch.setattr("shoal.batch.worker.LEASE_S", 0.6)
+    renew, calls = workspace.ledger.renew, []
+
+    def away_once(claims, lease_s):
+        calls.append(len(claims))
+        if len(calls) == 1:
+            raise StorageError("the database is away")
+        return renew(claims, lease_s)
+
+    monkeypatch.setattr(workspace.ledger, "renew", away_once)
+    scorer = Scorer(
+        ledger=workspace.ledger,
+        open_fleet=workspace.fleet,
+        actor="t",
+        home=tmp_path / "home",
+        checkpoint=lambda step: time.sleep(1.5 if step == "write" else 0),
+    )
+    summary = scorer.score({"fleet": "f", "input": str(rows), "output": str(tmp_path / "out.parquet")})
+    assert summary.ledger.balanced
+    assert len(calls) >= 3
