@@ -54,7 +54,7 @@ def job(race: Race, name: str, limit: float) -> Case:
                 unit="x",
                 limit=limit,
                 bound=Bound.AT_MOST,
-                note=f"process start, imports and loading the kernels take {seconds(_start_s())} and are not in it; {NOTE}",
+                note=f"process start, imports and loading of kernels ({seconds(_start_s())}) are not in it; {NOTE}",
             )
         ]
 
