@@ -53,7 +53,8 @@ def test_register_open_promote_roll_back(workspace):
     assert answers(workspace.fleet("stores")) == [1, 2]
     assert answers(workspace.fleet("stores:2")) == [1, 5]
     actions = [entry.action for entry in workspace.registry.audit(limit=20)]
-    assert actions[:3] == ["alias.rollback", "alias.promote", "snapshot.add"] or len(actions) >= 6
+    assert actions[:2] == ["alias.rollback", "alias.promote"]
+    assert actions.count("alias.promote") == 2
     assert workspace.registry.verify_audit().intact
     assert {entry.actor for entry in workspace.registry.audit()} == {"ada"}
 
@@ -95,7 +96,7 @@ def test_gc_keeps_what_aliases_and_their_history_name(workspace, tmp_path):
     collected = workspace.gc()
     assert len(collected.files) >= 2
     assert collected.size_bytes > 0
-    assert planned.files == () or set(planned.files) <= set(collected.files)
+    assert set(planned.files) <= set(collected.files)
     for kept in (1, 2, 4):  # aliased, rollback target, newest
         assert answers(workspace.fleet(f"stores:{kept}")) == [kept, kept]
     with pytest.raises(NotFound, match="3"):
