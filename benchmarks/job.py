@@ -27,8 +27,8 @@ NOTE = (
     "included; the peer writes the same nine columns, an input column in the prediction's place. Profile of the Ridge "
     "job on the machine of the published table, in CPU time per row, taken before decision 14: 40 ns reading, 77 ns "
     "scoring (45 of them finding the model, 14 gathering features), 92 ns writing, 17 ns outcomes and their tallies "
-    "per model, an estimated 25 ns digests; the peer's 147 ns are reading and writing alone, so a ratio near 2 is what is "
-    "left when everything runs on both cores. From run to run it moved between 1.95 and 2.31"
+    "per model, an estimated 25 ns digests; the peer's 147 ns are reading and writing alone, so a ratio near 2 is "
+    "what is left when everything runs on both cores. From run to run it moved between 1.95 and 2.31"
 )
 
 
