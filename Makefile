@@ -19,6 +19,8 @@ RUN := $(VENV)/.run
 WARM := $(VENV)/.warm
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
+CLIENTS := $(VENV)-clients/.installed
+PEERS := $(VENV)-peers/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test check format bench clean
@@ -53,13 +55,21 @@ $(BENCH): requirements/bench.txt $(DEV)
 	@$(PIP) install --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
+# Clients and peers pin libraries of their own, so each kind has an environment of its own.
+$(CLIENTS) $(PEERS): $(VENV)-%/.installed: requirements/%.txt $(CREATED)
+	@echo "Installing $* of other makers into $(VENV)-$*"
+	@$(BIN)/python -m venv $(VENV)-$*
+	@$(VENV)-$*/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes \
+		--requirement $<
+	@touch $@
+
 install: $(WARM)
 	@echo "Installed: $(BIN)/shoal"
 
 quickstart: $(WARM)
 	@$(BIN)/shoal quickstart
 
-test: $(DEV) $(WARM)
+test: $(DEV) $(WARM) $(CLIENTS)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --quiet
 
 check: $(DEV)
@@ -73,9 +83,9 @@ format: $(DEV)
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --quiet --fix
 
-bench: $(BENCH) $(WARM)
+bench: $(BENCH) $(WARM) $(PEERS)
 	@$(BIN)/python -m benchmarks
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf $(VENV) $(VENV)-clients $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

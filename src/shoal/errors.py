@@ -13,6 +13,13 @@
     │   └── LeaseLost           a shard is held by another worker by now
     ├── InvalidArtifact         a stored file is damaged, tampered with or crafted
     ├── TooManyErrors           a run passed its ``max_errors``
+    ├── TooLarge                a request has more rows or bytes than is allowed
+    ├── Unauthenticated         nobody we know: no API key, or one that is wrong, expired or revoked
+    ├── Forbidden               somebody we know, who may not do this
+    ├── Unavailable             not now: try again after ``retry_after_s``
+    │   ├── NotReady            a server or a fleet is still starting, or ends
+    │   └── Overloaded          a queue is full
+    ├── DeadlineExceeded        the answer would have come too late; nothing was lost but time
     └── StorageError            the disk is full, a folder is not writable, a database is gone
 
 Every message says what to do next. Status codes of protocols live in the doors, not here.
@@ -75,6 +82,44 @@ class InvalidArtifact(ShoalError):
 
 class TooManyErrors(ShoalError):
     """A run met more rows it could not score than its ``max_errors`` allows."""
+
+
+class TooLarge(ShoalError):
+    """A request has more rows or bytes than is allowed."""
+
+
+class Unauthenticated(ShoalError):
+    """The caller is nobody we know."""
+
+
+class Forbidden(ShoalError):
+    """The caller may not do this."""
+
+
+class Unavailable(ShoalError):
+    """It cannot be done now.
+
+    Attributes
+    ----------
+    retry_after_s : float
+        When trying again makes sense, in seconds from now.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(Unavailable):
+    """A server or a fleet is still starting, or ends."""
+
+
+class Overloaded(Unavailable):
+    """A queue is full; nothing was taken on."""
+
+
+class DeadlineExceeded(ShoalError):
+    """The answer would have come after the caller's deadline."""
 
 
 class StorageError(ShoalError):

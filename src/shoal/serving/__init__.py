@@ -1,0 +1,1 @@
+"""Real-time inference without a protocol: what a request asks, and how it is answered."""
