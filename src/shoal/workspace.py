@@ -15,6 +15,9 @@ from shoal.errors import InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
+from shoal.serving.desired import Selection
+from shoal.serving.options import ServingOptions
+from shoal.serving.plane import DataPlane
 from shoal.settings import Settings
 from shoal.storage.sql import Database
 from shoal.table import collection
@@ -282,6 +285,23 @@ class Workspace:
         if not dry_run:
             remove(leftovers)
         return Collected(files=(*collected.files, *sizes), size_bytes=collected.size_bytes + sum(sizes.values()))
+
+    def data_plane(self, fleets: Sequence[str] = (), *, options: ServingOptions | None = None) -> DataPlane:
+        """A data plane for real-time inference; ``await plane.start()`` opens the fleets.
+
+        Parameters
+        ----------
+        fleets : sequence of str
+            ``name``, ``name@alias`` or ``name:version``; none for all that the registry says are to be served.
+        options : ServingOptions, optional
+            Limits, and how often to look at the registry.
+
+        Raises
+        ------
+        InvalidInput
+            A text is no reference, or two are of the same fleet.
+        """
+        return DataPlane(self.registry, self.open_snapshot, Selection(fleets), options or ServingOptions())
 
     def close(self) -> None:
         """Let go of the database."""

@@ -1,0 +1,39 @@
+"""How a data plane serves: polling, queues, limits."""
+
+import msgspec
+
+
+class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a data plane serves.
+
+    Attributes
+    ----------
+    poll_s : float
+        Seconds between two looks at the registry.
+    batching : bool
+        Whether requests that wait at the same moment run in one kernel call; False is for measuring what that brings.
+    queue_rows : int
+        Rows that may wait for one fleet.
+    queue_bytes : int
+        Bytes that may wait in the whole process.
+    max_rows : int
+        Rows of one request.
+    versions : int
+        Snapshots that are kept open because somebody asked for them by number, beside those that are served.
+    inline_s : float
+        Kernel calls that are expected to take no longer run in the event loop, others in a thread, in seconds.
+    call_s : float
+        How long one kernel call should take at most, in seconds; what is larger is cut, so that others get their turn.
+    load_s : float
+        How long :meth:`DataPlane.load` waits for this server to follow, in seconds.
+    """
+
+    poll_s: float = 0.25
+    batching: bool = True
+    queue_rows: int = 200_000
+    queue_bytes: int = 256 * 2**20
+    max_rows: int = 200_000
+    versions: int = 4
+    inline_s: float = 0.002
+    call_s: float = 0.02
+    load_s: float = 60.0

@@ -1,0 +1,202 @@
+"""The data plane: everything that real-time inference does, without any transport."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import time
+from collections.abc import Callable
+from typing import Final
+
+from shoal.errors import NotReady, ShoalError
+from shoal.fleet import Fleet
+from shoal.registry import Registry, SnapshotRecord
+from shoal.scoring.warming import warm_kernels
+from shoal.serving.addresses import split
+from shoal.serving.catalog import READY, Catalog
+from shoal.serving.desired import Selection
+from shoal.serving.messages import (
+    IndexEntry,
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelStatistics,
+    RequestContext,
+    ServerMetadata,
+)
+from shoal.serving.options import ServingOptions
+from shoal.serving.served import ServedFleet
+
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
+
+
+class DataPlane:
+    """Serves fleets in one event loop; see :meth:`shoal.Workspace.data_plane`.
+
+    Parameters
+    ----------
+    registry : Registry
+        What should be served.
+    opener : callable
+        Maps a snapshot.
+    selection : Selection
+        Which fleets.
+    options : ServingOptions
+        How.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        opener: Callable[[SnapshotRecord], Fleet],
+        selection: Selection,
+        options: ServingOptions,
+    ) -> None:
+        self._catalog = Catalog(registry, opener, selection, options)
+        self._options = options
+        self._started = self._draining = False
+        self._under_way = 0
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Compile kernels and open the fleets; returns when each of them is served, or it is known why not."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, warm_kernels)
+        with contextlib.suppress(ShoalError):
+            await self._catalog.refresh()
+        self._started = True
+        self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Look at the registry again and again; while it cannot be reached, what is served stays."""
+        while True:
+            await asyncio.sleep(self._options.poll_s)
+            with contextlib.suppress(ShoalError):
+                await self._catalog.refresh()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, wait for those under way, and stop.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait, in seconds; what is not done by then is given up.
+        """
+        self._draining = True
+        until_s = time.monotonic() + timeout_s
+        while self._under_way and time.monotonic() < until_s:
+            await asyncio.sleep(0.005)
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+        self._catalog.close()
+
+    async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
+        """Answer a request, all of it from one snapshot.
+
+        Raises
+        ------
+        InvalidInput
+            The inputs do not fit the model.
+        NotFound
+            There is no such fleet, model or version.
+        NotReady, Overloaded, TooLarge, DeadlineExceeded
+            Not now, or not so much at once.
+        """
+        if self._draining or not self._started:
+            raise NotReady("the server ends; ask another" if self._draining else "the server is starting; try again")
+        self._under_way += 1
+        try:
+            fleet, key = split(request.model)
+            if request.version is None:
+                served = self._catalog.current(fleet)
+            else:
+                served = await self._catalog.version(fleet, request.version)
+            return await served.infer(request, context, key)
+        finally:
+            self._under_way -= 1
+
+    def live(self) -> bool:
+        """Whether the process works at all."""
+        return True
+
+    def ready(self) -> bool:
+        """Whether requests can be answered: kernels compiled, fleets verified and mapped, not ending."""
+        slots = self._catalog.slots.values()
+        return self._started and not self._draining and (not slots or any(slot.served for slot in slots))
+
+    async def open(self, model: str, version: str) -> None:
+        """See to it that :meth:`model_metadata` and :meth:`model_ready` know a version that is not served by default.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet or version.
+        """
+        await self._catalog.version(split(model)[0], version)
+
+    def model_ready(self, model: str, version: str | None = None) -> bool:
+        """Whether a model can be asked.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet, model or version.
+        """
+        try:
+            served, key = self._served(model, version)
+        except NotReady:
+            return False
+        if key is not None:
+            served.metadata(model, key)
+        return self.ready()
+
+    def server_metadata(self) -> ServerMetadata:
+        """What this server is."""
+        return ServerMetadata(name="shoal", version=importlib.metadata.version("shoal"), extensions=EXTENSIONS)
+
+    def model_metadata(self, model: str, version: str | None = None) -> ModelMetadata:
+        """What a fleet or a single model takes and gives.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet, model or version.
+        NotReady
+            It is not served yet; or a version that was not opened, see :meth:`open`.
+        """
+        served, key = self._served(model, version)
+        return served.metadata(model, key)
+
+    def _served(self, model: str, version: str | None) -> tuple[ServedFleet, str | None]:
+        fleet, key = split(model)
+        if version is None:
+            return self._catalog.current(fleet), key
+        served = self._catalog.opened(fleet, version)
+        if served is None:
+            raise NotReady(f"version {version} of fleet {fleet!r} is not open")
+        return served, key
+
+    def index(self, *, ready: bool | None = None) -> list[IndexEntry]:
+        """The fleets, by name, or only those that are ready or not."""
+        entries = [slot.entry() for _, slot in sorted(self._catalog.slots.items())]
+        return [entry for entry in entries if ready is None or (entry.state == READY) == ready]
+
+    async def load(self, fleet: str, *, actor: str) -> None:
+        """Have a fleet served by all servers, from now on; returns when this one does."""
+        raise NotReady(f"fleet {fleet!r} cannot be loaded yet")
+
+    async def unload(self, fleet: str, *, actor: str) -> None:
+        """Have a fleet served no more by any server; returns when this one follows."""
+        raise NotReady(f"fleet {fleet!r} cannot be unloaded yet")
+
+    def statistics(self, model: str | None = None, version: str | None = None) -> list[ModelStatistics]:
+        """What the fleets were asked since this server began to serve their snapshots."""
+        if model is not None:
+            return [self._served(model, version)[0].counters.statistics()]
+        slots = [slot for _, slot in sorted(self._catalog.slots.items())]
+        return [slot.served.counters.statistics() for slot in slots if slot.served is not None]
+
+    def staleness_s(self) -> float:
+        """Seconds since the registry last answered."""
+        return time.monotonic() - self._catalog.answered_at_s

@@ -1,0 +1,393 @@
+"""From a request's tensors to the columns that are scored: checked one request at a time, merged many at once.
+
+Everything that could make a merged batch fail is refused here, before the request meets others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shoal.errors import InvalidInput
+from shoal.serving.messages import Data, Datatype, Tensor, TensorMetadata
+from shoal.types import Feature, FeatureKind, Floats, KeyColumn, KeyType
+
+Column: TypeAlias = Sequence[object] | NDArray[np.generic]
+"""One input of one request: Python values (None where missing) or an array."""
+
+NUMPY: Final[dict[Datatype, np.dtype[np.generic]]] = {
+    Datatype.BOOL: np.dtype(np.bool_),
+    Datatype.UINT8: np.dtype(np.uint8),
+    Datatype.UINT16: np.dtype(np.uint16),
+    Datatype.UINT32: np.dtype(np.uint32),
+    Datatype.UINT64: np.dtype(np.uint64),
+    Datatype.INT8: np.dtype(np.int8),
+    Datatype.INT16: np.dtype(np.int16),
+    Datatype.INT32: np.dtype(np.int32),
+    Datatype.INT64: np.dtype(np.int64),
+    Datatype.FP16: np.dtype(np.float16),
+    Datatype.FP32: np.dtype(np.float32),
+    Datatype.FP64: np.dtype(np.float64),
+}
+"""The arrays that elements of each datatype come in; texts come in lists or arrays of objects."""
+
+KEY_DATATYPES: Final = {
+    KeyType.STRING: Datatype.BYTES,
+    KeyType.INTEGER: Datatype.INT64,
+    KeyType.BOOLEAN: Datatype.BOOL,
+    KeyType.DATE: Datatype.BYTES,
+}
+
+#: Bytes that an element of a list counts for, beside a text's own.
+ELEMENT_BYTES = 40
+
+_NONE = type(None)
+_FLOATS = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
+_WHOLE = frozenset(d for d in NUMPY if d not in _FLOATS and d is not Datatype.BOOL)
+_RANGES: Final[dict[Datatype, tuple[int, int]]] = {
+    datatype: (int(np.iinfo(str(NUMPY[datatype])).min), int(np.iinfo(str(NUMPY[datatype])).max)) for datatype in _WHOLE
+}
+_LARGEST_KEY = 2**63 - 1
+_FLOAT_KINDS: Final[tuple[set[type], ...]] = (
+    {float},
+    {int},
+    {float, int},
+    {float, _NONE},
+    {int, _NONE},
+    {float, int, _NONE},
+    {_NONE},
+    set(),
+)
+_UNMERGEABLE = (OverflowError, UnicodeEncodeError, TypeError, ValueError, pl.exceptions.PolarsError)
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs of one request, checked.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+        In the order of the schema's inputs.
+    rows : int
+        How many.
+    size_bytes : int
+        About how much memory they take.
+    """
+
+    columns: tuple[Column, ...]
+    rows: int
+    size_bytes: int
+
+    def slice(self, start: int, stop: int) -> "Rows":
+        """Some of the rows."""
+        columns = tuple([column[start:stop] for column in self.columns])
+        return Rows(columns=columns, rows=stop - start, size_bytes=self.size_bytes * (stop - start) // self.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """One input of a fleet.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    datatype : Datatype
+        What the metadata says.
+    position : int
+        Among the schema's inputs.
+    key : bool
+        Whether it is a key column.
+    read : callable
+        From a tensor's datatype and elements to a column; raises :class:`InvalidInput`.
+    series : callable
+        From the columns of many requests to one series.
+    """
+
+    name: str
+    datatype: Datatype
+    position: int
+    key: bool
+    read: Callable[[Tensor], Column]
+    series: Callable[[str, Sequence[Column]], pl.Series]
+
+
+class InputSchema:
+    """The inputs of a fleet: its key columns, then its features.
+
+    Parameters
+    ----------
+    keys : sequence of KeyColumn
+        The key columns.
+    features : sequence of Feature
+        The features.
+    """
+
+    def __init__(self, keys: Sequence[KeyColumn], features: Sequence[Feature]) -> None:
+        taken = {column.name for column in keys}
+        self.inputs = tuple(
+            [_key_input(i, column) for i, column in enumerate(keys)]
+            + [_feature_input(len(keys) + i, f) for i, f in enumerate(f for f in features if f.name not in taken)]
+        )
+        self._named = {one.name: one for one in self.inputs}
+        self._readers = {one.name: (one.position, one.read) for one in self.inputs}
+
+    def metadata(self, *, keys: bool = True, features: Sequence[str] | None = None) -> tuple[TensorMetadata, ...]:
+        """The inputs as clients see them, with or without the key columns, all features or some."""
+        return tuple(
+            TensorMetadata(name=one.name, datatype=one.datatype, shape=(-1,))
+            for one in self.inputs
+            if (keys if one.key else features is None or one.name in features)
+        )
+
+    def rows(self, tensors: Sequence[Tensor], constants: Sequence[object] | None = None) -> Rows:
+        """Check a request's inputs.
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor
+            The request's.
+        constants : sequence, optional
+            Values of the key columns where the address says them; key inputs are not taken then.
+
+        Raises
+        ------
+        InvalidInput
+            An input is missing, unknown, given twice, or has the wrong shape, datatype or elements.
+        """
+        found: list[Column | None] = [None] * len(self.inputs)
+        rows, size_bytes = -1, 0
+        for tensor in tensors:
+            reader = self._readers.get(tensor.name)
+            if reader is None:
+                raise self._unknown(tensor.name)
+            position, read = reader
+            if found[position] is not None:
+                raise InvalidInput(f"input {tensor.name!r} is given twice")
+            shape = tensor.shape
+            if rows < 0:
+                rows = shape[0] if shape else -1
+            if not shape or shape[0] != rows or (len(shape) > 1 and shape[1:] != (1,)) or len(tensor.data) != rows:
+                raise _misshapen(tensor, rows)
+            column = read(tensor)
+            size_bytes += column.nbytes if type(column) is np.ndarray else ELEMENT_BYTES * rows
+            if tensor.datatype == "BYTES":
+                size_bytes += sum([len(text) for text in column if text is not None])  # type: ignore[arg-type,misc]
+            found[position] = column
+        if constants is not None:
+            self._fill_keys(found, constants, max(rows, 0))
+        missing = [one.name for one in self.inputs if found[one.position] is None]
+        if missing or rows < 0:
+            raise InvalidInput(f"the request lacks the input(s) {missing}; it takes {self._names(constants is None)}")
+        return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes)  # type: ignore[arg-type]
+
+    def _fill_keys(self, found: list[Column | None], constants: Sequence[object], rows: int) -> None:
+        for position, value in enumerate(constants):
+            if found[position] is not None:
+                raise InvalidInput(
+                    f"input {self.inputs[position].name!r} is a key column, which the address says; leave it out"
+                )
+            found[position] = [value] * rows
+
+    def nothing(self) -> Rows:
+        """One row of missing values."""
+        return Rows(columns=tuple([[None]] * len(self.inputs)), rows=1, size_bytes=0)
+
+    def frame(self, requests: Sequence[Rows]) -> pl.DataFrame:
+        """The rows of many requests as one frame, in their order.
+
+        Raises
+        ------
+        InvalidInput
+            Something in one of them cannot be converted.
+        """
+        columns = zip(*[request.columns for request in requests], strict=True)
+        try:
+            return pl.DataFrame([one.series(one.name, c) for one, c in zip(self.inputs, columns, strict=True)])
+        except _UNMERGEABLE as error:
+            raise InvalidInput(f"the inputs cannot be converted: {error}") from error
+
+    def _unknown(self, name: str) -> InvalidInput:
+        return InvalidInput(f"there is no input {name!r}; there are {self._names(keys=True)}")
+
+    def _names(self, keys: bool) -> list[str]:
+        return [one.name for one in self.inputs if keys or not one.key]
+
+
+def _misshapen(tensor: Tensor, rows: int) -> InvalidInput:
+    return InvalidInput(
+        f"input {tensor.name!r} has shape {list(tensor.shape)} and {len(tensor.data)} elements; "
+        f"give every input the shape [{max(rows, 0)}] or [{max(rows, 0)}, 1], and as many elements"
+    )
+
+
+def _key_input(position: int, column: KeyColumn) -> Input:
+    readers: dict[KeyType, tuple[Callable[[Tensor], Column], Callable[[str, Sequence[Column]], pl.Series]]] = {
+        KeyType.STRING: (_read_texts, _text_series),
+        KeyType.DATE: (_read_texts, _text_series),
+        KeyType.INTEGER: (_read_integers, _integer_series),
+        KeyType.BOOLEAN: (_read_booleans, _boolean_series),
+    }
+    read, series = readers[column.type]
+    datatype = KEY_DATATYPES[column.type]
+    return Input(name=column.name, datatype=datatype, position=position, key=True, read=read, series=series)
+
+
+def _feature_input(position: int, feature: Feature) -> Input:
+    if feature.kind is FeatureKind.CATEGORY:
+        read, series, datatype = _read_texts, _text_series, Datatype.BYTES
+    else:
+        read, series, datatype = _read_numbers, _number_series, Datatype.FP64
+    return Input(name=feature.name, datatype=datatype, position=position, key=False, read=read, series=series)
+
+
+def _read_numbers(tensor: Tensor) -> Column:
+    """Numbers as float64, or as they came where a list already holds nothing else."""
+    data, datatype = tensor.data, tensor.datatype
+    if datatype == "FP64" and type(data) is not np.ndarray:
+        if len(data) == 1:
+            kind = type(data[0])
+            if kind is float or data[0] is None or kind is int:
+                return data
+        elif set(map(type, data)) in _FLOAT_KINDS:
+            return data if len(data) < 256 else _floats(data)
+        raise _odd_elements(tensor, "numbers")
+    if datatype == "BYTES":
+        raise _wrong_datatype(tensor, "a number: FP64, or another numeric datatype")
+    if type(data) is np.ndarray:
+        return _array(tensor).astype(np.float64)
+    if datatype in _FLOATS:
+        if set(map(type, data)) not in _FLOAT_KINDS:
+            raise _odd_elements(tensor, "numbers")
+        with np.errstate(over="ignore"):
+            return _floats(data).astype(NUMPY[datatype]).astype(np.float64)
+    return _floats(_read_booleans(tensor) if datatype == "BOOL" else _whole_numbers(tensor))
+
+
+def _floats(values: Column) -> Floats:
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError as error:
+        raise InvalidInput(f"a number is too large for double precision ({error})") from error
+
+
+def _read_integers(tensor: Tensor) -> Column:
+    if tensor.datatype not in _WHOLE:
+        raise _wrong_datatype(tensor, "an integer: INT64, or another integer datatype")
+    if type(tensor.data) is not np.ndarray:
+        values = _whole_numbers(tensor)
+        if tensor.datatype == "UINT64" and max([v for v in values if v is not None], default=0) > _LARGEST_KEY:
+            raise _out_of_range(tensor)
+        return values
+    array = _array(tensor)
+    if tensor.datatype == "UINT64" and array.size and int(array.max()) > _LARGEST_KEY:
+        raise _out_of_range(tensor)
+    return array.astype(np.int64)
+
+
+def _whole_numbers(tensor: Tensor) -> Sequence[int | None]:
+    """A list's elements if they are integers of the tensor's datatype, or missing."""
+    data = tensor.data
+    if not set(map(type, data)) <= {int, _NONE}:
+        raise _odd_elements(tensor, "whole numbers")
+    least, most = _RANGES[tensor.datatype]
+    present = data if None not in data else [value for value in data if value is not None]
+    if present and not (least <= min(present) and max(present) <= most):
+        raise _out_of_range(tensor)
+    return data  # type: ignore[return-value]
+
+
+def _read_booleans(tensor: Tensor) -> Column:
+    if tensor.datatype != "BOOL":
+        raise _wrong_datatype(tensor, "true or false: BOOL")
+    if type(tensor.data) is np.ndarray:
+        return _array(tensor)
+    if not set(map(type, tensor.data)) <= {bool, _NONE}:
+        raise _odd_elements(tensor, "true or false")
+    return tensor.data
+
+
+def _read_texts(tensor: Tensor) -> Column:
+    if tensor.datatype != "BYTES":
+        raise _wrong_datatype(tensor, "a text: BYTES")
+    data = tensor.data
+    if len(data) == 1 and type(data[0]) is str and data[0].isascii():
+        return data
+    if type(data) is np.ndarray:
+        data = data.reshape(-1).tolist()
+    kinds = set(map(type, data))
+    if bytes in kinds:
+        data, kinds = _decoded(tensor.name, data), (kinds - {bytes}) | {str}
+    if not kinds <= {str, _NONE}:
+        raise _odd_elements(tensor, "texts")
+    try:
+        "".join([text for text in data if text is not None]).encode()  # type: ignore[misc]
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"input {tensor.name!r} has a text that is no Unicode ({error.reason})") from error
+    return data
+
+
+def _decoded(name: str, data: Data) -> list[str | bytes | int | float | None]:
+    try:
+        return [value.decode() if type(value) is bytes else value for value in data]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"input {name!r} has a text that is no UTF-8 ({error.reason})") from error
+
+
+def _array(tensor: Tensor) -> NDArray[np.generic]:
+    """A tensor's array if it is of its datatype."""
+    array = tensor.data
+    assert isinstance(array, np.ndarray)
+    expected = NUMPY[tensor.datatype]
+    if array.dtype.newbyteorder("=") != expected:
+        raise InvalidInput(f"input {tensor.name!r} says {tensor.datatype}, but its elements are {array.dtype}")
+    return array.reshape(-1)
+
+
+def _odd_elements(tensor: Tensor, wanted: str) -> InvalidInput:
+    return InvalidInput(
+        f"input {tensor.name!r} says {tensor.datatype}, but not all of its elements are {wanted} (or null)"
+    )
+
+
+def _wrong_datatype(tensor: Tensor, wanted: str) -> InvalidInput:
+    return InvalidInput(f"input {tensor.name!r} is {tensor.datatype}, but it has to be {wanted}")
+
+
+def _out_of_range(tensor: Tensor) -> InvalidInput:
+    return InvalidInput(f"input {tensor.name!r} has a number that is out of range for it as {tensor.datatype}")
+
+
+def _merged(columns: Sequence[Column]) -> list[object]:
+    """Python values of many requests, one behind the other."""
+    values: list[object] = []
+    for column in columns:
+        values += column.tolist() if type(column) is np.ndarray else column
+    return values
+
+
+def _number_series(name: str, columns: Sequence[Column]) -> pl.Series:
+    if len(columns) == 1:
+        return pl.Series(name, np.asarray(columns[0], dtype=np.float64))
+    if max(map(len, columns)) >= 256:
+        return pl.Series(name, np.concatenate([np.asarray(column, dtype=np.float64) for column in columns]))
+    return pl.Series(name, np.array(_merged(columns), dtype=np.float64))
+
+
+def _integer_series(name: str, columns: Sequence[Column]) -> pl.Series:
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    if len(arrays) == len(columns):
+        return pl.Series(name, np.concatenate(arrays))
+    return pl.Series(name, _merged(columns), dtype=pl.Int64)
+
+
+def _text_series(name: str, columns: Sequence[Column]) -> pl.Series:
+    return pl.Series(name, _merged(columns) if len(columns) > 1 else columns[0], dtype=pl.String)
+
+
+def _boolean_series(name: str, columns: Sequence[Column]) -> pl.Series:
+    return pl.Series(name, _merged(columns), dtype=pl.Boolean)
