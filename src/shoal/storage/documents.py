@@ -33,7 +33,7 @@ def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[S
         Names the field and how to mend it.
     """
     if isinstance(source, Path | str):
-        source = _read_yaml(Path(source))
+        source = read_document(Path(source))
     if isinstance(source, spec):
         return source
     assert isinstance(source, Mapping)
@@ -69,7 +69,14 @@ def _advice(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def _read_yaml(path: Path) -> Mapping[str, object]:
+def read_document(path: Path) -> Mapping[str, object]:
+    """The fields of a YAML file.
+
+    Raises
+    ------
+    InvalidSpec
+        It cannot be read, or holds no fields.
+    """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -23,6 +23,10 @@ _TABLE_FUNCTION = re.compile(
 _LEADING = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SCAN = re.compile(r"\bSCAN\b")
+#: Steps of the streaming engine: those that look at one row at a time (others are split off), and where rows come from.
+_STEP = re.compile(r'^\d+ \[label="([\w-]+)', re.MULTILINE)
+_ROW_BY_ROW = ("select", "with-columns", "filter", "simple-projection")
+_SOURCE = "in-memory-source"
 
 Preprocess = Callable[[pl.LazyFrame], pl.LazyFrame]
 
@@ -51,17 +55,49 @@ def predicate(where: str) -> pl.Expr:
     InvalidSpec
         It is not one SQL predicate over columns.
     """
-    _refuse_table_functions(where, "where")
-    try:
-        expression = pl.sql_expr(where)
-    except (PolarsError, OSError) as error:
-        raise InvalidSpec(f"field 'where': {where!r} is not a predicate over the input's columns: {error}") from error
-    if not all(_looks_at_one_row(part) for part in _parts(expression)):
+    expression = _parsed(where, "where", "a predicate over the input's columns")
+    if not _looks_at_one_row_throughout(expression):
         raise InvalidSpec(
             f"field 'where': {where!r} looks at more than the row itself, and would depend on how the work is cut; "
             "aggregate in preprocess"
         )
     return expression
+
+
+def row_expression(sql: str, field: str) -> pl.Expr:
+    """An SQL expression whose value for a row depends on that row alone.
+
+    Parameters
+    ----------
+    sql : str
+        The expression.
+    field : str
+        The field it stands in, for the message.
+
+    Raises
+    ------
+    InvalidSpec
+        It is no expression, calls a table function, or looks at other rows.
+    """
+    expression = _parsed(sql, field, "an SQL expression over columns")
+    if not _looks_at_one_row_throughout(expression):
+        raise InvalidSpec(
+            f"field {field!r}: {sql!r} looks at more than the row itself, and would depend on which requests happen to "
+            "be answered together; write what one row decides"
+        )
+    return expression
+
+
+def _parsed(sql: str, field: str, wanted: str) -> pl.Expr:
+    _refuse_table_functions(sql, field)
+    try:
+        return pl.sql_expr(sql)
+    except (PolarsError, OSError) as error:
+        raise InvalidSpec(f"field {field!r}: {sql!r} is not {wanted}: {error}") from error
+
+
+def _looks_at_one_row_throughout(expression: pl.Expr) -> bool:
+    return all(_looks_at_one_row(part) for part in _parts(expression))
 
 
 def _parts(expression: pl.Expr) -> Iterator[pl.Expr]:
@@ -115,6 +151,27 @@ def apply_preprocess(preprocess: str, frame: pl.LazyFrame) -> pl.LazyFrame:
     empty = pl.DataFrame(schema=frame.collect_schema())
     _refuse_scans(_query(preprocess, empty.lazy()))
     return _query(preprocess, frame)
+
+
+def looks_at_single_rows(preprocess: str, frame: pl.LazyFrame) -> bool:
+    """Whether SQL makes each row of its answer from one row of its input, in their order.
+
+    Then it can be run over pieces of the input. Of a function this cannot be known: it may look at the frame itself.
+
+    Raises
+    ------
+    InvalidSpec
+        The SQL does not fit the columns, or reads something other than ``input``.
+    """
+    if is_function(preprocess):
+        return False
+    plain = pl.QueryOptFlags.none()  # a LIMIT must stay a step of its own
+    empty = pl.DataFrame(schema=frame.collect_schema()).lazy()
+    plan = apply_preprocess(preprocess, empty).show_graph(
+        engine="streaming", plan_stage="physical", raw_output=True, show=False, optimizations=plain
+    )
+    steps = _STEP.findall(plan or "")
+    return steps.count(_SOURCE) == 1 and {*steps} <= {_SOURCE, *_ROW_BY_ROW}
 
 
 def _query(sql: str, frame: pl.LazyFrame) -> pl.LazyFrame:
