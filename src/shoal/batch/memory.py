@@ -8,7 +8,6 @@ import polars as pl
 
 from shoal.errors import InvalidSpec
 
-_STATUS = Path("/proc/self/status")
 _PAGES = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
 
 #: Copies of a shard's columns that are alive at once: read, decompressed, scored, encoded for writing.
@@ -20,17 +19,27 @@ FEWEST_ROWS, MOST_ROWS = 2_000, 500_000
 #: What reading and writing take beside the rows: buffers of files, pools of threads.
 OVERHEAD_BYTES = 64 * 2**20
 
+#: Copies of a piece of text or rows that are alive at once while input is prepared. Short values are the worst: one
+#: letter takes two bytes in a file and sixteen as a value.
+PIECE_COPIES = 24
+
+#: Pieces below this size cost more time than they save memory, above it they save no time.
+SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES = 2**18, 2**22
+
+#: Preparing ends with an error when the memory comes so near to its bound.
+ALARM = 0.9
+
 #: A worker waits with its next shard while the process is above this share of its budget.
 FULL = 0.8
 
 
-def anonymous_bytes() -> int:
-    """Anonymous memory of this process (RssAnon); files that are mapped, such as fleets, do not count.
+def anonymous_bytes(process: int | None = None) -> int:
+    """Anonymous memory of a process (RssAnon); files that are mapped, such as fleets, do not count.
 
-    0 where the system does not say.
+    This process unless told. 0 where the system does not say.
     """
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
@@ -64,6 +73,69 @@ class Budget:
     def exhausted(self) -> bool:
         """Whether another shard should wait."""
         return anonymous_bytes() > FULL * self.limit_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PieceBudget:
+    """A bound of the anonymous memory while input is prepared piece by piece.
+
+    Attributes
+    ----------
+    limit_bytes : int
+        The bound.
+    piece_bytes : int
+        How much to work on at once.
+    """
+
+    limit_bytes: int
+    piece_bytes: int
+
+    def room_bytes(self) -> int:
+        """What may be taken beside what the process has."""
+        return int(FULL * self.limit_bytes) - anonymous_bytes()
+
+    def require_room(self, elsewhere_bytes: int = 0) -> None:
+        """See that the bound holds.
+
+        Parameters
+        ----------
+        elsewhere_bytes : int
+            Anonymous memory of a process that works for this one.
+
+        Raises
+        ------
+        InvalidSpec
+            Little is left.
+        """
+        if anonymous_bytes() + elsewhere_bytes > ALARM * self.limit_bytes:
+            raise InvalidSpec(
+                f"field 'memory': preparing the input takes more than {self.limit_bytes / 2**20:.0f} MiB allow; "
+                "set more, or write the input as Parquet and without a preprocess that holds many rows at once"
+            )
+
+
+def plan_pieces(limit_bytes: int | None) -> PieceBudget:
+    """Fit the pieces in which input is prepared into a bound.
+
+    Parameters
+    ----------
+    limit_bytes : int or None
+        The bound; a quarter of the machine unless told.
+
+    Raises
+    ------
+    InvalidSpec
+        The bound leaves no room for the smallest piece.
+    """
+    limit = machine_bytes() // 4 if limit_bytes is None else limit_bytes
+    piece = int((FULL * limit - anonymous_bytes() - OVERHEAD_BYTES) / PIECE_COPIES)
+    if piece < SMALLEST_PIECE_BYTES:
+        needed = (anonymous_bytes() + OVERHEAD_BYTES + PIECE_COPIES * SMALLEST_PIECE_BYTES) / FULL
+        raise InvalidSpec(
+            f"field 'memory': {limit / 2**20:.0f} MiB are too few to prepare the input; "
+            f"set at least {needed / 2**20:.0f} MiB"
+        )
+    return PieceBudget(limit_bytes=limit, piece_bytes=min(piece, LARGEST_PIECE_BYTES))
 
 
 def plan_budget(limit_bytes: int | None, row_bytes: float, shard_rows: int | None, workers: int) -> Budget:

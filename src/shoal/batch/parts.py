@@ -10,9 +10,8 @@ import polars as pl
 from polars.exceptions import ComputeError
 
 from shoal.batch.publishing import Destination
-from shoal.batch.source import FILE, ROW
+from shoal.batch.source import FILE, LINE, ROW
 from shoal.batch.spec import ScoreSpec
-from shoal.batch.text import LINE
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
 from shoal.scoring.outcomes import Scored

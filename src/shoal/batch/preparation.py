@@ -3,26 +3,35 @@
 The file lies in the run's own folder; a run that was killed while preparing begins again, for nobody has seen
 anything of it yet. Text that is a key stays text, so ``007`` is not 7. How text files
 are read is told in :mod:`shoal.batch.text`.
+
+All of it goes piece by piece, of a size that fits the job's bound of memory. A ``preprocess`` whose rows need each
+other cannot be cut: it runs in a program of its own that is ended at the bound, see :mod:`shoal.batch.apart`.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
-from shoal.batch.source import FILE, ROW, TEXT, filtered
+from shoal.batch.apart import Preprocessing, number_rows, preprocess_apart
+from shoal.batch.memory import PieceBudget, plan_pieces
+from shoal.batch.origin import Origin, Origins
+from shoal.batch.pieces import ParquetPieces, ahead
+from shoal.batch.source import filtered
 from shoal.batch.spec import ScoreSpec
-from shoal.batch.text import scan_text
+from shoal.batch.text import copy_text
 from shoal.errors import InvalidInput
 from shoal.storage.files import storage_errors, sync_file
-from shoal.storage.query import apply_preprocess
+from shoal.storage.query import apply_preprocess, looks_at_single_rows
 from shoal.storage.tables import table_format
 from shoal.types import InputFile
 
-PREPROCESSED = "preprocessed"
+#: Row groups that Polars' streaming engine holds at once, and their copies.
+STREAMED_GROUPS = 24
 
 
 def needed(spec: ScoreSpec, files: Sequence[InputFile]) -> bool:
@@ -69,75 +78,81 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
     ------
     InvalidInput
         A file cannot be read; names it, and where the reader tells, the line.
+    InvalidSpec
+        ``memory`` is too small for it.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+    budget = plan_pieces(spec.memory_bytes)
     copies = target.parent
-    frames = [_opened(Path(file.path), spec, types.texts, copies / f"text-{i}.parquet") for i, file in enumerate(files)]
-    rows = _write(spec, files, frames, types, target)
-    for copy in copies.glob("text-*.parquet"):
-        copy.unlink()
-    return rows
-
-
-def _write(
-    spec: ScoreSpec, files: Sequence[InputFile], frames: Sequence[pl.LazyFrame], types: ColumnTypes, target: Path
-) -> int:
-    together = _beside_their_texts(pl.concat(frames, how="diagonal_relaxed"), types.numbers)
-    if spec.preprocess is None:
-        _sink(together, target, files)
-        return int(pq.read_metadata(target).num_rows)
-    rows = sum(_count(frame, file) for frame, file in zip(frames, files, strict=True))
-    _sink(_with_row_ids(apply_preprocess(spec.preprocess, filtered(spec, together))), target, files)
-    return rows
-
-
-def _opened(path: Path, spec: ScoreSpec, texts: Collection[str], copy: Path) -> pl.LazyFrame:
-    form = table_format(path, spec.format)
-    if form == "parquet":
-        return _numbered(path, pl.scan_parquet(path, glob=False))
-    empty = path.stat().st_size == 0
-    return _numbered(path, pl.LazyFrame() if empty else scan_text(path, form, texts, copy))
-
-
-def _numbered(path: Path, frame: pl.LazyFrame) -> pl.LazyFrame:
-    indexed = frame.drop(FILE, ROW, strict=False).with_row_index(ROW)
-    named = indexed.with_columns(pl.lit(str(path)).alias(FILE), pl.col(ROW).cast(pl.Int64))
-    return named.select(FILE, ROW, pl.exclude(FILE, ROW))
-
-
-def _beside_their_texts(frame: pl.LazyFrame, numbers: Collection[str]) -> pl.LazyFrame:
-    """A number column in which some value is no number: numbers for ``where``, its texts for scoring to refuse."""
-    schema = frame.collect_schema()
-    odd = [name for name in schema if name in numbers and schema[name] == pl.String]
-    texts = [pl.col(name).alias(TEXT + name) for name in odd]
-    return frame.with_columns(texts).with_columns(pl.col(odd).cast(pl.Float64, strict=False)) if odd else frame
-
-
-def _with_row_ids(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows that a preprocess made anew are numbered as they came out of it."""
-    schema = frame.collect_schema()
-    if FILE in schema and ROW in schema:
-        return frame
-    frame = frame.drop([name for name in (FILE, ROW) if name in schema])
-    numbered = frame.with_row_index(ROW).with_columns(pl.lit(PREPROCESSED).alias(FILE), pl.col(ROW).cast(pl.Int64))
-    return numbered.select(FILE, ROW, pl.exclude(FILE, ROW))
-
-
-def _count(frame: pl.LazyFrame, file: InputFile) -> int:
-    if file.rows is not None:
-        return file.rows
-    try:
-        return int(frame.select(pl.len()).collect(engine="streaming").item())
-    except (PolarsError, OSError) as error:
-        raise InvalidInput(f"{file.path}: cannot be read: {error}") from error
-
-
-def _sink(frame: pl.LazyFrame, target: Path, files: Sequence[InputFile]) -> None:
+    each = [
+        origin
+        for number, file in enumerate(files)
+        for origin in _opened(file, spec, types.texts, copies / f"text-{number}.parquet", budget)
+    ]
+    origins = Origins(each=each, numbers=types.numbers)
     with storage_errors(target):
         try:
-            frame.sink_parquet(target, row_group_size=50_000, maintain_order=True)
-        except PolarsError as error:
+            _write(spec, origins, target, budget)
+        except (PolarsError, pa.ArrowException) as error:
             names = ", ".join(file.path for file in files)
             raise InvalidInput(f"{names}: cannot be read as the job says: {error}") from error
         sync_file(target)
+        for copy in copies.glob("text-*.parquet"):
+            copy.unlink()
+    return sum(origin.rows for origin in each)
+
+
+def _opened(
+    file: InputFile, spec: ScoreSpec, texts: Collection[str], copy: Path, budget: PieceBudget
+) -> Sequence[Origin]:
+    path = Path(file.path)
+    form = table_format(path, spec.format)
+    if form != "parquet":
+        return copy_text(path, form, texts, copy, budget.piece_bytes) if path.stat().st_size else ()
+    return (Origin(path=file.path, name=file.path, rows=pq.read_metadata(path).num_rows),)
+
+
+def _write(spec: ScoreSpec, origins: Origins, target: Path, budget: PieceBudget) -> None:
+    if spec.preprocess is None:
+        _write_pieces(_numbered(origins.pieces(budget.piece_bytes)), target, budget)
+    elif looks_at_single_rows(spec.preprocess, filtered(spec, origins.frame())):
+        _write_pieces(_numbered(_preprocessed(spec, spec.preprocess, origins, budget)), target, budget)
+    else:
+        each = [
+            _streamable(one, target.with_name(f"text-groups-{number}.parquet"), budget)
+            for number, one in enumerate(origins.each)
+        ]
+        work = Preprocessing(spec=spec, origins=Origins(each=each, numbers=origins.numbers), target=str(target))
+        preprocess_apart(work, budget)
+
+
+def _preprocessed(spec: ScoreSpec, sql: str, origins: Origins, budget: PieceBudget) -> Iterator[pl.LazyFrame]:
+    return (apply_preprocess(sql, filtered(spec, piece)) for piece in origins.pieces(budget.piece_bytes))
+
+
+def _streamable(origin: Origin, copy: Path, budget: PieceBudget) -> Origin:
+    """The same rows in row groups of which the streaming engine can hold some."""
+    metadata = pq.read_metadata(origin.path)
+    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    if largest * STREAMED_GROUPS <= budget.room_bytes():
+        return origin
+    plain = pl.scan_parquet(origin.path, glob=False)
+    pieces = (plain.slice(offset, rows).collect() for offset, rows in [(0, 0), *origin.pieces(budget.piece_bytes)])
+    _write_pieces(pieces, copy, budget)
+    return replace(origin, path=str(copy))
+
+
+def _numbered(pieces: Iterable[pl.LazyFrame]) -> Iterator[pl.DataFrame]:
+    rows = 0
+    for piece in pieces:
+        frame = number_rows(piece, rows).collect()
+        rows += frame.height
+        yield frame
+
+
+def _write_pieces(pieces: Iterator[pl.DataFrame], target: Path, budget: PieceBudget) -> None:
+    with ParquetPieces(target) as written:
+        for piece in ahead(pieces):
+            written.write(piece)
+            budget.require_room()

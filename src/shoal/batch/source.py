@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from shoal.batch.spec import ScoreSpec, parse_time
-from shoal.batch.text import LINE
 from shoal.errors import InputChanged, InvalidInput, StorageError
 from shoal.storage.query import predicate
 from shoal.storage.tables import find_tables, pin_table, table_format
@@ -22,6 +21,8 @@ from shoal.types import InputFile, Json
 FILE, ROW = "_file", "_row"
 TEXT = "_text:"
 """Prefix of the column with the original texts of a number column in which some value is no number."""
+LINE = "_line"
+"""Column with the text of a line that could not be read; null everywhere else."""
 _INDEX = "_index_of_row"
 
 

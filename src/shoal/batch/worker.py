@@ -16,9 +16,8 @@ from shoal.batch.leaving import read_shard
 from shoal.batch.memory import Budget
 from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
 from shoal.batch.publishing import Destination
-from shoal.batch.source import FILE, ROW, slices_of
+from shoal.batch.source import FILE, LINE, ROW, slices_of
 from shoal.batch.spec import ScoreSpec
-from shoal.batch.text import LINE
 from shoal.engines.threads import Threads
 from shoal.errors import LeaseLost, NotFound, ShoalError, StorageError, TooManyErrors
 from shoal.fleet import Fleet
