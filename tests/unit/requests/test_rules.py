@@ -72,9 +72,8 @@ def test_a_missing_number_is_null_to_a_rule() -> None:
 
 
 def test_a_rule_of_constants_is_for_every_row() -> None:
-    assert run({"a": 1, "b": "'x'", "c": True, "d": 0.5}, frame([1.0, 2.0])).frame.select("a", "b", "c", "d").rows() == [
-        (1, "x", True, 0.5), (1, "x", True, 0.5),
-    ]  # fmt: skip
+    applied = run({"a": 1, "b": "'x'", "c": True, "d": 0.5}, frame([1.0, 2.0]))
+    assert applied.frame.select("a", "b", "c", "d").rows() == [(1, "x", True, 0.5)] * 2
     assert run({"a": 1}, frame([])).frame.height == 0
 
 
