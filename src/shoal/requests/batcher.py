@@ -138,7 +138,13 @@ class Batcher(Generic[Item, Answer]):
         self.tally = Tally()
 
     def submit(
-        self, item: Item, *, rows: int, size_bytes: int, deadline_s: float | None = None
+        self,
+        item: Item,
+        *,
+        rows: int,
+        size_bytes: int = 0,
+        deadline_s: float | None = None,
+        admitted: bool = False,
     ) -> "asyncio.Future[Answer]":
         """Queue a request.
 
@@ -150,6 +156,8 @@ class Batcher(Generic[Item, Answer]):
             What it counts against the bounds.
         deadline_s : float, optional
             Point of ``time.monotonic()`` after which nobody wants the answer.
+        admitted : bool
+            Whether :meth:`admit` counted it already.
 
         Returns
         -------
@@ -161,22 +169,38 @@ class Batcher(Generic[Item, Answer]):
         Overloaded
             The queue is full; says when to come back.
         """
-        lane = self._lane
-        if self._waiting and self.waiting_rows + rows > self._limits.queue_rows:
-            raise self._overloaded(f"{self.waiting_rows} rows are waiting for {self._name}")
-        if lane.waiting_bytes and lane.waiting_bytes + size_bytes > lane.queue_bytes:
-            raise self._overloaded(f"{lane.waiting_bytes} bytes are waiting in this server")
+        if not admitted:
+            self.admit(rows, size_bytes)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(Waiting(item, rows, size_bytes, deadline_s, future))
-        self.waiting_rows += rows
-        lane.waiting_bytes += size_bytes
         if not self._turning:
             self._turning = True
             loop.call_soon(self._turn)
         elif deadline_s is not None:
             self._sweep_at(loop, deadline_s)
         return future
+
+    def admit(self, rows: int, size_bytes: int) -> None:
+        """Count rows and bytes as waiting, be it before they are submitted; :meth:`release` what never is.
+
+        Raises
+        ------
+        Overloaded
+            They do not fit. A request that alone is more than the bounds passes when nothing else waits.
+        """
+        lane = self._lane
+        if self.waiting_rows and self.waiting_rows + rows > self._limits.queue_rows:
+            raise self._overloaded(f"{self.waiting_rows} rows are waiting for {self._name}")
+        if lane.waiting_bytes and lane.waiting_bytes + size_bytes > lane.queue_bytes:
+            raise self._overloaded(f"{lane.waiting_bytes} bytes are waiting in this server")
+        self.waiting_rows += rows
+        lane.waiting_bytes += size_bytes
+
+    def release(self, rows: int, size_bytes: int) -> None:
+        """Count rows and bytes as waiting no more."""
+        self.waiting_rows -= rows
+        self._lane.waiting_bytes -= size_bytes
 
     def piece_rows(self) -> int:
         """How many rows of a large request should be submitted at a time, so that others get their turn."""
@@ -227,8 +251,7 @@ class Batcher(Generic[Item, Answer]):
         now_s: float | None = None
         while self._waiting and (not batch or rows + self._waiting[0].rows <= most):
             waiting = self._waiting.popleft()
-            self.waiting_rows -= waiting.rows
-            self._lane.waiting_bytes -= waiting.size_bytes
+            self.release(waiting.rows, waiting.size_bytes)
             if waiting.future.done():
                 continue
             if waiting.deadline_s is not None:

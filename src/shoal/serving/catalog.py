@@ -7,17 +7,21 @@ answered from two snapshots, and the old one goes when its last request is done.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn, TypeVar
 
-from shoal.errors import NotFound, NotReady, ShoalError
+from shoal.errors import NotFound, NotReady
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
 from shoal.serving.desired import Selection, Wanted
-from shoal.serving.messages import IndexEntry
+from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
+from shoal.serving.statistics import FleetHistory
+
+Answer = TypeVar("Answer")
 
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 
@@ -37,12 +41,16 @@ class Slot:
     served : ServedFleet or None
         What answers now.
     wanted : SnapshotRecord or None
-        What should.
+        What should; None if there is nothing that could. What is served stays then.
     reason : str
         Why what should be served is not.
+    following : Task or None
+        The opening that is under way.
+    history : FleetHistory
+        What the fleet was asked, under any snapshot.
     """
 
-    __slots__ = ("failed_at_s", "name", "reason", "served", "wanted")
+    __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,22 +58,41 @@ class Slot:
         self.wanted: SnapshotRecord | None = None
         self.reason = ""
         self.failed_at_s = 0.0
-
-    def behind(self) -> bool:
-        """Whether another snapshot should be served, and it is time to try."""
-        if self.wanted is None or (self.served is not None and self.served.snapshot.digest == self.wanted.digest
-                                   and self.served.snapshot.version == self.wanted.version):  # fmt: skip
-            return False
-        return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
+        self.following: asyncio.Task[None] | None = None
+        self.history = FleetHistory(name)
 
     def want(self, wanted: Wanted) -> None:
         """Take note of what should be served."""
-        if wanted.snapshot != self.wanted:
-            self.failed_at_s = 0.0
-            self.reason = wanted.reason
+        if wanted.snapshot is None or wanted.snapshot != self.wanted:
+            self.failed_at_s, self.reason = 0.0, wanted.reason
         self.wanted = wanted.snapshot
-        if wanted.snapshot is None:
-            self.reason = wanted.reason
+
+    def behind(self) -> bool:
+        """Whether another snapshot should be served, nobody is about it, and it is time to try."""
+        if self.wanted is None or (self.following is not None and not self.following.done()):
+            return False
+        if self.served is not None and self.served.snapshot == self.wanted:
+            return False
+        return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
+
+    def serve(self, served: ServedFleet) -> None:
+        """Answer from this snapshot from now on; what the old one was asked is remembered."""
+        if self.served is not None:
+            self.history.retire(self.served.counters)
+        self.served, self.reason, self.failed_at_s = served, "", 0.0
+
+    def fail(self, snapshot: SnapshotRecord, error: Exception) -> None:
+        """Say why a snapshot cannot be served; what is served stays."""
+        self.failed_at_s = time.monotonic()
+        self.reason = f"snapshot {snapshot.version} cannot be served: {error}"
+
+    def statistics(self) -> list[ModelStatistics]:
+        """What the fleet was asked, per snapshot, the present one last."""
+        return self.history.versions(self.served.counters if self.served else None)
+
+    def total(self) -> ModelStatistics:
+        """What the fleet was asked under all snapshots."""
+        return self.history.total(self.served.counters if self.served else None)
 
     def entry(self) -> IndexEntry:
         """The slot as the repository's index shows it."""
@@ -89,6 +116,17 @@ class Catalog:
         What the server was started with.
     options : ServingOptions
         How to serve.
+
+    Attributes
+    ----------
+    slots : dict of str to Slot
+        By the fleet's name.
+    asked : bool
+        Whether the registry ever answered.
+    answered_at_s : float
+        When it last did, by ``time.monotonic()``.
+    problem : str
+        Why it does not answer; empty when it does.
     """
 
     def __init__(self, registry: Registry, opener: Opener, selection: Selection, options: ServingOptions) -> None:
@@ -96,13 +134,16 @@ class Catalog:
         self._opener = opener
         self._selection = selection
         self._options = options
-        self.lane = Lane(options.queue_bytes)
+        self._lane = Lane(options.queue_bytes)
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry")
-        self._loading = ThreadPoolExecutor(1, thread_name_prefix="shoal-load")
-        self.slots: dict[str, Slot] = {}
-        self.answered_at_s = time.monotonic()
+        self._loading = ThreadPoolExecutor(2, thread_name_prefix="shoal-load")
+        self._refreshing = asyncio.Lock()
         self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
         self._opening: dict[tuple[str, int], asyncio.Task[ServedFleet]] = {}
+        self.slots: dict[str, Slot] = {}
+        self.asked = False
+        self.answered_at_s = time.monotonic()
+        self.problem = ""
 
     def current(self, fleet: str) -> ServedFleet:
         """What answers for a fleet now.
@@ -115,94 +156,113 @@ class Catalog:
             It should, but cannot (yet).
         """
         slot = self.slots.get(fleet)
-        if slot is None:
-            raise NotFound(f"there is no model {fleet!r} here; see the repository's index for those that are served")
-        if slot.served is None:
-            raise NotReady(f"fleet {fleet!r} is not served: {slot.reason or 'it is being opened'}")
+        if slot is None or slot.served is None:
+            return self._missing(fleet)
         return slot.served
 
-    async def refresh(self) -> None:
-        """Ask the registry what should be served, and follow.
+    def _missing(self, fleet: str) -> NoReturn:
+        slot = self.slots.get(fleet)
+        if slot is None:
+            raise NotFound(f"no fleet {fleet[:100]!r} is served here; the repository's index lists those that are")
+        raise NotReady(f"fleet {fleet!r} is not served: {slot.reason or 'it is being opened'}")
 
-        Raises
-        ------
-        StorageError
-            The registry cannot be reached; what is served stays.
+    async def refresh(self) -> None:
+        """Ask the registry what should be served, and begin to follow; never raises.
+
+        While the registry does not answer, what is served stays.
         """
-        loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._asking, self._selection.wanted, self._registry)
-        self.answered_at_s = time.monotonic()
+        async with self._refreshing:
+            try:
+                wanted = await self.ask(self._selection.look, self._registry)
+            except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
+                self.problem = f"{type(error).__name__}: {error}"
+                return
+            self.answered_at_s, self.asked, self.problem = time.monotonic(), True, ""
+            if wanted is not None:
+                self._want(wanted)
+            for slot in self.slots.values():
+                if slot.behind():
+                    slot.following = asyncio.create_task(self._follow(slot))
+
+    async def ask(self, question: Callable[..., Answer], *arguments: object) -> Answer:
+        """Call the registry in its thread, one question at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, question, *arguments)
+
+    def _want(self, wanted: Sequence[Wanted]) -> None:
         names = {one.fleet for one in wanted}
         for name in [name for name in self.slots if name not in names]:
             del self.slots[name]
         for one in wanted:
             self.slots.setdefault(one.fleet, Slot(one.fleet)).want(one)
-        for slot in list(self.slots.values()):
-            if slot.wanted is None:
-                slot.served = None
-            elif slot.behind():
-                await self._follow(slot, slot.wanted)
 
-    async def _follow(self, slot: Slot, snapshot: SnapshotRecord) -> None:
+    async def settle(self) -> None:
+        """Wait until every fleet that should be served is, or cannot be."""
+        await asyncio.gather(*[slot.following for slot in self.slots.values() if slot.following is not None])
+
+    async def _follow(self, slot: Slot) -> None:
+        snapshot = slot.wanted
+        assert snapshot is not None
         try:
             served = await self._opened(snapshot)
-        except (ShoalError, OSError) as error:
-            slot.failed_at_s = time.monotonic()
-            slot.reason = f"snapshot {snapshot.version} cannot be served: {error}"
-            return
-        slot.served, slot.reason, slot.failed_at_s = served, "", 0.0
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one snapshot, the others are served
+            slot.fail(snapshot, error)
+        else:
+            slot.serve(served)
 
     async def _opened(self, snapshot: SnapshotRecord) -> ServedFleet:
         """A snapshot opened, verified and warmed in a thread, while the event loop goes on."""
-        before = self.slots.get(snapshot.fleet)
-        cost = before.served.batcher.cost if before is not None and before.served is not None else None
+        slot = self.slots.get(snapshot.fleet)
+        cost = None if slot is None or slot.served is None else slot.served.batcher.cost
 
         def work() -> ServedFleet:
-            served = ServedFleet(self._opener(snapshot), snapshot, lane=self.lane, options=self._options, cost=cost)
+            fleet = self._opener(snapshot)
+            served = ServedFleet(fleet, snapshot, lane=self._lane, options=self._options, cost=cost)
             served.warm()
             return served
 
         return await asyncio.get_running_loop().run_in_executor(self._loading, work)
 
+    def opened(self, fleet: str, version: str) -> ServedFleet | None:
+        """A snapshot by its number, if it is open.
+
+        Raises
+        ------
+        NotFound
+            The server does not serve the fleet, or that is no number.
+        """
+        slot = self.slots.get(fleet)
+        if slot is None:
+            self._missing(fleet)
+        if slot.served is not None and slot.served.version == version:
+            return slot.served
+        key = (fleet, _number(version))
+        if key in self._versions:
+            self._versions.move_to_end(key)
+        return self._versions.get(key)
+
     async def version(self, fleet: str, version: str) -> ServedFleet:
-        """A snapshot by its number, opened if it is not served now.
+        """A snapshot by its number, opened if it is not.
 
         Raises
         ------
         NotFound
             There is no such snapshot, its files were collected, or the server does not serve the fleet.
+        StorageError
+            The registry cannot be asked.
         """
         served = self.opened(fleet, version)
         if served is not None:
             return served
-        if not version.isdecimal() or not version.isascii() or len(version) > 9:
-            raise NotFound(f"{version!r} is no version; versions are numbers, such as 3")
-        key = (fleet, int(version))
+        key = (fleet, _number(version))
         task = self._opening.get(key)
         if task is None:
             task = self._opening[key] = asyncio.create_task(self._open_version(*key))
             task.add_done_callback(lambda _: self._opening.pop(key, None))
         return await asyncio.shield(task)
 
-    def opened(self, fleet: str, version: str) -> ServedFleet | None:
-        """A snapshot by its number if it is open."""
-        slot = self.slots.get(fleet)
-        if slot is None:
-            raise NotFound(f"there is no model {fleet!r} here; see the repository's index for those that are served")
-        if slot.served is not None and slot.served.version == version:
-            return slot.served
-        if not version.isdecimal() or not version.isascii() or len(version) > 9:
-            raise NotFound(f"{version!r} is no version; versions are numbers, such as 3")
-        key = (fleet, int(version))
-        if key in self._versions:
-            self._versions.move_to_end(key)
-        return self._versions.get(key)
-
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
-        loop = asyncio.get_running_loop()
-        snapshot = await loop.run_in_executor(self._asking, self._registry.resolve, f"{fleet}:{version}")
-        served = await self._opened(snapshot)
-        self._versions[fleet, version] = served
+        snapshot = await self.ask(self._registry.resolve, f"{fleet}:{version}")
+        served = self._versions[fleet, version] = await self._opened(snapshot)
         while len(self._versions) > self._options.versions:
             self._versions.popitem(last=False)
         return served
@@ -211,4 +271,10 @@ class Catalog:
         """Let the threads end."""
         for executor in (self._asking, self._loading):
             executor.shutdown(wait=False, cancel_futures=True)
-        self.lane.close()
+        self._lane.close()
+
+
+def _number(version: str) -> int:
+    if version.isdecimal() and version.isascii() and len(version) < 10 and version[0] != "0":
+        return int(version)
+    raise NotFound(f"{version[:100]!r} is no version; versions are numbers, such as 3")

@@ -48,8 +48,13 @@ class Selection:
                 raise InvalidInput(f"fleet {reference.fleet!r} is named twice; a server serves one snapshot by a name")
             self.references[reference.fleet] = reference
 
-    def wanted(self, registry: Registry) -> list[Wanted]:
+    def look(self, registry: Registry) -> list[Wanted] | None:
         """Ask the registry what should be served now.
+
+        Returns
+        -------
+        list of Wanted or None
+            None when nothing has changed since the last time.
 
         Raises
         ------

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from shoal.errors import NotReady, ShoalError
+from shoal.errors import NotFound, NotReady
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
@@ -59,10 +59,9 @@ class DataPlane:
 
     async def start(self) -> None:
         """Compile kernels and open the fleets; returns when each of them is served, or it is known why not."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, warm_kernels)
-        with contextlib.suppress(ShoalError):
-            await self._catalog.refresh()
+        await asyncio.get_running_loop().run_in_executor(None, warm_kernels)
+        await self._catalog.refresh()
+        await self._catalog.settle()
         self._started = True
         self._following = asyncio.create_task(self._follow())
 
@@ -70,8 +69,7 @@ class DataPlane:
         """Look at the registry again and again; while it cannot be reached, what is served stays."""
         while True:
             await asyncio.sleep(self._options.poll_s)
-            with contextlib.suppress(ShoalError):
-                await self._catalog.refresh()
+            await self._catalog.refresh()
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait for those under way, and stop.
@@ -121,9 +119,14 @@ class DataPlane:
         return True
 
     def ready(self) -> bool:
-        """Whether requests can be answered: kernels compiled, fleets verified and mapped, not ending."""
+        """Whether requests can be answered: kernels compiled, fleets verified and mapped, not ending.
+
+        A fleet that cannot be opened says so in :meth:`index` and does not keep the others from being served.
+        """
+        if self._draining or not self._started or not self._catalog.asked:
+            return False
         slots = self._catalog.slots.values()
-        return self._started and not self._draining and (not slots or any(slot.served for slot in slots))
+        return not slots or any(slot.served for slot in slots)
 
     async def open(self, model: str, version: str) -> None:
         """See to it that :meth:`model_metadata` and :meth:`model_ready` know a version that is not served by default.
@@ -191,11 +194,40 @@ class DataPlane:
         raise NotReady(f"fleet {fleet!r} cannot be unloaded yet")
 
     def statistics(self, model: str | None = None, version: str | None = None) -> list[ModelStatistics]:
-        """What the fleets were asked since this server began to serve their snapshots."""
-        if model is not None:
-            return [self._served(model, version)[0].counters.statistics()]
-        slots = [slot for _, slot in sorted(self._catalog.slots.items())]
-        return [slot.served.counters.statistics() for slot in slots if slot.served is not None]
+        """What fleets were asked, per snapshot; those of earlier snapshots are kept for a while.
+
+        Parameters
+        ----------
+        model : str, optional
+            Only this fleet's.
+        version : str, optional
+            Only this snapshot's.
+
+        Raises
+        ------
+        NotFound, NotReady
+            The fleet is not served; it was never asked under that version.
+        """
+        if model is None:
+            slots = [slot for _, slot in sorted(self._catalog.slots.items())]
+        else:
+            self._catalog.current(split(model)[0])
+            slots = [self._catalog.slots[split(model)[0]]]
+        found = [one for slot in slots for one in slot.statistics()]
+        if version is None:
+            return found
+        chosen = [one for one in found if one.version == version]
+        if not chosen:
+            raise NotFound(f"{model!r} was not served under version {version!r} here")
+        return chosen
+
+    def totals(self) -> list[ModelStatistics]:
+        """What each fleet was asked under all of its snapshots, as counters that never shrink; versions are empty."""
+        return [slot.total() for _, slot in sorted(self._catalog.slots.items())]
+
+    def registry_problem(self) -> str:
+        """Why the registry does not answer; empty when it does."""
+        return self._catalog.problem
 
     def staleness_s(self) -> float:
         """Seconds since the registry last answered."""

@@ -1,6 +1,7 @@
 """What fleets were asked, counted as they answer."""
 
 import time
+from collections import OrderedDict
 
 from shoal.requests.batcher import Tally
 from shoal.serving.messages import ModelStatistics
@@ -52,3 +53,53 @@ class FleetCounters:
             request_ns=self.request_ns,
             last_request_at_ms=(time.time_ns() - ago_ns) // 1_000_000 if self.last_request_ns else 0,
         )
+
+
+#: Snapshots of a fleet whose counters are kept apart after they were replaced.
+KEPT_VERSIONS = 16
+
+
+class FleetHistory:
+    """What a fleet's earlier snapshots were asked.
+
+    Parameters
+    ----------
+    name : str
+        The fleet.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._retired: OrderedDict[str, list[FleetCounters]] = OrderedDict()
+        self._older = ModelStatistics(name=name, version="")
+
+    def retire(self, counters: FleetCounters) -> None:
+        """Remember a snapshot's counters, which may still grow while its last requests end."""
+        self._retired.setdefault(counters.version, []).append(counters)
+        self._retired.move_to_end(counters.version)
+        while len(self._retired) > KEPT_VERSIONS:
+            _, old = self._retired.popitem(last=False)
+            self._older = total("", self._older, *[one.statistics() for one in old])
+
+    def versions(self, current: FleetCounters | None) -> list[ModelStatistics]:
+        """Statistics of each snapshot that is remembered, the present one last."""
+        groups = {version: [one.statistics() for one in group] for version, group in self._retired.items()}
+        if current is not None:
+            groups[current.version] = [*groups.pop(current.version, []), current.statistics()]
+        return [total(version, *group) for version, group in groups.items()]
+
+    def total(self, current: FleetCounters | None) -> ModelStatistics:
+        """Statistics over all snapshots, with an empty version; they never shrink."""
+        return total("", self._older, *self.versions(current))
+
+
+def total(version: str, first: ModelStatistics, *others: ModelStatistics) -> ModelStatistics:
+    """The sum of statistics, under a version."""
+    every = (first, *others)
+    counts = {name: sum(getattr(one, name) for one in every) for name in COUNTS}
+    last = max(one.last_request_at_ms for one in every)
+    return ModelStatistics(name=first.name, version=version, last_request_at_ms=last, **counts)
+
+
+COUNTS = ("requests", "failures", "rows", "batches", "queue_ns", "compute_ns", "request_ns")
+"""The fields of statistics that add up."""

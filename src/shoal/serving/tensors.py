@@ -133,7 +133,6 @@ class InputSchema:
             [_key_input(i, column) for i, column in enumerate(keys)]
             + [_feature_input(len(keys) + i, f) for i, f in enumerate(f for f in features if f.name not in taken)]
         )
-        self._named = {one.name: one for one in self.inputs}
         self._readers = {one.name: (one.position, one.read) for one in self.inputs}
 
     def metadata(self, *, keys: bool = True, features: Sequence[str] | None = None) -> tuple[TensorMetadata, ...]:
@@ -144,7 +143,12 @@ class InputSchema:
             if (keys if one.key else features is None or one.name in features)
         )
 
-    def rows(self, tensors: Sequence[Tensor], constants: Sequence[object] | None = None) -> Rows:
+    def rows(
+        self,
+        tensors: Sequence[Tensor],
+        constants: Sequence[object] | None = None,
+        needed: Callable[[], frozenset[str]] | None = None,
+    ) -> Rows:
         """Check a request's inputs.
 
         Parameters
@@ -153,6 +157,8 @@ class InputSchema:
             The request's.
         constants : sequence, optional
             Values of the key columns where the address says them; key inputs are not taken then.
+        needed : callable, optional
+            Asked when inputs are missing: those that are needed. All of them unless told.
 
         Raises
         ------
@@ -164,7 +170,7 @@ class InputSchema:
         for tensor in tensors:
             reader = self._readers.get(tensor.name)
             if reader is None:
-                raise self._unknown(tensor.name)
+                raise InvalidInput(f"there is no input {tensor.name!r}; there are {self._names(constants is None)}")
             position, read = reader
             if found[position] is not None:
                 raise InvalidInput(f"input {tensor.name!r} is given twice")
@@ -176,13 +182,14 @@ class InputSchema:
             column = read(tensor)
             size_bytes += column.nbytes if type(column) is np.ndarray else ELEMENT_BYTES * rows
             if tensor.datatype == "BYTES":
-                size_bytes += sum([len(text) for text in column if text is not None])  # type: ignore[arg-type,misc]
+                size_bytes += _text_bytes(column)
             found[position] = column
+        if rows < 0:
+            raise InvalidInput(f"the request has no inputs; it takes {self._names(constants is None)}")
         if constants is not None:
-            self._fill_keys(found, constants, max(rows, 0))
-        missing = [one.name for one in self.inputs if found[one.position] is None]
-        if missing or rows < 0:
-            raise InvalidInput(f"the request lacks the input(s) {missing}; it takes {self._names(constants is None)}")
+            self._fill_keys(found, constants, rows)
+        if any(column is None for column in found):
+            self._fill_missing(found, rows, needed)
         return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes)  # type: ignore[arg-type]
 
     def _fill_keys(self, found: list[Column | None], constants: Sequence[object], rows: int) -> None:
@@ -192,6 +199,17 @@ class InputSchema:
                     f"input {self.inputs[position].name!r} is a key column, which the address says; leave it out"
                 )
             found[position] = [value] * rows
+
+    def _fill_missing(self, found: list[Column | None], rows: int, needed: Callable[[], frozenset[str]] | None) -> None:
+        names = None if needed is None else needed()
+        missing = [one.name for one in self.inputs if found[one.position] is None]
+        lacking = [name for name in missing if names is None or name in names]
+        if lacking:
+            takes = [one.name for one in self.inputs if names is None or one.name in names]
+            raise InvalidInput(f"the request lacks the input(s) {lacking}; it takes {takes}")
+        for one in self.inputs:
+            if found[one.position] is None:
+                found[one.position] = [None] * rows
 
     def nothing(self) -> Rows:
         """One row of missing values."""
@@ -211,11 +229,12 @@ class InputSchema:
         except _UNMERGEABLE as error:
             raise InvalidInput(f"the inputs cannot be converted: {error}") from error
 
-    def _unknown(self, name: str) -> InvalidInput:
-        return InvalidInput(f"there is no input {name!r}; there are {self._names(keys=True)}")
-
     def _names(self, keys: bool) -> list[str]:
         return [one.name for one in self.inputs if keys or not one.key]
+
+
+def _text_bytes(column: Column) -> int:
+    return sum([len(text) for text in column if text is not None])  # type: ignore[arg-type, misc]
 
 
 def _misshapen(tensor: Tensor, rows: int) -> InvalidInput:

@@ -1,0 +1,45 @@
+"""One call for many requests: merge their rows, score them, and say which part of the answer is whose."""
+
+from collections.abc import Sequence
+
+from shoal.engines.threads import shared_threads
+from shoal.scoring.score import score
+from shoal.serving.outputs import ScoredBatch
+from shoal.serving.tensors import InputSchema, Rows
+from shoal.table.models import ModelTable
+
+Part = tuple[ScoredBatch, int, int]
+"""Rows ``start`` to ``stop`` of what one call found."""
+
+
+class Scoring:
+    """What a batcher runs; may be called in any thread.
+
+    Parameters
+    ----------
+    table : ModelTable
+        The models.
+    inputs : InputSchema
+        Their inputs.
+    """
+
+    def __init__(self, table: ModelTable, inputs: InputSchema) -> None:
+        self.table = table
+        self.inputs = inputs
+        self._threads = shared_threads()
+
+    def __call__(self, requests: Sequence[Rows]) -> Sequence[Part]:
+        """Score the rows of many requests in one call.
+
+        Raises
+        ------
+        InvalidInput
+            The rows of one of them cannot be converted.
+        """
+        frame = self.inputs.frame(requests)
+        batch = ScoredBatch(score(self.table, frame, threads=self._threads))
+        parts, start = [], 0
+        for request in requests:
+            parts.append((batch, start, start + request.rows))
+            start += request.rows
+        return parts
