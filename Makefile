@@ -5,6 +5,7 @@
 #   make check        format, lint, types, import layers, documentation: what CI runs first
 #   make test         the whole test suite
 #   make bench        Shoal against its peers, written to docs/benchmarks.md
+#   make protocol     the gRPC messages, from their description
 #   make clean        remove what the other targets made
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ CLIENTS := $(VENV)-clients/.installed
 PEERS := $(VENV)-peers/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check format bench clean
+.PHONY: help install quickstart test check format bench protocol clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Each stamp/,$$d'
@@ -85,6 +86,9 @@ format: $(DEV)
 
 bench: $(BENCH) $(WARM) $(PEERS)
 	@$(BIN)/python -m benchmarks
+
+protocol: $(DEV)
+	@$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/shoal/server/grpc/inference.proto
 
 clean:
 	@rm -rf $(VENV) $(VENV)-clients $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,186 @@
+"""Between gRPC's messages and the data plane's values."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from shoal.errors import InvalidInput
+from shoal.server.binary import elements, raw_bytes
+from shoal.server.grpc import inference_pb2 as pb
+from shoal.serving.messages import (
+    Data,
+    Datatype,
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelStatistics,
+    Tensor,
+    TensorMetadata,
+    Value,
+)
+
+_DATATYPES: Final = {datatype.value: datatype for datatype in Datatype}
+
+_FIELDS: Final = {
+    Datatype.BOOL: "bool_contents",
+    Datatype.UINT8: "uint_contents",
+    Datatype.UINT16: "uint_contents",
+    Datatype.UINT32: "uint_contents",
+    Datatype.UINT64: "uint64_contents",
+    Datatype.INT8: "int_contents",
+    Datatype.INT16: "int_contents",
+    Datatype.INT32: "int_contents",
+    Datatype.INT64: "int64_contents",
+    Datatype.FP32: "fp32_contents",
+    Datatype.FP64: "fp64_contents",
+    Datatype.BYTES: "bytes_contents",
+}
+"""Where the elements of a datatype stand in a tensor's contents; FP16 comes raw only."""
+
+#: More elements than this are no request but an attempt to make us allocate.
+MOST_ELEMENTS: Final = 2**31
+
+
+def request_of(message: pb.ModelInferRequest) -> InferenceRequest:
+    """What a message asks.
+
+    Raises
+    ------
+    InvalidInput
+        A tensor's contents do not fit its shape or datatype, or come both raw and not.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidInput(f"{len(message.inputs)} inputs, but {len(raw)} raw contents; send all inputs raw, or none")
+    if raw:
+        inputs = tuple([_raw_tensor(tensor, content) for tensor, content in zip(message.inputs, raw, strict=True)])
+    else:
+        inputs = tuple([_tensor(tensor) for tensor in message.inputs])
+    return InferenceRequest(
+        model=message.model_name,
+        version=message.model_version or None,
+        id=message.id or None,
+        inputs=inputs,
+        outputs=tuple([output.name for output in message.outputs]) if message.outputs else None,
+        parameters=_parameters(message.parameters) if message.parameters else {},
+    )
+
+
+def response_of(response: InferenceResponse) -> pb.ModelInferResponse:
+    """The message that answers, its tensors raw, as clients of every make read them."""
+    message = pb.ModelInferResponse(
+        model_name=response.model_name,
+        model_version=response.model_version,
+        id=response.id or "",
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(
+                name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape
+            )
+            for tensor in response.outputs
+        ],
+        raw_output_contents=[raw_bytes(tensor) for tensor in response.outputs],
+    )
+    for name, value in response.parameters.items():
+        _set_parameter(message.parameters[name], value)
+    return message
+
+
+def metadata_of(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
+    """The message that tells what a model takes and gives."""
+    return pb.ModelMetadataResponse(
+        name=metadata.name,
+        versions=metadata.versions,
+        platform=metadata.platform,
+        inputs=_described(metadata.inputs),
+        outputs=_described(metadata.outputs),
+    )
+
+
+def statistics_of(statistics: Sequence[ModelStatistics]) -> pb.ModelStatisticsResponse:
+    """The message that tells what models were asked."""
+    return pb.ModelStatisticsResponse(model_stats=[_statistics(one) for one in statistics])
+
+
+def _statistics(one: ModelStatistics) -> pb.ModelStatistics:
+    return pb.ModelStatistics(
+        name=one.name,
+        version=one.version,
+        last_inference=one.last_request_at_ms,
+        inference_count=one.rows,
+        execution_count=one.batches,
+        inference_stats=pb.InferStatistics(
+            success=pb.StatisticDuration(count=one.requests, ns=one.request_ns),
+            fail=pb.StatisticDuration(count=one.failures),
+            queue=pb.StatisticDuration(count=one.requests, ns=one.queue_ns),
+            compute_infer=pb.StatisticDuration(count=one.batches, ns=one.compute_ns),
+        ),
+    )
+
+
+def _described(tensors: Sequence[TensorMetadata]) -> list[pb.ModelMetadataResponse.TensorMetadata]:
+    return [
+        pb.ModelMetadataResponse.TensorMetadata(name=one.name, datatype=one.datatype.value, shape=one.shape)
+        for one in tensors
+    ]
+
+
+def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, content: bytes) -> Tensor:
+    if tensor.HasField("contents"):
+        raise InvalidInput(f"input {tensor.name!r} has contents beside raw ones; send one of the two")
+    datatype, shape = _datatype(tensor), tuple(tensor.shape)
+    count = _count(tensor.name, shape)
+    return Tensor(
+        name=tensor.name, datatype=datatype, shape=shape, data=elements(tensor.name, datatype, count, content)
+    )
+
+
+def _tensor(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
+    datatype, shape = _datatype(tensor), tuple(tensor.shape)
+    field = _FIELDS.get(datatype)
+    if field is None:
+        raise InvalidInput(f"input {tensor.name!r}: {datatype} has to be sent raw, in raw_input_contents")
+    values: Sequence[bool | int | float | bytes] = getattr(tensor.contents, field)
+    if len(values) != _count(tensor.name, shape):
+        raise InvalidInput(
+            f"input {tensor.name!r} has shape {list(shape)}, but {len(values)} elements in {field}; make them fit"
+        )
+    return Tensor(name=tensor.name, datatype=datatype, shape=shape, data=_data(datatype, values))
+
+
+def _data(datatype: Datatype, values: Sequence[bool | int | float | bytes]) -> Data:
+    """Single precision stays what it was on the wire, long enough to be read like any other array of it."""
+    return np.array(values, dtype=np.float32) if datatype is Datatype.FP32 else list(values)
+
+
+def _datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> Datatype:
+    datatype = _DATATYPES.get(tensor.datatype)
+    if datatype is None:
+        raise InvalidInput(
+            f"input {tensor.name!r} has the datatype {tensor.datatype!r}; it has to be one of {', '.join(_DATATYPES)}"
+        )
+    return datatype
+
+
+def _count(name: str, shape: Sequence[int]) -> int:
+    count = math.prod(shape)
+    if any(size < 0 for size in shape) or count > MOST_ELEMENTS:
+        raise InvalidInput(f"input {name!r} has the shape {list(shape)[:8]}; give the numbers of its elements")
+    return count
+
+
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
+    chosen = {name: (value, value.WhichOneof("parameter_choice")) for name, value in parameters.items()}
+    return {name: getattr(value, field) for name, (value, field) in chosen.items() if field is not None}
+
+
+def _set_parameter(target: pb.InferParameter, value: Value) -> None:
+    if isinstance(value, bool):
+        target.bool_param = value
+    elif isinstance(value, int):
+        target.int64_param = value
+    elif isinstance(value, float):
+        target.double_param = value
+    else:
+        target.string_param = value

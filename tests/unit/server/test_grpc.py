@@ -1,0 +1,301 @@
+"""The gRPC door answers as the fleet does, and turns what it cannot answer into a status."""
+
+import asyncio
+import struct
+from contextlib import asynccontextmanager
+
+import grpc
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from shoal.fleet import Fleet
+from shoal.security.api_keys import ApiKeyRecord
+from shoal.server.authentication import KeyRing
+from shoal.server.calls import CallGate
+from shoal.server.grpc import inference_pb2 as pb
+from shoal.server.grpc.door import GrpcDoor
+from shoal.server.grpc.service import SERVICE, InferenceService
+from shoal.telemetry.metrics import Metrics
+from shoal.workspace import open_workspace
+
+GENERATOR = np.random.default_rng(3)
+X = GENERATOR.normal(size=(40, 2))
+RIDGES = {("a", 1): Ridge().fit(X, X @ [1.0, 2.0]), ("b", 2): Ridge().fit(X, X @ [3.0, -1.0])}
+CLASSIFIER = LogisticRegression().fit(X, np.where(X[:, 0] > 0, "yes", "no"))
+FIELDS = {"BYTES": "bytes_contents", "INT64": "int64_contents", "FP64": "fp64_contents", "FP32": "fp32_contents"}
+
+
+class NoKeys:
+    """A registry without API keys."""
+
+    def head(self) -> int:
+        return 1
+
+    def keys(self) -> list[ApiKeyRecord]:
+        return []
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    with open_workspace(tmp_path / "home") as workspace:
+        ridges = Fleet.from_estimators(
+            keys=["device", "line"], models=RIDGES, features=["x", "y"], task="regression", name="ridges"
+        )
+        labels = Fleet.from_estimators(
+            keys=[], models={(): CLASSIFIER}, features=["x", "y"], task="classification", name="labels"
+        )
+        for fleet in (ridges, labels):
+            workspace.promote(fleet.name, workspace.register(fleet).version)
+        yield workspace
+
+
+@asynccontextmanager
+async def serving(workspace):
+    """A channel to a door over the workspace's two fleets."""
+    plane = workspace.data_plane(["ridges", "labels"])
+    await plane.start()
+    ring = KeyRing(NoKeys(), local=True)
+    ring.refresh()
+    gate = CallGate(ring, Metrics())
+    door = await GrpcDoor.start(plane, gate, address="127.0.0.1", port=0, body_bytes=1 << 20)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
+            yield channel, InferenceService(plane, gate)
+    finally:
+        await door.stop(1.0)
+        await plane.drain(1.0)
+
+
+def ask(workspace, *calls):
+    """Send messages one after the other; answers, or the errors with their status."""
+
+    async def work():
+        async with serving(workspace) as (channel, service):
+            answers = []
+            for name, message in calls:
+                method = service.methods[name]
+                stub = channel.unary_unary(
+                    f"/{SERVICE}/{name}",
+                    request_serializer=method.request.SerializeToString,
+                    response_deserializer=method.response.FromString,
+                )
+                try:
+                    answers.append(await stub(message, timeout=20))
+                except grpc.aio.AioRpcError as error:
+                    answers.append(error)
+            return answers
+
+    return asyncio.run(work())
+
+
+def tensor(name, datatype, values, shape=None):
+    made = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape or [len(values)])
+    getattr(made.contents, FIELDS[datatype]).extend(values)
+    return made
+
+
+def request(model="ridges", devices=(b"a", b"b"), lines=(1, 2), rows=((1.0, 2.0), (3.0, 4.0)), **more):
+    xs, ys = zip(*rows, strict=True)
+    inputs = [
+        tensor("device", "BYTES", devices),
+        tensor("line", "INT64", lines),
+        tensor("x", "FP64", xs),
+        tensor("y", "FP64", ys),
+    ]
+    return pb.ModelInferRequest(model_name=model, inputs=inputs, **more)
+
+
+def numbers(answer, name):
+    place = [output.name for output in answer.outputs].index(name)
+    return np.frombuffer(answer.raw_output_contents[place], dtype="<f8")
+
+
+def texts(answer, name):
+    place = [output.name for output in answer.outputs].index(name)
+    raw, found = answer.raw_output_contents[place], []
+    while raw:
+        (length,) = struct.unpack_from("<I", raw)
+        found.append(raw[4 : 4 + length].decode())
+        raw = raw[4 + length :]
+    return found
+
+
+def test_answers_are_the_estimators(workspace):
+    (answer,) = ask(workspace, ("ModelInfer", request(id="seven")))
+    expected = [RIDGES["a", 1].predict([[1.0, 2.0]])[0], RIDGES["b", 2].predict([[3.0, 4.0]])[0]]
+    np.testing.assert_allclose(numbers(answer, "prediction"), expected, rtol=1e-9)
+    assert (answer.model_name, answer.model_version, answer.id) == ("ridges", "1", "seven")
+    assert texts(answer, "outcome") == ["scored", "scored"]
+
+
+def test_raw_contents_answer_as_plain_ones(workspace):
+    raw = pb.ModelInferRequest(model_name="ridges")
+    for name, datatype, content in [
+        ("device", "BYTES", b"\x01\0\0\0a\x01\0\0\0b"),
+        ("line", "INT64", np.array([1, 2]).astype("<i8").tobytes()),
+        ("x", "FP64", np.array([1.0, 3.0]).tobytes()),
+        ("y", "FP32", np.array([2.0, 4.0], dtype="<f4").tobytes()),
+    ]:
+        raw.inputs.append(pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=[2, 1]))
+        raw.raw_input_contents.append(content)
+    plain, other = ask(workspace, ("ModelInfer", request()), ("ModelInfer", raw))
+    assert numbers(plain, "prediction").tobytes() == numbers(other, "prediction").tobytes()
+
+
+def test_a_single_model_is_addressed_by_its_key(workspace):
+    message = pb.ModelInferRequest(
+        model_name="ridges:b:2", inputs=[tensor("x", "FP64", [3.0]), tensor("y", "FP64", [4.0])]
+    )
+    metadata, answer = ask(
+        workspace, ("ModelMetadata", pb.ModelMetadataRequest(name="ridges:b:2")), ("ModelInfer", message)
+    )
+    assert [one.name for one in metadata.inputs] == ["x", "y"]
+    assert numbers(answer, "prediction")[0] == pytest.approx(RIDGES["b", 2].predict([[3.0, 4.0]])[0])
+
+
+def test_probabilities_come_per_class(workspace):
+    message = pb.ModelInferRequest(
+        model_name="labels", inputs=[tensor("x", "FP64", [1.0, -1.0]), tensor("y", "FP64", [0.0, 0.0])]
+    )
+    (answer,) = ask(workspace, ("ModelInfer", message))
+    probabilities = numbers(answer, "probability").reshape(2, 2)
+    np.testing.assert_allclose(probabilities, CLASSIFIER.predict_proba([[1.0, 0.0], [-1.0, 0.0]]), atol=1e-12)
+    assert texts(answer, "prediction") == ["yes", "no"]
+
+
+def test_the_server_describes_itself(workspace):
+    live, ready, server, model_ready, index, statistics = ask(
+        workspace,
+        ("ServerLive", pb.ServerLiveRequest()),
+        ("ServerReady", pb.ServerReadyRequest()),
+        ("ServerMetadata", pb.ServerMetadataRequest()),
+        ("ModelReady", pb.ModelReadyRequest(name="ridges")),
+        ("RepositoryIndex", pb.RepositoryIndexRequest()),
+        ("ModelStatistics", pb.ModelStatisticsRequest(name="ridges")),
+    )
+    assert live.live
+    assert ready.ready
+    assert model_ready.ready
+    assert server.name == "shoal"
+    assert [(one.name, one.version, one.state) for one in index.models] == [
+        ("labels", "1", "READY"),
+        ("ridges", "1", "READY"),
+    ]
+    assert [(one.name, one.inference_count) for one in statistics.model_stats] == [("ridges", 0)]
+
+
+REFUSED = [
+    (request(model="nobody"), grpc.StatusCode.NOT_FOUND),
+    (request(model="ridges:a"), grpc.StatusCode.NOT_FOUND),
+    (request(model_version="9"), grpc.StatusCode.NOT_FOUND),
+    (request(lines=(1,)), grpc.StatusCode.INVALID_ARGUMENT),
+    (request(raw_input_contents=[b""]), grpc.StatusCode.INVALID_ARGUMENT),
+    (pb.ModelInferRequest(model_name="ridges"), grpc.StatusCode.INVALID_ARGUMENT),
+    (
+        pb.ModelInferRequest(model_name="labels", inputs=[tensor("x", "FP64", [1.0], shape=[-1])]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+    (
+        pb.ModelInferRequest(model_name="labels", inputs=[tensor("x", "BYTES", [b"\xff"])]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+]
+
+
+def test_what_does_not_fit_is_refused_with_its_status(workspace):
+    answers = ask(workspace, *[("ModelInfer", message) for message, _ in REFUSED], ("ModelInfer", request()))
+    for answer, (_, code) in zip(answers, REFUSED, strict=False):
+        assert answer.code() is code, answer
+        assert answer.details()
+    assert len(numbers(answers[-1], "prediction")) == 2
+
+
+def test_nothing_is_uploaded(workspace):
+    message = pb.RepositoryModelLoadRequest(model_name="ridges")
+    message.parameters["file:1/model.pkl"].bytes_param = b"cos\nsystem\n"
+    (answer,) = ask(workspace, ("RepositoryModelLoad", message))
+    assert answer.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "file:1/model.pkl" in answer.details()
+
+
+def test_a_stream_goes_on_after_an_error(workspace):
+    async def work():
+        async with serving(workspace) as (channel, _):
+            stub = channel.stream_stream(
+                f"/{SERVICE}/ModelStreamInfer",
+                request_serializer=pb.ModelInferRequest.SerializeToString,
+                response_deserializer=pb.ModelStreamInferResponse.FromString,
+            )
+            messages = [request(id="1"), request(model="nobody", id="2"), request(id="3")]
+            return [answer async for answer in stub(iter(messages), timeout=20)]
+
+    first, second, third = asyncio.run(work())
+    assert (first.infer_response.id, third.infer_response.id) == ("1", "3")
+    assert second.infer_response.id == "2"
+    assert "nobody" in second.error_message
+
+
+names = st.sampled_from(["device", "line", "x", "y", "z", ""])
+datatypes = st.sampled_from(["BYTES", "INT64", "FP64", "FP16", "BOOL", "UINT8", "nonsense", ""])
+shapes = st.lists(st.integers(-(2**40), 2**40) | st.integers(-1, 4), max_size=3)
+tensors = st.builds(
+    lambda name, datatype, shape, doubles, longs, raw: pb.ModelInferRequest.InferInputTensor(
+        name=name,
+        datatype=datatype,
+        shape=shape,
+        contents=pb.InferTensorContents(fp64_contents=doubles, int64_contents=longs, bytes_contents=raw),
+    ),
+    names, datatypes, shapes, st.lists(st.floats(), max_size=3), st.lists(st.integers(-9, 9), max_size=3),
+    st.lists(st.binary(max_size=3), max_size=3),
+)  # fmt: skip
+messages = st.builds(
+    lambda model, version, inputs, raw, outputs: pb.ModelInferRequest(
+        model_name=model,
+        model_version=version,
+        inputs=inputs,
+        raw_input_contents=raw,
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs],
+    ),
+    st.sampled_from(["ridges", "labels", "ridges:a:1", "ridges:%zz", ":", ""]),
+    st.sampled_from(["", "1", "x", "-1", "9" * 30]),
+    st.lists(tensors, max_size=5),
+    st.lists(st.binary(max_size=20), max_size=5) | st.just([]),
+    st.lists(st.sampled_from(["prediction", "outcome", "nothing"]), max_size=2),
+)
+EXPECTED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+
+
+@settings(max_examples=10)
+@given(st.lists(messages, min_size=20, max_size=20))
+def test_hostile_messages_never_break_it(tmp_path_factory, hostile):
+    with open_workspace(tmp_path_factory.mktemp("hostile")) as workspace:
+        fleet = Fleet.from_estimators(
+            keys=["device", "line"], models=RIDGES, features=["x", "y"], task="regression", name="ridges"
+        )
+        workspace.promote("ridges", workspace.register(fleet).version)
+        labels = Fleet.from_estimators(keys=[], models={(): CLASSIFIER}, features=["x", "y"], task="classification")
+        workspace.promote("labels", workspace.register(labels, "labels").version)
+        for answer in ask(workspace, *[("ModelInfer", message) for message in hostile]):
+            if isinstance(answer, grpc.aio.AioRpcError):
+                assert answer.code() in EXPECTED, answer
+                assert answer.details()
+
+
+def test_the_frame_and_the_wire_agree(workspace):
+    rows = [(float(i), float(-i)) for i in range(50)]
+    devices, lines = (b"a", b"b") * 25, (1, 2) * 25
+    (answer,) = ask(workspace, ("ModelInfer", request(devices=devices, lines=lines, rows=rows)))
+    frame = pl.DataFrame(
+        {
+            "device": [device.decode() for device in devices],
+            "line": lines,
+            "x": [x for x, _ in rows],
+            "y": [y for _, y in rows],
+        }
+    )
+    expected = workspace.fleet("ridges").predict(frame)["prediction"].to_numpy()
+    assert numbers(answer, "prediction").tobytes() == expected.tobytes()
