@@ -127,3 +127,23 @@ def id_of(text: str) -> str:
 def matches(text: str, record: ApiKeyRecord) -> bool:
     """Whether the text is the record's key; takes the same time wherever the two differ."""
     return hmac.compare_digest(hash_of(text), record.hash)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssuedKey:
+    """A key that was just made.
+
+    Attributes
+    ----------
+    record : ApiKeyRecord
+        What is kept.
+    text : str
+        What its owner sends; told once.
+    """
+
+    record: ApiKeyRecord
+    text: str
+
+    def __repr__(self) -> str:
+        """Without the text, which must not get into a log."""
+        return f"IssuedKey(id={self.record.id!r})"

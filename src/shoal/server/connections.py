@@ -1,0 +1,254 @@
+"""Connections: accepting them fairly, giving up on those that only wait, and ending without losing a request.
+
+uvicorn's HTTP/1.1 protocol does the talking. What is added here: limits on how long and how large the head of a request
+may be (it has none), errors in our own form, and an acceptor. Workers share one listening socket, so that a worker that
+dies takes no waiting connections with it. Each accepts one connection per turn: who accepts all that wait, as event
+loops do, ends up with most of the clients while its neighbours idle.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import errno
+import logging
+import resource
+import socket
+import time
+from typing import Final
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from shoal.server.errors import error_body
+from shoal.server.options import Limits
+
+_SWEEP_S: Final = 0.5
+_SPARE_FILES: Final = 256
+_SHED: Final = 64
+_FRESH_S: Final = 1.0
+_FULL_PAUSE_S: Final = 0.1
+_NO_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = logging.getLogger("shoal.server")
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client.
+
+    Attributes
+    ----------
+    waiting_since_s : float or None
+        Since when the sweep has seen it wait for the rest of a head or body; None while it does not.
+    """
+
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
+    waiting_since_s: float | None = None
+    waited_for: object = None
+    head_bytes = 0
+    header_bytes = Limits().header_bytes
+    made_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self.made_s = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless the head of a request grows without end."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self.head_bytes = 0
+        elif before is None or before.response_complete:
+            self.head_bytes += len(data)
+            if self.head_bytes > self.header_bytes:
+                self.refuse(431, "the head of the request is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self.refuse(400, "this is no request that HTTP/1.1 knows")
+
+    def refuse(self, status: int, text: str) -> None:
+        """Say why, and hang up."""
+        if self.transport.is_closing():
+            return
+        body = error_body(text)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def look(self, now_s: float, limits: Limits) -> None:
+        """Hang up when the client keeps us waiting for too long."""
+        cycle = self.cycle
+        idle = self.is_idle
+        if self.timeout_keep_alive_task is not None or not (idle or cycle.more_body):
+            self.waiting_since_s = None
+        elif self.waiting_since_s is None or self.waited_for is not cycle:
+            self.waiting_since_s, self.waited_for = now_s, cycle
+        elif now_s - self.waiting_since_s > (limits.header_s if idle else limits.body_s):
+            self.refuse(408, f"the {'head' if idle else 'body'} of the request took too long")
+
+
+class HttpServer:
+    """Serves an application on a listening socket that other processes may accept from as well.
+
+    Parameters
+    ----------
+    app : ASGI application
+        What answers.
+    listener : socket
+        Bound and listening.
+    limits : Limits
+        How many connections, and how long they may wait.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
+        self._config = Config(
+            app,
+            http=Connection,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(limits.idle_s),
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._listener = listener
+        self._limits = limits
+        self._most = min(limits.connections, _files() - _SPARE_FILES)
+        self._loop = asyncio.get_running_loop()
+        self._adopting: set[asyncio.Task[object]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._accepting = False
+        listener.setblocking(False)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._set_date()
+        self._sweeper = self._loop.create_task(self._sweep())
+        self._accepting = True
+        self._loop.add_reader(self._listener, self._accept)
+
+    def stop_accepting(self) -> None:
+        """Take those that are in the door already, and close it."""
+        if not self._accepting:
+            return
+        self._accepting = False
+        self._loop.remove_reader(self._listener)
+        while self._take():
+            pass
+        self._listener.close()
+
+    def close_idle(self) -> None:
+        """Close connections on which no request is under way; new ones have a second to send their first."""
+        fresh_s = time.monotonic() - _FRESH_S
+        for connection in self._connections():
+            if connection.cycle is not None or connection.made_s < fresh_s:
+                connection.shutdown()
+
+    async def finish(self, deadline_s: float) -> bool:
+        """Wait until all requests are answered; False when that took too long (``time.monotonic``)."""
+        while self._state.connections or self._state.tasks or self._adopting:
+            if time.monotonic() > deadline_s:
+                return False
+            await asyncio.sleep(0.01)
+            self.close_idle()
+        return True
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in self._connections():
+            connection.transport.abort()
+
+    def _connections(self) -> list[Connection]:
+        return [one for one in list(self._state.connections) if isinstance(one, Connection)]
+
+    def _accept(self) -> None:
+        if self.connections + len(self._adopting) >= self._most and not self._shed():
+            self._pause()
+            return
+        self._take()
+
+    def _take(self) -> bool:
+        """Accept one connection; False when none waits."""
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            if error.errno not in _NO_FILES:
+                raise
+            self._pause()
+            return False
+        client.setblocking(False)
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._adopt(client))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+        return True
+
+    async def _adopt(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it has gone already
+            await self._loop.connect_accepted_socket(self._protocol, client)
+
+    def _protocol(self) -> Connection:
+        connection = Connection(config=self._config, server_state=self._state, app_state={}, _loop=self._loop)
+        connection.header_bytes = self._limits.header_bytes
+        return connection
+
+    def _shed(self) -> bool:
+        """Make room by closing some connections that nobody uses; True when there were any."""
+        idle = [one for one in self._connections() if one.is_idle][:_SHED]
+        for connection in idle:
+            connection.transport.close()
+        return bool(idle)
+
+    def _pause(self) -> None:
+        """Leave new connections to the neighbours, or waiting, for a moment."""
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(_FULL_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._accepting:
+            self._loop.add_reader(self._listener, self._accept)
+
+    async def _sweep(self) -> None:
+        """Look at all connections now and then, which costs requests nothing."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._set_date()
+            now_s = time.monotonic()
+            for connection in self._connections():
+                connection.look(now_s, self._limits)
+
+    def _set_date(self) -> None:
+        self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+
+
+def _files() -> int:
+    """How many files this process may have open, made as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            return min(hard, 2**20)
+    return min(soft, 2**20)

@@ -1,0 +1,95 @@
+"""The metrics of a server: each worker publishes its own, any of them tells those of all."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from shoal.server.errors import answer
+from shoal.serving.messages import ModelStatistics
+from shoal.telemetry.metrics import Kind, Metrics, exposition, merge
+from shoal.telemetry.pages import Page
+
+_PUBLISH_S: Final = 1.0
+_NS: Final = 1e-9
+
+_COUNTED: Final = (
+    ("rows", "shoal_rows", "Rows scored", 1.0),
+    ("batches", "shoal_kernel_calls", "Kernel calls; fewer than requests where several ran in one", 1.0),
+    ("queue_ns", "shoal_queue_seconds", "Time that requests waited for a kernel call, in seconds", _NS),
+    ("compute_ns", "shoal_compute_seconds", "Time that kernel calls took, in seconds", _NS),
+)
+
+
+class FleetCounters:
+    """Counters per fleet, from statistics that begin anew with every snapshot.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Where to count.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = [
+            (field, metrics.metric(name, Kind.COUNTER, text, ("fleet",)), factor)
+            for field, name, text, factor in _COUNTED
+        ]
+        self._before: dict[str, ModelStatistics] = {}
+
+    def take(self, statistics: Sequence[ModelStatistics]) -> None:
+        """Add what has come since the last time."""
+        for one in statistics:
+            before = self._before.get(one.name)
+            fresh = before is None or before.version != one.version
+            for field, metric, factor in self._metrics:
+                more = getattr(one, field) - (0 if fresh else getattr(before, field))
+                metric.add((one.name,), max(0, more) * factor)
+        self._before = {one.name: one for one in statistics}
+
+
+class Meter:
+    """Publishes this process's metrics, and adds up those of all.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        This process's.
+    pages : sequence of Page
+        One per process of the server.
+    number : int
+        Which of them is this process's.
+    look : callable
+        Brings gauges up to date; called before each publication.
+    """
+
+    def __init__(self, metrics: Metrics, pages: Sequence[Page], number: int, look: Callable[[], None]) -> None:
+        self._metrics = metrics
+        self._pages = pages
+        self._own = pages[number]
+        self._look = look
+        before = self._own.read()
+        if before is not None:
+            metrics.adopt(before)
+
+    def publish(self) -> None:
+        """Let the other processes see the numbers as they are now."""
+        self._look()
+        self._own.write(self._metrics.dump())
+
+    async def work(self) -> None:
+        """Publish for ever."""
+        while True:
+            self.publish()
+            await asyncio.sleep(_PUBLISH_S)
+
+    def text(self) -> tuple[bytes, str]:
+        """The metrics of all processes in the format of Prometheus, and its content type."""
+        return exposition(merge(dump for page in self._pages if (dump := page.read()) is not None))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer ``GET /metrics``; adding up many series takes a while, so it is done beside the event loop."""
+        self.publish()
+        text, kind = await asyncio.to_thread(self.text)
+        await answer(send, 200, text, kind=kind.encode())

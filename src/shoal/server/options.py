@@ -1,0 +1,108 @@
+"""How a server runs: addresses, processes, limits. It travels to the worker processes as JSON."""
+
+import ipaddress
+
+import msgspec
+
+from shoal.errors import InvalidInput
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a worker takes on, and how long it waits.
+
+    Attributes
+    ----------
+    body_bytes : int
+        Largest body of a request.
+    bodies_bytes : int
+        Most bytes of bodies under way at once.
+    requests : int
+        Most requests under way at once.
+    connections : int
+        Most open connections.
+    header_bytes : int
+        Largest head of a request.
+    header_s : float
+        How long a connection may take to send the head of a request, in seconds.
+    body_s : float
+        How long it may take to send the body, in seconds.
+    idle_s : float
+        How long a connection may stay open between two requests, in seconds.
+    request_s : float
+        How long a request may take, in seconds; the caller may ask for less.
+    """
+
+    body_bytes: int = 64 * 2**20
+    bodies_bytes: int = 512 * 2**20
+    requests: int = 4096
+    connections: int = 10_000
+    header_bytes: int = 64 * 2**10
+    header_s: float = 10.0
+    body_s: float = 60.0
+    idle_s: float = 75.0
+    request_s: float = 60.0
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a server runs.
+
+    Attributes
+    ----------
+    fleets : tuple of str
+        What to serve, ``NAME``, ``NAME@ALIAS`` or ``NAME:VERSION``; empty for what the registry says.
+    workers : int
+        Processes that serve.
+    host : str
+        Address to listen on.
+    port : int
+        Port of REST; 0 takes a free one.
+    grpc_port : int or None
+        Port of gRPC; 0 takes a free one, None is without.
+    admin_port : int or None
+        Port of management and metrics; None leaves them on ``port``.
+    drain_s : float
+        How long requests under way may take to finish when the server ends, in seconds.
+    access_log : float
+        Share of the requests that are logged, from 0 to 1; those that fail on our side always are.
+    otlp_endpoint : str or None
+        Where to send traces; None makes none.
+    limits : Limits
+        What a worker takes on.
+    """
+
+    fleets: tuple[str, ...] = ()
+    workers: int = 1
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int | None = 8081
+    admin_port: int | None = None
+    drain_s: float = 30.0
+    access_log: float = 0.0
+    otlp_endpoint: str | None = None
+    limits: Limits = Limits()
+
+
+def require_keys_beyond_loopback(host: str, *, active_keys: int) -> None:
+    """Refuse to serve the network without API keys.
+
+    Raises
+    ------
+    InvalidInput
+        The address is not a loopback one, and there is no active key.
+    """
+    if active_keys or is_loopback(host):
+        return
+    raise InvalidInput(
+        f"without an API key only this machine is served, and {host} is reached from others; make one first: "
+        "`shoal keys create NAME --role predictor`, or leave --host out"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. A name other than ``localhost`` may mean anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

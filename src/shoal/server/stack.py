@@ -1,0 +1,94 @@
+"""The one stack of pure ASGI middlewares that stands before every door.
+
+From the outside in: request ids, observation (metrics, access log), answers to errors, limits, authentication,
+readiness, and then the door that the path asks for. Each does one thing and costs a microsecond or so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shoal.errors import NotFound
+from shoal.server.authentication import Authentication, KeyRing
+from shoal.server.errors import ErrorAnswers
+from shoal.server.limits import Doorkeeper, Readiness, Traffic
+from shoal.server.observation import Observation
+from shoal.server.options import ServerOptions
+from shoal.server.permissions import RouteTable
+from shoal.server.request_ids import RequestIds
+from shoal.telemetry.logs import LineWriter
+from shoal.telemetry.metrics import Metrics
+
+
+class Doors:
+    """Sends a request to the door that its path begins with.
+
+    Parameters
+    ----------
+    doors : mapping of str to ASGI application
+        By the first part of the path; the empty one takes the rest.
+    """
+
+    def __init__(self, doors: Mapping[str, ASGIApp]) -> None:
+        self._doors = doors
+        self._rest = doors.get("")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        first = scope["path"].split("/", 2)[1]
+        door = self._doors.get(first, self._rest)
+        if door is None:
+            raise NotFound("there is no such route on this port; management and metrics may be on the admin port")
+        await door(scope, receive, send)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """The middlewares and what is asked of them from outside.
+
+    Attributes
+    ----------
+    app : ASGI application
+        The outermost middleware.
+    doorkeeper : Doorkeeper
+        Knows what is under way.
+    """
+
+    app: ASGIApp
+    doorkeeper: Doorkeeper
+
+
+def build_stack(
+    doors: Mapping[str, ASGIApp],
+    *,
+    ring: KeyRing,
+    traffic: Traffic,
+    metrics: Metrics,
+    log: LineWriter,
+    options: ServerOptions,
+    table: RouteTable | None = None,
+) -> Stack:
+    """Put the middlewares before the doors.
+
+    Parameters
+    ----------
+    doors : mapping of str to ASGI application
+        By the first part of the path; the empty one takes the rest.
+    ring : KeyRing
+        The API keys.
+    traffic : Traffic
+        Whether traffic is wanted.
+    metrics, log : Metrics, LineWriter
+        Where to count and to log.
+    options : ServerOptions
+        The limits among them.
+    table : RouteTable, optional
+        Permissions of the routes; the real ones unless told.
+    """
+    app: ASGIApp = Readiness(Doors(doors), traffic)
+    app = Authentication(app, ring, table or RouteTable())
+    app = doorkeeper = Doorkeeper(app, options.limits)
+    app = ErrorAnswers(app)
+    app = Observation(app, metrics, log, share=options.access_log)
+    return Stack(app=RequestIds(app), doorkeeper=doorkeeper)
