@@ -1,0 +1,25 @@
+import pytest
+
+import shoal
+from shoal.serving.options import ServingOptions
+
+OPTIONS = ServingOptions(poll_s=0.02)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    with shoal.open(tmp_path / "home", actor="ada") as opened:
+        yield opened
+
+
+@pytest.fixture
+def publish(workspace):
+    """Registers fleets and promotes what was registered."""
+
+    def register(*fleets):
+        for fleet in fleets:
+            version = workspace.register(fleet).version
+            workspace.promote(fleet.name, version)
+        return workspace
+
+    return register

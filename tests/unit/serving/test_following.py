@@ -1,0 +1,304 @@
+"""Servers follow the registry: promotions, rollbacks, damage, and a database that goes away and comes back."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+
+import shoal
+from shoal.errors import InvalidInput, NotFound, NotReady
+from shoal.serving.messages import InferenceRequest
+from shoal.serving.options import ServingOptions
+from tests.unit.serving.fleets import CONTEXT, constant, pumps, tensor
+
+FAST = ServingOptions(poll_s=0.01)
+
+
+def request(rows=1, model="pumps", **given):
+    inputs = (tensor("device", ["a"] * rows), tensor("x", [0.5] * rows))
+    return InferenceRequest(model=model, inputs=inputs, **given)
+
+
+async def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.005)
+
+
+def version(plane, name="pumps"):
+    return plane.index()[[entry.name for entry in plane.index()].index(name)].version
+
+
+def test_promotions_and_rollbacks_are_followed_without_a_restart(publish):
+    workspace = publish(constant(1.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        with pytest.raises(NotReady, match="starting"):
+            await plane.infer(request(), CONTEXT)
+        assert not plane.ready()
+        await plane.start()
+        assert plane.ready()
+        assert plane.live()
+        workspace.register(constant(2.0))
+        workspace.promote("pumps", 2)
+        await until(lambda: version(plane) == "2")
+        response = await plane.infer(request(), CONTEXT)
+        assert (response.model_version, response.outputs[0].data) == ("2", [2.0])
+        workspace.rollback("pumps")
+        await until(lambda: version(plane) == "1")
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        versions = {one.version: one.requests for one in plane.statistics("pumps")}
+        assert versions == {"2": 1, "1": 1}
+        assert [(one.name, one.requests) for one in plane.totals()] == [("pumps", 2)]
+        await plane.drain(1)
+        assert not plane.ready()
+        with pytest.raises(NotReady, match="ends"):
+            await plane.infer(request(), CONTEXT)
+
+    asyncio.run(main())
+
+
+def test_no_request_is_lost_or_answered_from_two_snapshots(publish):
+    """Snapshot v answers v, so whatever mixes two shows; large requests are scored in pieces over several swaps."""
+    workspace = publish(constant(1.0))
+    for value in (2.0, 3.0):
+        workspace.register(constant(value))
+    seen = set()
+
+    def promote(stop):
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            workspace.promote("pumps", 1 + turn % 3)
+
+    async def caller(plane, rows, stop):
+        asked = 0
+        while not stop.is_set() or not asked:
+            response = await plane.infer(request(rows), CONTEXT)
+            assert set(response.outputs[0].data) == {float(response.model_version)}
+            seen.add(response.model_version)
+            asked += 1
+        return asked
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        stop = threading.Event()
+        thread = threading.Thread(target=promote, args=(stop,))
+        thread.start()
+        callers = [asyncio.create_task(caller(plane, rows, stop)) for rows in (1, 1, 1, 50, 5000)]
+        await until(lambda: len(seen) == 3 or any(task.done() for task in callers))
+        stop.set()
+        thread.join()
+        asked = await asyncio.gather(*callers)
+        assert plane.totals()[0].requests == sum(asked)
+        assert plane.totals()[0].failures == 0
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_replaced_snapshot_is_let_go(publish):
+    workspace = publish(constant(1.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        await plane.infer(request(), CONTEXT)
+        old = weakref.ref(plane._catalog.current("pumps"))
+        gc.disable()
+        try:
+            workspace.register(constant(2.0))
+            workspace.promote("pumps", 2)
+            await until(lambda: version(plane) == "2")
+            await until(lambda: old() is None)
+        finally:
+            gc.enable()
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
+    workspace = publish(constant(1.0), pumps("others"))
+    before = set((tmp_path / "home" / "store" / "blocks").iterdir())
+    workspace.register(constant(2.0))
+    damaged = next(iter(set((tmp_path / "home" / "store" / "blocks").iterdir()) - before))
+    damaged.chmod(0o644)
+    content = damaged.read_bytes()
+    workspace.register(constant(3.0))
+    damaged.write_bytes(content[:-20] + bytes(20))
+
+    async def main():
+        plane = workspace.data_plane(["pumps", "others"], options=FAST)
+        await plane.start()
+        workspace.promote("pumps", 2)
+        await until(lambda: plane.index()[1].reason)
+        entry = plane.index()[1]
+        assert (entry.name, entry.version, entry.state) == ("pumps", "1", "READY")
+        assert "snapshot 2" in entry.reason
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        assert plane.ready()
+        workspace.promote("pumps", 3)
+        await until(lambda: version(plane) == "3")
+        assert plane.index()[1].reason == ""
+        await plane.drain(1)
+
+        fresh = workspace.data_plane(["pumps:2", "others"], options=FAST)
+        await fresh.start()
+        assert fresh.ready()
+        assert [(e.name, e.state) for e in fresh.index()] == [("others", "READY"), ("pumps", "UNAVAILABLE")]
+        assert [entry.name for entry in fresh.index(ready=True)] == ["others"]
+        assert [entry.name for entry in fresh.index(ready=False)] == ["pumps"]
+        assert not fresh.model_ready("pumps")
+        with pytest.raises(NotReady, match="snapshot 2 cannot be served"):
+            await fresh.infer(request(), CONTEXT)
+        await fresh.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_fleet_without_a_champion_is_served_once_it_has_one(workspace):
+    workspace.register(constant(1.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        assert not plane.ready()
+        assert "promote" in plane.index()[0].reason
+        workspace.promote("pumps", 1)
+        await until(plane.ready)
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def hide(workspace, path: Path):
+    """Take the database away as a failing disk does: pooled connections end, and new ones find no file."""
+    workspace.close()
+    for file in path.parent.glob(f"{path.name}*"):
+        file.rename(file.with_name(f"hidden-{file.name}"))
+    path.mkdir()
+
+
+def restore(path: Path):
+    path.rmdir()
+    for file in path.parent.glob(f"hidden-{path.name}*"):
+        file.rename(file.with_name(file.name.removeprefix("hidden-")))
+
+
+def test_without_its_database_a_server_goes_on_and_recovers(publish, tmp_path):
+    workspace = publish(constant(1.0))
+    workspace.register(constant(2.0))
+    path = tmp_path / "home" / "shoal.db"
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        await plane.infer(request(version="2"), CONTEXT)
+        hide(workspace, path)
+        await until(lambda: plane.registry_problem() and plane.staleness_s() > 0.2)
+        assert plane.ready()
+        assert plane.model_ready("pumps")
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        assert (await plane.infer(request(version="2"), CONTEXT)).outputs[0].data == [2.0]
+        assert "StorageError" in plane.registry_problem()
+        restore(path)
+        with shoal.open(tmp_path / "home") as other:
+            other.promote("pumps", 2)
+        await until(lambda: version(plane) == "2")
+        assert plane.staleness_s() < 5
+        assert plane.registry_problem() == ""
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_starts_without_its_database_becomes_ready_later(publish, tmp_path):
+    workspace = publish(constant(1.0))
+    path = tmp_path / "home" / "shoal.db"
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        hide(workspace, path)
+        await plane.start()
+        assert not plane.ready()
+        with pytest.raises(NotFound):
+            await plane.infer(request(), CONTEXT)
+        restore(path)
+        await until(plane.ready)
+        await plane.infer(request(), CONTEXT)
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_any_snapshot_may_be_asked_by_its_number(publish):
+    workspace = publish(constant(1.0))
+    for value in (2.0, 3.0, 4.0, 5.0):
+        workspace.register(constant(value))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(versions=2))
+        await plane.start()
+        with pytest.raises(NotReady, match="not open"):
+            plane.model_metadata("pumps", "4")
+        asked = [plane.infer(request(version=str(v)), CONTEXT) for v in (1, 2, 3, 4, 5, 2, 2)]
+        answers = [(r.model_version, r.outputs[0].data) for r in await asyncio.gather(*asked)]
+        assert answers == [(str(v), [float(v)]) for v in (1, 2, 3, 4, 5, 2, 2)]
+        assert len(plane._catalog._versions) == 2
+        await plane.open("pumps", "4")
+        assert plane.model_metadata("pumps", "4").versions == ("4",)
+        assert plane.model_ready("pumps", "4")
+        assert [entry.version for entry in plane.index()] == ["1"]
+        for unknown in ("6", "0", "x", "01", "-1", "²", "", "9" * 30):
+            with pytest.raises(NotFound):
+                await plane.infer(request(version=unknown), CONTEXT)
+        with pytest.raises(NotFound):
+            await plane.infer(request(model="nobody", version="1"), CONTEXT)
+        with pytest.raises(NotFound, match="no model 'nobody'"):
+            plane.model_ready("pumps:nobody")
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_what_a_server_is_started_with(publish):
+    workspace = publish(constant(1.0))
+    workspace.register(constant(2.0))
+    workspace.promote("pumps", 2, alias="challenger")
+
+    async def main():
+        for reference, served in (("pumps", "1"), ("pumps@challenger", "2"), ("pumps:2", "2")):
+            plane = workspace.data_plane([reference], options=FAST)
+            await plane.start()
+            assert version(plane) == served
+            await plane.drain(1)
+
+    asyncio.run(main())
+    with pytest.raises(InvalidInput, match="twice"):
+        workspace.data_plane(["pumps", "pumps:2"])
+    with pytest.raises(InvalidInput):
+        workspace.data_plane(["no name!"])
+
+
+def test_draining_waits_for_what_is_under_way(publish):
+    workspace = publish(constant(1.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        task = asyncio.create_task(plane.infer(request(20_000), CONTEXT))
+        await asyncio.sleep(0)
+        await plane.drain(20)
+        assert task.done()
+        assert len(task.result().outputs[0].data) == 20_000
+
+    asyncio.run(main())
