@@ -87,8 +87,8 @@ class Connection(HttpToolsProtocol):
     def look(self, now_s: float, limits: Limits) -> None:
         """Hang up when the client keeps us waiting for too long."""
         cycle = self.cycle
-        idle = self.is_idle
-        if self.timeout_keep_alive_task is not None or not (idle or cycle.more_body):
+        idle = cycle is None or cycle.response_complete
+        if self.timeout_keep_alive_task is not None or not (cycle is None or idle or cycle.more_body):
             self.waiting_since_s = None
         elif self.waiting_since_s is None or self.waited_for is not cycle:
             self.waiting_since_s, self.waited_for = now_s, cycle

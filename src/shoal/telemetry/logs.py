@@ -58,6 +58,11 @@ class LineWriter:
             return
         self._queue.append((time.time(), fields))
 
+    @property
+    def alive(self) -> bool:
+        """Whether lines are still being written."""
+        return self._thread.is_alive()
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, for at most so many seconds."""
         self._ended.set()
