@@ -154,6 +154,10 @@ class DataPlane:
             served.metadata(model, key)
         return self.ready()
 
+    def serves(self, fleet: str) -> bool:
+        """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""
+        return fleet in self._catalog.slots
+
     def server_metadata(self) -> ServerMetadata:
         """What this server is."""
         return ServerMetadata(name="shoal", version=importlib.metadata.version("shoal"), extensions=EXTENSIONS)
