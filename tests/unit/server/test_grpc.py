@@ -157,6 +157,26 @@ def test_a_single_model_is_addressed_by_its_key(workspace):
     assert numbers(answer, "prediction")[0] == pytest.approx(RIDGES["b", 2].predict([[3.0, 4.0]])[0])
 
 
+def test_an_older_version_can_be_asked(workspace):
+    other = Fleet.from_estimators(
+        keys=["device", "line"], models={("a", 1): RIDGES["b", 2]}, features=["x", "y"], task="regression"
+    )
+    workspace.promote("ridges", workspace.register(other, "ridges").version)
+    metadata, old, new, unknown = ask(
+        workspace,
+        ("ModelMetadata", pb.ModelMetadataRequest(name="ridges", version="1")),
+        ("ModelInfer", request(model_version="1")),
+        ("ModelInfer", request()),
+        ("ModelReady", pb.ModelReadyRequest(name="ridges", version="7")),
+    )
+    assert metadata.name == "ridges"
+    assert (old.model_version, new.model_version) == ("1", "2")
+    assert numbers(old, "prediction")[0] == pytest.approx(RIDGES["a", 1].predict([[1.0, 2.0]])[0])
+    assert numbers(new, "prediction")[0] == pytest.approx(RIDGES["b", 2].predict([[1.0, 2.0]])[0])
+    assert texts(new, "outcome") == ["scored", "no_model"]
+    assert unknown.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_probabilities_come_per_class(workspace):
     message = pb.ModelInferRequest(
         model_name="labels", inputs=[tensor("x", "FP64", [1.0, -1.0]), tensor("y", "FP64", [0.0, 0.0])]

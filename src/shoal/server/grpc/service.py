@@ -190,12 +190,14 @@ class InferenceService:
         return pb.ServerMetadataResponse(name=metadata.name, version=metadata.version, extensions=metadata.extensions)
 
     async def _model_ready(self, message: pb.ModelReadyRequest, _context: RequestContext) -> pb.ModelReadyResponse:
-        return pb.ModelReadyResponse(ready=self._plane.model_ready(message.name, message.version or None))
+        version = await self._opened(message.name, message.version)
+        return pb.ModelReadyResponse(ready=self._plane.model_ready(message.name, version))
 
     async def _model_metadata(
         self, message: pb.ModelMetadataRequest, _context: RequestContext
     ) -> pb.ModelMetadataResponse:
-        return metadata_of(self._plane.model_metadata(message.name, message.version or None))
+        version = await self._opened(message.name, message.version)
+        return metadata_of(self._plane.model_metadata(message.name, version))
 
     async def _infer(self, message: pb.ModelInferRequest, context: RequestContext) -> pb.ModelInferResponse:
         return response_of(await self._plane.infer(request_of(message), context))
@@ -203,7 +205,15 @@ class InferenceService:
     async def _statistics(
         self, message: pb.ModelStatisticsRequest, _context: RequestContext
     ) -> pb.ModelStatisticsResponse:
-        return statistics_of(self._plane.statistics(message.name or None, message.version or None))
+        version = await self._opened(message.name, message.version)
+        return statistics_of(self._plane.statistics(message.name or None, version))
+
+    async def _opened(self, model: str, version: str) -> str | None:
+        """The version that a message names; one that is not served by default is opened first."""
+        if not version:
+            return None
+        await self._plane.open(model, version)
+        return version
 
     async def _index(self, message: pb.RepositoryIndexRequest, _context: RequestContext) -> pb.RepositoryIndexResponse:
         entries = self._plane.index(ready=True if message.ready else None)
