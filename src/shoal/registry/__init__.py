@@ -1,4 +1,4 @@
-"""The registry: fleets, snapshots, aliases, lineage and the audit."""
+"""The registry: fleets, snapshots, aliases, lineage, the audit and what servers share."""
 
 from shoal.registry.audit import AuditCheck
 from shoal.registry.names import CHAMPION, Reference, check_name, parse_reference
@@ -6,12 +6,16 @@ from shoal.registry.records import (
     AliasChange,
     AliasRecord,
     AuditEntry,
+    Desired,
     FleetRecord,
     Lineage,
     ModelRecord,
     ModelVersion,
     Move,
+    ServerRecord,
     SnapshotRecord,
+    SourceRecord,
+    StoreRecord,
 )
 from shoal.registry.registry import Registry
 
@@ -21,6 +25,7 @@ __all__ = [
     "AliasRecord",
     "AuditCheck",
     "AuditEntry",
+    "Desired",
     "FleetRecord",
     "Lineage",
     "ModelRecord",
@@ -28,7 +33,10 @@ __all__ = [
     "Move",
     "Reference",
     "Registry",
+    "ServerRecord",
     "SnapshotRecord",
+    "SourceRecord",
+    "StoreRecord",
     "check_name",
     "parse_reference",
 ]

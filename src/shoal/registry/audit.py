@@ -19,6 +19,8 @@ from shoal.registry.tables import audit, audit_head
 from shoal.storage.columns import json_text
 from shoal.types import Json
 
+_HEAD = sa.select(audit_head.c.number).where(audit_head.c.id == 1)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditCheck:
@@ -70,6 +72,11 @@ def append(
     digest = _digest(at, content)
     connection.execute(audit.insert().values(at=at, digest=digest, **content))
     connection.execute(audit_head.update().where(audit_head.c.id == 1).values(number=number + 1, digest=digest))
+
+
+def head(connection: sa.Connection) -> int:
+    """Number of the newest entry, which every change raises."""
+    return connection.execute(_HEAD).scalar_one()
 
 
 def entries(connection: sa.Connection, *, object: str | None, limit: int) -> list[AuditEntry]:  # noqa: A002

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 
 import sqlalchemy as sa
 
-from shoal.registry import aliases, audit, snapshots
+from shoal.registry import aliases, audit, serving, snapshots
 from shoal.registry.records import SnapshotRecord
 from shoal.registry.tables import fleets
 from shoal.registry.tables import snapshots as snapshots_table
@@ -36,7 +36,7 @@ def collect(
 
 def _needed(connection: sa.Connection, active: AbstractSet[tuple[str, int]]) -> set[tuple[str, int]]:
     newest = {(name, latest) for name, latest in connection.execute(sa.select(fleets.c.name, fleets.c.latest))}
-    return newest | set(active) | aliases.ever_named(connection)
+    return newest | set(active) | aliases.ever_named(connection) | serving.pinned_versions(connection)
 
 
 def _identity(snapshot: SnapshotRecord) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The registry: fleets, snapshots, aliases, lineage and the audit, each change one transaction."""
+"""The registry: fleets, snapshots, aliases, lineage, the audit and what servers share, each change one transaction."""
 
 from collections.abc import Iterable
 
@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from shoal.registry import aliases, audit, catalog, collection, snapshots
 from shoal.registry.audit import AuditCheck
 from shoal.registry.catalog import Description
+from shoal.registry.deployment import Deployment
 from shoal.registry.names import CHAMPION, parse_reference
 from shoal.registry.records import (
     AliasChange,
@@ -18,11 +19,10 @@ from shoal.registry.records import (
     ModelVersion,
     SnapshotRecord,
 )
-from shoal.storage.sql import Database
 
 
-class Registry:
-    """What fleets there are, which snapshots they have, and which of them is in use.
+class Registry(Deployment):
+    """What fleets there are, which snapshots they have, which of them is in use, and what servers do with them.
 
     Safe for threads and for any number of processes. Every method is one transaction; every change leaves an entry
     in the audit. All methods raise :class:`~shoal.errors.StorageError` when the database cannot be reached or the
@@ -33,9 +33,6 @@ class Registry:
     database : Database
         Migrated.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def create_fleet(
         self,

@@ -85,12 +85,12 @@ def of_fleet(connection: sa.Connection, name: str) -> list[SnapshotRecord]:
     """
     fleet = catalog.found(connection, name)
     query = _select().where(snapshots.c.fleet_id == fleet["id"]).order_by(snapshots.c.version.desc())
-    return [_record(row) for row in connection.execute(query).mappings()]
+    return [record(row) for row in connection.execute(query).mappings()]
 
 
 def every(connection: sa.Connection) -> list[SnapshotRecord]:
     """All snapshots of all fleets."""
-    return [_record(row) for row in connection.execute(_select()).mappings()]
+    return [record(row) for row in connection.execute(_select()).mappings()]
 
 
 def one(connection: sa.Connection, name: str, version: int) -> SnapshotRecord:
@@ -107,7 +107,7 @@ def one(connection: sa.Connection, name: str, version: int) -> SnapshotRecord:
     if row is None:
         newest = f"its newest is {fleet['latest']}" if fleet["latest"] else "it has none yet"
         raise NotFound(f"fleet {name!r} has no snapshot {version}; {newest}")
-    return _record(row)
+    return record(row)
 
 
 def resolve(connection: sa.Connection, reference: Reference) -> SnapshotRecord:
@@ -254,7 +254,8 @@ def _select() -> sa.Select[*tuple[object, ...]]:
     return sa.select(snapshots, fleets.c.name).join(fleets)
 
 
-def _record(row: sa.RowMapping) -> SnapshotRecord:
+def record(row: Mapping[Any, Any]) -> SnapshotRecord:
+    """The record of a row of the table, with the fleet's ``name``."""
     return SnapshotRecord(
         fleet=row["name"],
         version=row["version"],

@@ -90,6 +90,55 @@ class _AuditHead(TypedColumns):
     digest = Column(Text, nullable=False)
 
 
+class _Serving(TypedColumns):
+    fleet_id: Named[int] = Column(Integer, sa.ForeignKey("fleets.id"), primary_key=True, autoincrement=False)
+    alias = Column(Text, nullable=False)
+    pinned: Named[int | None] = Column(Integer)
+    loaded: Named[bool] = Column(sa.Boolean, nullable=False)
+    spec: Named[Json] = Column(JsonText, nullable=False)
+    changed_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+    changed_by = Column(Text, nullable=False)
+
+
+class _ApiKeys(TypedColumns):
+    id: Named[str] = Column(Text, primary_key=True)
+    name = Column(Text, nullable=False)
+    role = Column(Text, nullable=False)
+    hash = Column(Text, nullable=False)
+    created_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+    created_by = Column(Text, nullable=False)
+    expires_at: Named[dt.datetime | None] = Column(UtcTime)
+    revoked_at: Named[dt.datetime | None] = Column(UtcTime)
+    # The key that took its place; it is taken for a while yet.
+    replaced_by: Named[str | None] = Column(Text)
+
+
+class _Servers(TypedColumns):
+    id: Named[str] = Column(Text, primary_key=True)
+    url = Column(Text, nullable=False)
+    grpc_url: Named[str | None] = Column(Text)
+    admin_url: Named[str | None] = Column(Text)
+    category = Column(Text, nullable=False)
+    fleets: Named[Json] = Column(JsonText, nullable=False)
+    staleness_s: Named[float] = Column(sa.Double, nullable=False)
+    started_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+    beat_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+
+
+class _Stores(TypedColumns):
+    category: Named[str] = Column(Text, primary_key=True)
+    folder = Column(Text, nullable=False)
+    changed_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+    changed_by = Column(Text, nullable=False)
+
+
+class _Sources(TypedColumns):
+    name: Named[str] = Column(Text, primary_key=True)
+    spec: Named[Json] = Column(JsonText, nullable=False)
+    changed_at: Named[dt.datetime] = Column(UtcTime, nullable=False)
+    changed_by = Column(Text, nullable=False)
+
+
 def _snapshot_key() -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(["fleet_id", "version"], ["snapshots.fleet_id", "snapshots.version"])
 
@@ -106,3 +155,8 @@ alias_changes = sa.Table(
 )
 audit = sa.Table("audit", metadata, _Audit)
 audit_head = sa.Table("audit_head", metadata, _AuditHead)
+serving = sa.Table("serving", metadata, _Serving)
+api_keys = sa.Table("api_keys", metadata, _ApiKeys)
+servers = sa.Table("servers", metadata, _Servers)
+stores = sa.Table("stores", metadata, _Stores)
+sources = sa.Table("sources", metadata, _Sources)

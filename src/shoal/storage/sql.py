@@ -17,16 +17,17 @@ import random
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from shoal.errors import InvalidArtifact, InvalidInput, StorageError
 from shoal.storage.files import storage_errors
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration in ``storage/migrations/versions``; a test keeps the two equal."""
 
 metadata = sa.MetaData(
@@ -237,6 +238,27 @@ def _engine(url: str) -> sa.Engine:
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         raise InvalidInput(f"an SQLite database in memory is not shared by the workers of a run; {advice}")
     return engine
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, *, key: Mapping[str, object], values: Mapping[str, object]
+) -> None:
+    """Write a row, whether or not there is one of this key.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        A transaction that may write.
+    table : sqlalchemy.Table
+        The table.
+    key : mapping
+        The primary key.
+    values : mapping
+        All other columns.
+    """
+    insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+    row = insert.values(**key, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
 
 
 def schema_version(connection: sa.Connection) -> str | None:
