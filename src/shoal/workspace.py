@@ -1,6 +1,7 @@
 """The workspace: settings in, wired services out. What ``shoal.open()`` returns."""
 
 import dataclasses
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,8 @@ from shoal.errors import InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
+from shoal.security.api_keys import IssuedKey, new_key
+from shoal.security.permissions import Role
 from shoal.serving.desired import Selection
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
@@ -286,13 +289,18 @@ class Workspace:
             remove(leftovers)
         return Collected(files=(*collected.files, *sizes), size_bytes=collected.size_bytes + sum(sizes.values()))
 
-    def data_plane(self, fleets: Sequence[str] = (), *, options: ServingOptions | None = None) -> DataPlane:
+    def data_plane(
+        self, fleets: Sequence[str] = (), *, category: str = "", options: ServingOptions | None = None
+    ) -> DataPlane:
         """A data plane for real-time inference; ``await plane.start()`` opens the fleets.
 
         Parameters
         ----------
         fleets : sequence of str
-            ``name``, ``name@alias`` or ``name:version``; none for all that the registry says are to be served.
+            ``name`` follows what the registry says of the fleet, ``name@alias`` and ``name:version`` do not; none for
+            all fleets that the registry says are to be served.
+        category : str
+            Where no fleets are named: only those of this category, unless it is empty.
         options : ServingOptions, optional
             Limits, and how often to look at the registry.
 
@@ -301,7 +309,56 @@ class Workspace:
         InvalidInput
             A text is no reference, or two are of the same fleet.
         """
-        return DataPlane(self.registry, self.open_snapshot, Selection(fleets), options or ServingOptions())
+        return DataPlane(
+            self.registry, self.open_snapshot, Selection(fleets, category=category), options or ServingOptions()
+        )
+
+    def create_key(
+        self, name: str, role: Role, *, expires_s: float | None = None, actor: str | None = None
+    ) -> IssuedKey:
+        """Make an API key; its text is in the answer, this once.
+
+        Parameters
+        ----------
+        name : str
+            Whose it is.
+        role : Role
+            What it is for.
+        expires_s : float, optional
+            How long it is taken, in seconds; for ever unless told.
+        actor : str, optional
+            In whose name; the workspace's own unless told.
+
+        Raises
+        ------
+        InvalidInput
+            The name is empty or too long.
+        """
+        key = new_key()
+        record = self.registry.create_key(
+            id=key.id, name=name, role=role, hash=key.hash, expires_at=_after(expires_s),
+            actor=actor or self.settings.actor,
+        )  # fmt: skip
+        return IssuedKey(record=record, text=key.text)
+
+    def rotate_key(
+        self, key_id: str, *, overlap_s: float, expires_s: float | None = None, actor: str | None = None
+    ) -> IssuedKey:
+        """Make an API key of the same name and role as another, which is taken for ``overlap_s`` seconds yet.
+
+        Raises
+        ------
+        NotFound
+            There is no such key.
+        Conflict
+            It was revoked or has expired.
+        """
+        key = new_key()
+        _, record = self.registry.rotate_key(
+            key_id, new_id=key.id, new_hash=key.hash, expires_at=_after(expires_s), overlap_s=overlap_s,
+            actor=actor or self.settings.actor,
+        )  # fmt: skip
+        return IssuedKey(record=record, text=key.text)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -312,6 +369,10 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _after(seconds: float | None) -> dt.datetime | None:
+    return None if seconds is None else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
 
 
 def model_records(table: ModelTable, known_blocks: set[str]) -> list[ModelRecord]:

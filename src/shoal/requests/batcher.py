@@ -105,8 +105,8 @@ class Batcher(Generic[Item, Answer]):
     Parameters
     ----------
     run : callable
-        From items to their answers, in the same order. If it raises, each item is run by itself, and only those that
-        raise again fail.
+        From items to their answers, in the same order; an item whose answer is an exception fails with it. If it
+        raises, each item is run by itself, and only those that raise again fail.
     lane : Lane
         Shared by the batchers of the process.
     limits : Limits
@@ -119,7 +119,7 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Answer]],
+        run: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
         *,
         lane: Lane,
         limits: Limits,

@@ -5,13 +5,14 @@ answered from two snapshots, and the old one goes when its last request is done.
 """
 
 import asyncio
+import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn, TypeVar
 
-from shoal.errors import NotFound, NotReady
+from shoal.errors import InvalidInput, NotFound, NotReady
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
@@ -40,8 +41,8 @@ class Slot:
         The fleet.
     served : ServedFleet or None
         What answers now.
-    wanted : SnapshotRecord or None
-        What should; None if there is nothing that could. What is served stays then.
+    wanted : Wanted
+        What should. Where that is nothing because no snapshot can be found, what is served stays.
     reason : str
         Why what should be served is not.
     following : Task or None
@@ -52,39 +53,46 @@ class Slot:
 
     __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, wanted: Wanted) -> None:
+        self.name = wanted.fleet
         self.served: ServedFleet | None = None
-        self.wanted: SnapshotRecord | None = None
-        self.reason = ""
+        self.wanted = wanted
+        self.reason = wanted.reason
         self.failed_at_s = 0.0
         self.following: asyncio.Task[None] | None = None
-        self.history = FleetHistory(name)
+        self.history = FleetHistory(wanted.fleet)
 
     def want(self, wanted: Wanted) -> None:
         """Take note of what should be served."""
-        if wanted.snapshot is None or wanted.snapshot != self.wanted:
+        if wanted != self.wanted:
             self.failed_at_s, self.reason = 0.0, wanted.reason
-        self.wanted = wanted.snapshot
+        self.wanted = wanted
+        if not wanted.loaded and self.served is not None:
+            self.history.retire(self.served.counters)
+            self.served = None
 
     def behind(self) -> bool:
-        """Whether another snapshot should be served, nobody is about it, and it is time to try."""
-        if self.wanted is None or (self.following is not None and not self.following.done()):
+        """Whether something else should be served, nobody is about it, and it is time to try."""
+        wanted = self.wanted
+        if not wanted.loaded or wanted.snapshot is None or (self.following is not None and not self.following.done()):
             return False
-        if self.served is not None and self.served.snapshot == self.wanted:
+        if self.served is not None and self.served.wanted == wanted:
             return False
         return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
 
     def serve(self, served: ServedFleet) -> None:
         """Answer from this snapshot from now on; what the old one was asked is remembered."""
+        if not self.wanted.loaded:
+            return
         if self.served is not None:
             self.history.retire(self.served.counters)
         self.served, self.reason, self.failed_at_s = served, "", 0.0
 
-    def fail(self, snapshot: SnapshotRecord, error: Exception) -> None:
-        """Say why a snapshot cannot be served; what is served stays."""
-        self.failed_at_s = time.monotonic()
-        self.reason = f"snapshot {snapshot.version} cannot be served: {error}"
+    def fail(self, wanted: Wanted, error: Exception) -> None:
+        """Say why something cannot be served; what is served stays."""
+        if wanted == self.wanted and wanted.snapshot is not None:
+            self.failed_at_s = time.monotonic()
+            self.reason = f"snapshot {wanted.snapshot.version} cannot be served: {error}"
 
     def statistics(self) -> list[ModelStatistics]:
         """What the fleet was asked, per snapshot, the present one last."""
@@ -98,9 +106,10 @@ class Slot:
         """The slot as the repository's index shows it."""
         if self.served is not None:
             return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.reason)
-        version = str(self.wanted.version) if self.wanted else ""
-        state = UNAVAILABLE if self.wanted is None or self.failed_at_s else LOADING
-        return IndexEntry(name=self.name, version=version, state=state, reason=self.reason)
+        wanted = self.wanted
+        version = str(wanted.snapshot.version) if wanted.snapshot else ""
+        waits = wanted.loaded and wanted.snapshot is not None and not self.failed_at_s
+        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.reason)
 
 
 class Catalog:
@@ -193,30 +202,32 @@ class Catalog:
         for name in [name for name in self.slots if name not in names]:
             del self.slots[name]
         for one in wanted:
-            self.slots.setdefault(one.fleet, Slot(one.fleet)).want(one)
+            self.slots.setdefault(one.fleet, Slot(one)).want(one)
 
     async def settle(self) -> None:
         """Wait until every fleet that should be served is, or cannot be."""
         await asyncio.gather(*[slot.following for slot in self.slots.values() if slot.following is not None])
 
     async def _follow(self, slot: Slot) -> None:
-        snapshot = slot.wanted
-        assert snapshot is not None
+        wanted = slot.wanted
         try:
-            served = await self._opened(snapshot)
+            served = await self._opened(wanted)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one snapshot, the others are served
-            slot.fail(snapshot, error)
+            slot.fail(wanted, error)
         else:
             slot.serve(served)
 
-    async def _opened(self, snapshot: SnapshotRecord) -> ServedFleet:
+    async def _opened(self, wanted: Wanted) -> ServedFleet:
         """A snapshot opened, verified and warmed in a thread, while the event loop goes on."""
-        slot = self.slots.get(snapshot.fleet)
+        slot = self.slots.get(wanted.fleet)
         cost = None if slot is None or slot.served is None else slot.served.batcher.cost
+        snapshot = wanted.snapshot
+        assert snapshot is not None
 
         def work() -> ServedFleet:
-            fleet = self._opener(snapshot)
-            served = ServedFleet(fleet, snapshot, lane=self._lane, options=self._options, cost=cost)
+            served = ServedFleet(
+                self._opener(snapshot), snapshot, wanted, lane=self._lane, options=self._options, cost=cost
+            )
             served.warm()
             return served
 
@@ -231,7 +242,7 @@ class Catalog:
             The server does not serve the fleet, or that is no number.
         """
         slot = self.slots.get(fleet)
-        if slot is None:
+        if slot is None or not slot.wanted.loaded:
             self._missing(fleet)
         if slot.served is not None and slot.served.version == version:
             return slot.served
@@ -262,10 +273,51 @@ class Catalog:
 
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
         snapshot = await self.ask(self._registry.resolve, f"{fleet}:{version}")
-        served = self._versions[fleet, version] = await self._opened(snapshot)
+        wanted = dataclasses.replace(self.slots[fleet].wanted, snapshot=snapshot)
+        served = self._versions[fleet, version] = await self._opened(wanted)
         while len(self._versions) > self._options.versions:
             self._versions.popitem(last=False)
         return served
+
+    async def set_loaded(self, fleet: str, *, loaded: bool, actor: str) -> None:
+        """Write into the registry whether a fleet is to be served, and follow.
+
+        Raises
+        ------
+        InvalidInput
+            The server was not started for that fleet.
+        NotFound
+            There is no such fleet.
+        NotReady
+            It cannot be served; says why.
+        StorageError
+            The registry cannot be written.
+        """
+        if not self._selection.may_serve(fleet):
+            raise InvalidInput(f"this server was not started for fleet {fleet!r}; start one that serves it")
+
+        def write() -> None:
+            self._registry.set_serving(fleet, actor=actor, loaded=loaded)
+
+        await self.ask(write)
+        await self.refresh()
+        slot = self.slots.get(fleet)
+        if slot is None:
+            raise NotReady(f"fleet {fleet!r} is not for this server")
+        if loaded:
+            slot.failed_at_s = 0.0
+            await self._until_served(slot)
+
+    async def _until_served(self, slot: Slot) -> None:
+        """Wait until a slot serves what it should, or it is known why it cannot."""
+        until_s = time.monotonic() + self._options.load_s
+        while slot.served is None or slot.served.wanted != slot.wanted:
+            if slot.behind():
+                slot.following = asyncio.create_task(self._follow(slot))
+            if slot.following is not None and not slot.following.done():
+                await asyncio.wait([slot.following], timeout=max(0.0, until_s - time.monotonic()))
+            if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
+                raise NotReady(f"fleet {slot.name!r} is not served: {slot.reason or 'it is still being opened'}")
 
     def close(self) -> None:
         """Let the threads end."""

@@ -1,15 +1,16 @@
 """What a server should serve, by the registry and by what it was started with."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from shoal.errors import InvalidInput, NotFound
-from shoal.registry import CHAMPION, Reference, Registry, SnapshotRecord, parse_reference
+from shoal.registry import Desired, Reference, Registry, SnapshotRecord, parse_reference
+from shoal.types import Json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A fleet that should be served.
+    """A fleet that should be served, or of which it is known why not.
 
     Attributes
     ----------
@@ -17,22 +18,34 @@ class Wanted:
         Its name.
     snapshot : SnapshotRecord or None
         Which snapshot; None if there is none to serve.
+    loaded : bool
+        False: it should not be served.
+    spec : mapping
+        How it is served beside its models.
+    sources : mapping of str to mapping
+        The named sources that the spec refers to.
     reason : str
-        Why there is none.
+        Why it is not served.
     """
 
     fleet: str
     snapshot: SnapshotRecord | None
+    loaded: bool = True
+    spec: Mapping[str, Json] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     reason: str = ""
 
 
 class Selection:
-    """The fleets that a server was started with.
+    """The fleets that a server was started for. Not safe for threads.
 
     Parameters
     ----------
     references : sequence of str
-        ``NAME``, ``NAME@alias`` or ``NAME:version``; none for all that the registry says.
+        ``NAME`` follows what the registry says of the fleet, ``NAME@alias`` and ``NAME:version`` do not; none for all
+        fleets that the registry says are to be served.
+    category : str
+        Only fleets of this category, unless it is empty or fleets are named.
 
     Raises
     ------
@@ -40,16 +53,22 @@ class Selection:
         A text is no reference, or two are of the same fleet.
     """
 
-    def __init__(self, references: Sequence[str]) -> None:
-        self.references: dict[str, Reference] = {}
+    def __init__(self, references: Sequence[str] = (), *, category: str = "") -> None:
+        self._category = category
+        self._fixed: dict[str, Reference | None] = {}
+        self._head: int | None = None
         for text in references:
             reference = parse_reference(text)
-            if reference.fleet in self.references:
+            if reference.fleet in self._fixed:
                 raise InvalidInput(f"fleet {reference.fleet!r} is named twice; a server serves one snapshot by a name")
-            self.references[reference.fleet] = reference
+            self._fixed[reference.fleet] = None if text == reference.fleet else reference
+
+    def may_serve(self, fleet: str) -> bool:
+        """Whether the server was started for a fleet, as far as that shows in its name."""
+        return not self._fixed or fleet in self._fixed
 
     def look(self, registry: Registry) -> list[Wanted] | None:
-        """Ask the registry what should be served now.
+        """Ask the registry what should be served now; one tiny query while nothing changes.
 
         Returns
         -------
@@ -61,17 +80,66 @@ class Selection:
         StorageError
             The registry cannot be reached.
         """
-        references = self.references or {
-            record.name: Reference(fleet=record.name, alias=CHAMPION, version=None)
-            for record in registry.fleets()
-            if CHAMPION in record.aliases
-        }
-        return [_resolved(registry, reference) for reference in references.values()]
+        head = registry.head()
+        if head == self._head:
+            return None
+        known = {desired.fleet: desired for desired in registry.serving()}
+        sources = {source.name: source.spec for source in registry.sources()}
+        if self._fixed:
+            wanted = [self._named(registry, name, known.get(name), sources) for name in self._fixed]
+        else:
+            wanted = [_wanted(one, sources) for one in known.values() if self._concerns(one)]
+        self._head = head  # what happened meanwhile is seen at the next look
+        return wanted
+
+    def _concerns(self, desired: Desired) -> bool:
+        """Whether the fleet is for this server; one that nobody spoke of and that has no champion is no news."""
+        if self._category and desired.category != self._category:
+            return False
+        return desired.snapshot is not None or desired.changed_at is not None
+
+    def _named(
+        self, registry: Registry, name: str, desired: Desired | None, sources: Mapping[str, Mapping[str, Json]]
+    ) -> Wanted:
+        if desired is None:
+            return Wanted(fleet=name, snapshot=None, reason=f"there is no fleet {name!r}; register it")
+        wanted = _wanted(desired, sources)
+        reference = self._fixed[name]
+        if reference is None or not wanted.loaded:
+            return wanted
+        snapshot, reason = _resolved(registry, reference)
+        return Wanted(fleet=name, snapshot=snapshot, spec=wanted.spec, sources=wanted.sources, reason=reason)
 
 
-def _resolved(registry: Registry, reference: Reference) -> Wanted:
+def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Wanted:
+    name = desired.fleet
+    reason = ""
+    if not desired.loaded:
+        reason = f"it was unloaded; load it with `shoal fleets load {name}` or by the protocol"
+    elif desired.snapshot is None:
+        reason = f"no snapshot is its {desired.alias}; promote one with `shoal promote {name}:VERSION`"
+    used = {source: sources[source] for source in _texts(desired.spec) if source in sources}
+    return Wanted(
+        fleet=name,
+        snapshot=desired.snapshot,
+        loaded=desired.loaded,
+        spec=desired.spec,
+        sources=used,
+        reason=reason,
+    )
+
+
+def _texts(value: Json) -> set[str]:
+    """All texts in a value: among them the names of the sources that a spec refers to."""
+    if isinstance(value, str):
+        return {value}
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+    return {text for part in parts for text in _texts(part)}
+
+
+def _resolved(registry: Registry, reference: Reference) -> tuple[SnapshotRecord | None, str]:
     text = f"{reference.fleet}:{reference.version}" if reference.version else f"{reference.fleet}@{reference.alias}"
     try:
-        return Wanted(fleet=reference.fleet, snapshot=registry.resolve(text))
+        return registry.resolve(text), ""
     except NotFound as error:
-        return Wanted(fleet=reference.fleet, snapshot=None, reason=str(error))
+        return None, str(error)

@@ -1,10 +1,11 @@
 """From what scoring found to a response's tensors: computed once per kernel call, cut per request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+import polars as pl
 
 from shoal.errors import InvalidInput
 from shoal.scoring.outcomes import Scored
@@ -15,6 +16,12 @@ from shoal.types import Label, Outcome, Task
 Values: TypeAlias = "list[str | bytes | int | float | bool | None]"
 
 LABEL_DATATYPES: Final = {str: Datatype.BYTES, int: Datatype.INT64, bool: Datatype.BOOL}
+DATATYPES: Final[dict[type[pl.DataType], Datatype]] = {
+    pl.Float64: Datatype.FP64,
+    pl.Int64: Datatype.INT64,
+    pl.Boolean: Datatype.BOOL,
+    pl.String: Datatype.BYTES,
+}
 WORDS: Final = [outcome.word for outcome in Outcome]
 
 
@@ -31,14 +38,14 @@ class Output:
     width : int
         Elements per row; 0 for a tensor of one dimension.
     values : callable
-        All rows' elements of what scoring found, None where there is no answer.
+        All rows' elements of what one call found, None where there is no answer.
     usual : bool
         Whether it is given unless told otherwise.
     """
 
     name: str
     datatype: Datatype
-    values: Callable[[Scored], Values]
+    values: Callable[["ScoredBatch"], Values]
     width: int = 0
     usual: bool = True
 
@@ -57,21 +64,25 @@ class OutputSchema:
         The models.
     version : int
         The snapshot.
+    ruled : mapping of str to polars.DataType, optional
+        The output columns after the fleet's rules, where it has any: the task's, then those that rules add.
     """
 
-    def __init__(self, table: ModelTable, version: int) -> None:
+    def __init__(self, table: ModelTable, version: int, ruled: Mapping[str, pl.DataType] | None = None) -> None:
+        answers = _answers(table) if ruled is None else _ruled(table, ruled)
         extra = [
             Output(name="outcome", datatype=Datatype.BYTES, values=_outcomes),
-            Output(name="reason", datatype=Datatype.BYTES, values=_reasons, usual=False),
+            *answers[len(_answers(table)) :],
+            Output(name="reason", datatype=Datatype.BYTES, values=lambda batch: batch.reasons(), usual=False),
             Output(name="model_level", datatype=Datatype.BYTES, values=_levels, usual=False),
             Output(
                 name="snapshot",
                 datatype=Datatype.INT64,
-                values=lambda scored: [version] * len(scored.outcomes),
+                values=lambda batch: [version] * len(batch.scored.outcomes),
                 usual=False,
             ),
         ]
-        self.outputs = (*_answers(table), *extra)
+        self.outputs = (*answers[: len(_answers(table))], *extra)
         self.usual = tuple(one for one in self.outputs if one.usual)
         self._named = {one.name: one for one in self.outputs}
 
@@ -99,27 +110,43 @@ class OutputSchema:
 
 
 class ScoredBatch:
-    """What one kernel call found, with each output computed when first asked for.
+    """What one call found, with each output computed when first asked for.
 
     Parameters
     ----------
     scored : Scored
         What scoring found.
+
+    Attributes
+    ----------
+    scored : Scored
+        What scoring found.
+    levels : ndarray of int8, shape (rows,)
+        Position of the level that answered each row, -1 where none.
     """
 
-    __slots__ = ("_values", "scored")
+    __slots__ = ("_values", "levels", "scored")
 
     def __init__(self, scored: Scored) -> None:
         self.scored = scored
+        self.levels = scored.levels
         self._values: dict[str, Values] = {}
 
     def values(self, output: Output, start: int, stop: int) -> Values:
         """Some rows' elements of an output."""
         values = self._values.get(output.name)
         if values is None:
-            values = self._values[output.name] = output.values(self.scored)
+            values = self._values[output.name] = output.values(self)
         width = output.width or 1
         return values[start * width : stop * width]
+
+    def column(self, name: str) -> pl.Series:
+        """An output that rules may have changed."""
+        raise NotImplementedError(name)
+
+    def reasons(self) -> Values:
+        """Why each row has no answer."""
+        return self.scored.reason_texts().to_list()
 
 
 def _answers(table: ModelTable) -> Sequence[Output]:
@@ -130,43 +157,67 @@ def _answers(table: ModelTable) -> Sequence[Output]:
         return [Output(name="score", datatype=Datatype.FP64, values=_numbers), flags]
     labels = table.labels
     datatype = LABEL_DATATYPES[type(labels[0])] if labels else Datatype.BYTES
-    found = Output(name="prediction", datatype=datatype, values=lambda scored: _labels(scored, labels))
+    found = Output(name="prediction", datatype=datatype, values=lambda batch: _labels(batch, labels))
     if not labels:
         return [found]
     return [found, Output(name="probability", datatype=Datatype.FP64, values=_probabilities, width=len(labels))]
 
 
-def _silent(scored: Scored) -> list[int]:
+def _ruled(table: ModelTable, ruled: Mapping[str, pl.DataType]) -> Sequence[Output]:
+    """The outputs that rules may change or add, read from the frame that they made."""
+    known = {output.name: output for output in _answers(table)}
+    return [
+        Output(
+            name=name,
+            datatype=known[name].datatype if name in known else DATATYPES[type(dtype)],
+            width=known[name].width if name in known else 0,
+            values=_column(name, known[name].width if name in known else 0),
+        )
+        for name, dtype in ruled.items()
+    ]
+
+
+def _column(name: str, width: int) -> Callable[[ScoredBatch], Values]:
+    def values(batch: ScoredBatch) -> Values:
+        rows = batch.column(name).to_list()
+        if not width:
+            return rows
+        return [value for row in rows for value in (row if row is not None else [None] * width)]
+
+    return values
+
+
+def _silent(batch: ScoredBatch) -> list[int]:
     """Rows without an answer."""
-    silent: list[int] = np.flatnonzero(scored.outcomes > Outcome.FALLBACK).tolist()
+    silent: list[int] = np.flatnonzero(batch.scored.outcomes > Outcome.FALLBACK).tolist()
     return silent
 
 
-def _numbers(scored: Scored) -> Values:
-    values: Values = scored.answers.values.tolist()
-    for row in _silent(scored):
+def _numbers(batch: ScoredBatch) -> Values:
+    values: Values = batch.scored.answers.values.tolist()
+    for row in _silent(batch):
         values[row] = None
     return values
 
 
-def _flags(scored: Scored) -> Values:
-    flags: Values = (scored.answers.values < 0).tolist()
-    for row in _silent(scored):
+def _flags(batch: ScoredBatch) -> Values:
+    flags: Values = (batch.scored.answers.values < 0).tolist()
+    for row in _silent(batch):
         flags[row] = None
     return flags
 
 
-def _labels(scored: Scored, labels: Sequence[Label]) -> Values:
+def _labels(batch: ScoredBatch, labels: Sequence[Label]) -> Values:
     known: list[Label | None] = [*labels, None]  # position -1: no label
-    values: Values = [known[position] for position in scored.answers.labels.tolist()]
-    for row in _silent(scored):
+    values: Values = [known[position] for position in batch.scored.answers.labels.tolist()]
+    for row in _silent(batch):
         values[row] = None
     return values
 
 
-def _probabilities(scored: Scored) -> Values:
-    matrix = scored.answers.probabilities
-    silent = scored.outcomes > Outcome.FALLBACK
+def _probabilities(batch: ScoredBatch) -> Values:
+    matrix = batch.scored.answers.probabilities
+    silent = batch.scored.outcomes > Outcome.FALLBACK
     unknown = np.isnan(matrix) | silent[:, None]
     values: Values = list(matrix.reshape(-1).tolist())
     for element in np.flatnonzero(unknown.reshape(-1)).tolist():
@@ -174,13 +225,9 @@ def _probabilities(scored: Scored) -> Values:
     return values
 
 
-def _outcomes(scored: Scored) -> Values:
-    return [WORDS[outcome] for outcome in scored.outcomes.tolist()]
+def _outcomes(batch: ScoredBatch) -> Values:
+    return [WORDS[outcome] for outcome in batch.scored.outcomes.tolist()]
 
 
-def _reasons(scored: Scored) -> Values:
-    return scored.reason_texts().to_list()
-
-
-def _levels(scored: Scored) -> Values:
-    return scored.level_column.to_list()
+def _levels(batch: ScoredBatch) -> Values:
+    return batch.scored.level_column.to_list()

@@ -190,12 +190,24 @@ class DataPlane:
         return [entry for entry in entries if ready is None or (entry.state == READY) == ready]
 
     async def load(self, fleet: str, *, actor: str) -> None:
-        """Have a fleet served by all servers, from now on; returns when this one does."""
-        raise NotReady(f"fleet {fleet!r} cannot be loaded yet")
+        """Have a fleet served by all servers, from now on; returns when this one does.
+
+        Raises
+        ------
+        InvalidInput
+            The server was not started for that fleet.
+        NotFound
+            There is no such fleet.
+        NotReady
+            It cannot be served; says why.
+        StorageError
+            The registry cannot be written.
+        """
+        await self._catalog.set_loaded(fleet, loaded=True, actor=actor)
 
     async def unload(self, fleet: str, *, actor: str) -> None:
-        """Have a fleet served no more by any server; returns when this one follows."""
-        raise NotReady(f"fleet {fleet!r} cannot be unloaded yet")
+        """Have a fleet served no more by any server; returns when this one follows. Raises as :meth:`load` does."""
+        await self._catalog.set_loaded(fleet, loaded=False, actor=actor)
 
     def statistics(self, model: str | None = None, version: str | None = None) -> list[ModelStatistics]:
         """What fleets were asked, per snapshot; those of earlier snapshots are kept for a while.

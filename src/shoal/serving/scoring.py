@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from shoal.engines.threads import shared_threads
+from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
 from shoal.serving.outputs import ScoredBatch
 from shoal.serving.tensors import InputSchema, Rows
@@ -28,7 +31,7 @@ class Scoring:
         self.inputs = inputs
         self._threads = shared_threads()
 
-    def __call__(self, requests: Sequence[Rows]) -> Sequence[Part]:
+    def __call__(self, requests: Sequence[Rows]) -> Sequence[Part | Exception]:
         """Score the rows of many requests in one call.
 
         Raises
@@ -36,10 +39,17 @@ class Scoring:
         InvalidInput
             The rows of one of them cannot be converted.
         """
-        frame = self.inputs.frame(requests)
-        batch = ScoredBatch(score(self.table, frame, threads=self._threads))
-        parts, start = [], 0
-        for request in requests:
-            parts.append((batch, start, start + request.rows))
-            start += request.rows
-        return parts
+        return parts_of(ScoredBatch(self.score(self.inputs.frame(requests))), requests)
+
+    def score(self, frame: pl.DataFrame) -> Scored:
+        """Score the rows of a frame."""
+        return score(self.table, frame, threads=self._threads)
+
+
+def parts_of(batch: ScoredBatch, requests: Sequence[Rows]) -> list[Part]:
+    """Which rows of a batch are whose."""
+    parts, start = [], 0
+    for request in requests:
+        parts.append((batch, start, start + request.rows))
+        start += request.rows
+    return parts

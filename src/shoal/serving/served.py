@@ -9,10 +9,14 @@ from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Batcher, Lane, Limits
 from shoal.requests.cost import Cost
+from shoal.requests.loading import load
+from shoal.requests.spec import ServingSpec
 from shoal.serving.addressed import SingleModel, SingleModels
+from shoal.serving.desired import Wanted
 from shoal.serving.messages import InferenceRequest, InferenceResponse, ModelMetadata, RequestContext, Tensor, Value
 from shoal.serving.options import ServingOptions
 from shoal.serving.outputs import Output, OutputSchema
+from shoal.serving.ruled import RuledScoring
 from shoal.serving.scoring import Part, Scoring
 from shoal.serving.statistics import FleetCounters
 from shoal.serving.tensors import InputSchema, Rows
@@ -34,22 +38,40 @@ class ServedFleet:
         Mapped and verified.
     snapshot : SnapshotRecord
         Which it is.
+    wanted : Wanted
+        How it is to be served.
     lane : Lane
         What it shares with others.
     options : ServingOptions
         Limits.
     cost : Cost, optional
         What is known of calls, from the snapshot before.
+
+    Raises
+    ------
+    InvalidSpec
+        The serving spec does not fit the fleet.
     """
 
     def __init__(
-        self, fleet: Fleet, snapshot: SnapshotRecord, *, lane: Lane, options: ServingOptions, cost: Cost | None = None
+        self,
+        fleet: Fleet,
+        snapshot: SnapshotRecord,
+        wanted: Wanted,
+        *,
+        lane: Lane,
+        options: ServingOptions,
+        cost: Cost | None = None,
     ) -> None:
+        spec = load(wanted.spec)
         self.fleet = fleet
         self.snapshot = snapshot
+        self.wanted = wanted
         self.version = str(snapshot.version)
         self.inputs = InputSchema(fleet.keys, fleet.features)
-        self.outputs = OutputSchema(fleet.table, snapshot.version)
+        self._scoring = _scoring(fleet, self.inputs, spec)
+        ruled = self._scoring.rules.outputs if isinstance(self._scoring, RuledScoring) else None
+        self.outputs = OutputSchema(fleet.table, snapshot.version, ruled)
         self.models = SingleModels(fleet)
         limits = Limits(
             queue_rows=options.queue_rows,
@@ -57,13 +79,14 @@ class ServedFleet:
             call_s=options.call_s,
             batching=options.batching,
         )
-        self._scoring = Scoring(fleet.table, self.inputs)
         self.batcher: Batcher[Rows, Part] = Batcher(
             self._scoring, lane=lane, limits=limits, cost=cost, name=f"fleet {fleet.name!r}"
         )
         self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally)
         self._lane = lane
-        self._max_rows = options.max_rows
+        self._max_rows = min(options.max_rows, spec.limits.max_rows or options.max_rows)
+        self._few_rows = min(PIECE_ROWS, self._max_rows)
+        self._timeout_s = spec.limits.timeout_s
 
     async def infer(self, request: InferenceRequest, context: RequestContext, key: str | None) -> InferenceResponse:
         """Answer a request from this snapshot.
@@ -90,12 +113,15 @@ class ServedFleet:
         try:
             wanted = self.outputs.wanted(request.outputs)
             single = None if key is None else self.models[key]
-            if request.inputs and len(request.inputs[0].data) > PIECE_ROWS:
-                outputs = await self._many(request, context, single, wanted)
+            deadline_s = context.deadline_s
+            if deadline_s is None and self._timeout_s is not None:
+                deadline_s = time.monotonic() + self._timeout_s
+            if request.inputs and len(request.inputs[0].data) > self._few_rows:
+                outputs = await self._many(request, deadline_s, single, wanted)
             else:
                 rows = self._rows(request, single)
                 part = await self.batcher.submit(
-                    rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=context.deadline_s
+                    rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s
                 )
                 outputs = _tensors([part], wanted, single)
         except BaseException:
@@ -110,7 +136,7 @@ class ServedFleet:
         return self.inputs.rows(request.inputs, single.constants, single.needed)
 
     async def _many(
-        self, request: InferenceRequest, context: RequestContext, single: SingleModel | None, wanted: Sequence[Output]
+        self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
     ) -> tuple[Tensor, ...]:
         """Answer a request with many rows piece by piece; the whole of it counts as waiting until it is done."""
         given = len(request.inputs[0].data)
@@ -122,21 +148,19 @@ class ServedFleet:
             rows = await loop.run_in_executor(self._lane.executor, self._rows, request, single)
         else:
             rows = self._rows(request, single)
-        parts = await self._pieces(rows, context)
+        parts = await self._pieces(rows, deadline_s)
         if heavy:
             return await loop.run_in_executor(self._lane.executor, _tensors, parts, wanted, single)
         return _tensors(parts, wanted, single)
 
-    async def _pieces(self, rows: Rows, context: RequestContext) -> list[Part]:
+    async def _pieces(self, rows: Rows, deadline_s: float | None) -> list[Part]:
         self.batcher.admit(rows.rows, rows.size_bytes)
         parts, start = [], 0
         try:
             while start < rows.rows:
                 piece = rows.slice(start, min(start + self.batcher.piece_rows(), rows.rows))
                 start += piece.rows
-                parts.append(
-                    await self.batcher.submit(piece, rows=piece.rows, deadline_s=context.deadline_s, admitted=True)
-                )
+                parts.append(await self.batcher.submit(piece, rows=piece.rows, deadline_s=deadline_s, admitted=True))
         finally:
             self.batcher.release(rows.rows - start, rows.size_bytes)
         return parts
@@ -174,16 +198,26 @@ class ServedFleet:
 
     def warm(self) -> None:
         """Make everything that is made at first use, so that no request waits for it."""
-        batch, start, stop = self._scoring([self.inputs.nothing()])[0]
+        part = self._scoring([self.inputs.nothing()])[0]
+        if isinstance(part, Exception):  # a check that refuses missing values is warm as well
+            return
+        batch, start, stop = part
         for output in self.outputs.outputs:
             batch.values(output, start, stop)
+
+
+def _scoring(fleet: Fleet, inputs: InputSchema, spec: ServingSpec) -> Scoring:
+    """What runs for each call: nothing but the models where no check or rule is set."""
+    if spec.rules or spec.threshold or spec.checks.inputs or spec.checks.outputs:
+        return RuledScoring(fleet.table, inputs, spec)
+    return Scoring(fleet.table, inputs)
 
 
 def _tensors(parts: Sequence[Part], wanted: Sequence[Output], single: SingleModel | None) -> tuple[Tensor, ...]:
     """The outputs of a request, from all of its parts."""
     if single is not None:
         batch, start, stop = parts[0]
-        single.require_own(batch.scored.levels[start:stop])
+        single.require_own(batch.levels[start:stop])
     return tuple([_tensor(parts, output, single) for output in wanted])
 
 
