@@ -68,6 +68,11 @@ def elements(name: str, datatype: Datatype, count: int, raw: bytes | memoryview)
     return np.frombuffer(raw, dtype=dtype)
 
 
+def itemsize(datatype: Datatype) -> int:
+    """Bytes of one element of a datatype other than ``BYTES``."""
+    return _DTYPES[datatype].itemsize
+
+
 def raw_bytes(tensor: Tensor) -> bytes:
     """A tensor's elements as bytes."""
     if tensor.datatype is Datatype.BYTES:

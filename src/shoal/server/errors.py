@@ -41,10 +41,16 @@ class WrongMethod(errors.ShoalError):
         self.allowed = allowed
 
 
+class WrongContent(errors.ShoalError):
+    """A body of a kind that the route does not take."""
+
+
 def status_of(error: BaseException) -> int:
     """The status of an error; 500 for one that is not ours."""
     if isinstance(error, WrongMethod):
         return 405
+    if isinstance(error, WrongContent):
+        return 415
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), _INTERNAL)
 
 

@@ -1,0 +1,162 @@
+"""MLflow's scoring protocol: ``POST /invocations`` with a table in one of its forms, answered by ``predictions``."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final, TypeAlias
+from urllib.parse import parse_qs
+
+import msgspec
+
+from shoal.errors import InvalidInput
+from shoal.server.wire import decode
+from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
+from shoal.serving.plane import DataPlane
+
+CSV_KIND: Final = b"text/csv"
+_FLEET_HEADER: Final = b"x-shoal-fleet"
+_SHOWN: Final = 10
+_WORDS: Final = {"true": True, "false": False, "1": True, "0": False}
+
+_Cell: TypeAlias = bool | int | float | str | None
+_Columns: TypeAlias = "dict[str, Sequence[_Cell]]"
+
+
+class _Split(msgspec.Struct, frozen=True):
+    columns: list[str]
+    data: list[list[_Cell]]
+
+
+class _Invocation(msgspec.Struct, frozen=True):
+    """One of MLflow's four forms; ``params`` and the index of a table are nothing to us."""
+
+    dataframe_split: _Split | None = None
+    dataframe_records: list[dict[str, _Cell]] | None = None
+    instances: list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
+    inputs: dict[str, list[_Cell] | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Invocation)
+
+
+def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes) -> str:
+    """The fleet or model that is asked: by the header ``X-Shoal-Fleet``, by ``?fleet=``, or the only one there is.
+
+    Raises
+    ------
+    InvalidInput
+        There are several fleets, or none, and the request names none.
+    """
+    given = headers.get(_FLEET_HEADER, b"").decode("latin-1")
+    named = given or (parse_qs(query.decode("latin-1"), max_num_fields=100).get("fleet") or [""])[0]
+    if named:
+        return named
+    served = [entry.name for entry in plane.index(ready=True)]
+    if len(served) != 1:
+        shown = ", ".join(served[:_SHOWN]) + (", ..." if len(served) > _SHOWN else "") or "none yet"
+        raise InvalidInput(f"say which fleet is meant, by ?fleet=NAME or the header X-Shoal-Fleet; served are: {shown}")
+    return served[0]
+
+
+def invocation_request(body: bytes, kind: bytes, metadata: ModelMetadata) -> InferenceRequest:
+    """Read a request.
+
+    Parameters
+    ----------
+    body : bytes
+        All of it.
+    kind : bytes
+        Its content type; JSON unless it is CSV.
+    metadata : ModelMetadata
+        Of the fleet or model that is asked. Columns that it does not take are left out, as MLflow does.
+
+    Raises
+    ------
+    InvalidInput
+        It is of none of MLflow's forms, or its rows are not all of one length.
+    """
+    names = [one.name for one in metadata.inputs]
+    columns = _csv_columns(body, metadata.inputs) if kind == CSV_KIND else _json_columns(body, names)
+    inputs = [_tensor(one, columns[one.name]) for one in metadata.inputs if one.name in columns]
+    answers = [one.name for one in metadata.outputs]
+    wanted = ("prediction",) if "prediction" in answers else ("score", "is_anomaly")
+    return InferenceRequest(model=metadata.name, inputs=tuple(inputs), outputs=wanted)
+
+
+def predictions(response: InferenceResponse) -> list[object]:
+    """One prediction per row; where there are several outputs, a mapping of them. None where there is no answer."""
+    if len(response.outputs) == 1:
+        return list(response.outputs[0].data)
+    names = [tensor.name for tensor in response.outputs]
+    rows = zip(*[tensor.data for tensor in response.outputs], strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _json_columns(body: bytes, names: Sequence[str]) -> _Columns:
+    asked = decode(_decoder, body)
+    given = [one for one in msgspec.structs.astuple(asked) if one is not None]
+    if len(given) != 1:
+        raise InvalidInput("give one of dataframe_split, dataframe_records, instances and inputs, and only one")
+    if asked.dataframe_split is not None:
+        return _transposed(asked.dataframe_split.columns, asked.dataframe_split.data)
+    if isinstance(asked.inputs, dict):
+        return {name: column if isinstance(column, list) else [column] for name, column in asked.inputs.items()}
+    return _rows(given[0], names)
+
+
+def _rows(rows: Sequence[object], names: Sequence[str]) -> _Columns:
+    """Columns of rows, each a mapping by name, a list in the order of the inputs, or the value of the only input."""
+    kinds = set(map(type, rows))
+    if kinds <= {dict}:
+        records: Sequence[dict[str, _Cell]] = rows  # type: ignore[assignment]
+        present = set(chain.from_iterable(records)) if records else set(names)
+        return {name: [record.get(name) for record in records] for name in names if name in present}
+    if kinds == {list}:
+        return _transposed(names, rows)  # type: ignore[arg-type]
+    if not kinds & {dict, list} and len(names) == 1:
+        return {names[0]: rows}  # type: ignore[dict-item]
+    raise InvalidInput(
+        f"each row has to be a mapping by column, or each a list of {list(names)[:_SHOWN]} in that order"
+    )
+
+
+def _transposed(names: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> _Columns:
+    if not set(map(len, rows)) <= {len(names)}:
+        raise InvalidInput(f"each row has to have {len(names)} values: {list(names)[:_SHOWN]}")
+    if len(set(names)) != len(names):
+        raise InvalidInput("a column is given twice")
+    return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+
+
+def _csv_columns(body: bytes, inputs: Sequence[TensorMetadata]) -> _Columns:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"the body is no CSV: {error}") from error
+    if not rows:
+        raise InvalidInput("the body is empty; its first line has to name the columns")
+    columns = _transposed(rows[0], rows[1:])
+    return {one.name: _parsed(one, columns[one.name]) for one in inputs if one.name in columns}
+
+
+def _parsed(described: TensorMetadata, cells: Sequence[_Cell]) -> list[_Cell]:
+    """Values of a column of CSV, whose cells are all texts; an empty one is missing."""
+    try:
+        return [_value(described.datatype, str(cell)) if cell else None for cell in cells]
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(f"column {described.name!r} has to be {described.datatype}: {error}") from error
+
+
+def _value(datatype: Datatype, text: str) -> _Cell:
+    if datatype is Datatype.BYTES:
+        return text
+    if datatype is Datatype.BOOL:
+        return _WORDS[text.strip().lower()]
+    return int(text) if datatype is Datatype.INT64 else float(text)
+
+
+def _tensor(described: TensorMetadata, values: Sequence[_Cell]) -> Tensor:
+    if described.datatype is Datatype.INT64:  # a table with missing values has made floats of whole numbers
+        values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
+    return Tensor(name=described.name, datatype=described.datatype, shape=(len(values),), data=list(values))

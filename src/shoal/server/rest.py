@@ -1,0 +1,248 @@
+"""The open inference protocol over REST: a thin door before the data plane, in plain ASGI.
+
+A request that comes here has passed the middlewares of :mod:`shoal.server.stack`: its route and its caller are known.
+What is raised here they answer.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from shoal.errors import InvalidInput
+from shoal.server.bodies import packed, read_body
+from shoal.server.errors import WrongContent
+from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
+from shoal.server.options import Limits
+from shoal.server.routing import Answer, Handler, Headers, Target, Targets
+from shoal.server.statistics import statistics_document
+from shoal.server.wire import Form, decode, encode, read_raw, read_request, write_response
+from shoal.serving.messages import InferenceRequest, ModelMetadata, RequestContext
+from shoal.serving.plane import DataPlane
+
+_MODEL: Final = "/v2/models/{model}"
+_VERSION: Final = "/v2/models/{model}/versions/{version}"
+_REPOSITORY: Final = "/v2/repository/models/{model}"
+
+_JSON_KIND: Final = b"application/json"
+_BINARY_KIND: Final = b"application/octet-stream"
+_JSON_HEADERS: Final = [(b"content-type", _JSON_KIND)]
+_HEADER_LENGTH: Final = b"inference-header-content-length"
+_LONGEST_NUMBER: Final = 15
+_MICROSECOND_S: Final = 1e-6
+_LONGEST_TIMEOUT: Final = 10**12
+
+
+class _IndexRequest(msgspec.Struct, frozen=True):
+    ready: bool | None = None
+
+
+class _RepositoryRequest(msgspec.Struct, frozen=True):
+    parameters: dict[str, msgspec.Raw] | None = None
+
+
+_index_decoder: Final = msgspec.json.Decoder(_IndexRequest)
+_repository_decoder: Final = msgspec.json.Decoder(_RepositoryRequest)
+
+
+class InferenceApp:
+    """Answers ``/v2``, ``/invocations`` and ``/ping``.
+
+    Parameters
+    ----------
+    plane : DataPlane
+        What answers.
+    body_bytes : int
+        Largest body of a request, once it is unpacked.
+
+    Attributes
+    ----------
+    handlers : mapping of (method, template) to callable
+        What answers each route of the permission table.
+    """
+
+    def __init__(self, plane: DataPlane, *, body_bytes: int = Limits().body_bytes) -> None:
+        self._plane = plane
+        self._body_bytes = body_bytes
+        handlers: dict[tuple[str, str], Handler] = {
+            ("GET", "/ping"): self._ready,
+            ("POST", "/invocations"): self._invocations,
+            ("GET", "/v2"): self._server,
+            ("GET", "/v2/"): self._server,
+            ("GET", "/v2/health/live"): self._live,
+            ("GET", "/v2/health/ready"): self._ready,
+            ("GET", "/v2/models/stats"): self._statistics,
+            ("POST", "/v2/repository/index"): self._index,
+            ("POST", f"{_REPOSITORY}/load"): self._load,
+            ("POST", f"{_REPOSITORY}/unload"): self._unload,
+        }
+        for path in (_MODEL, _VERSION):
+            handlers |= {
+                ("GET", path): self._metadata,
+                ("GET", f"{path}/ready"): self._model_ready,
+                ("GET", f"{path}/stats"): self._statistics,
+                ("POST", f"{path}/infer"): self._infer,
+            }
+        self.handlers: Mapping[tuple[str, str], Handler] = handlers
+        self._targets = Targets(handlers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        target = self._targets.target(scope["shoal.rule"], scope["raw_path"])
+        status, body, headers = await target.handler(target, scope, receive)
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _infer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+        headers: Mapping[bytes, bytes] = scope["shoal.headers"]
+        if self._plane.serves(target.fleet):
+            scope["shoal.fleet"] = target.fleet
+        _require_kind(headers, _JSON_KIND, _BINARY_KIND)
+        length = headers.get(_HEADER_LENGTH)
+        # No variable keeps the body: it would live for as long as the request waits for its turn.
+        if length is None:
+            body_of = read_body(receive, headers, self._body_bytes)
+            request, form = read_request(await body_of, None, model=target.model, version=target.version)
+        else:
+            request, form = await self._read_binary(target, length, await read_body(receive, headers, self._body_bytes))
+        response = await self._plane.infer(request, _context(scope, request))
+        scope["shoal.rows"] = response.outputs[0].shape[0] if response.outputs else 0
+        body, header_bytes = write_response(response, form)
+        accepted = headers.get(b"accept-encoding")
+        if accepted is None and header_bytes is None:
+            return 200, body, _JSON_HEADERS
+        return await _packed(body, header_bytes, accepted)
+
+    async def _read_binary(self, target: Target, length: bytes, body: bytes) -> tuple[InferenceRequest, Form]:
+        header_bytes = _header_bytes(length, len(body))
+        if header_bytes:
+            return read_request(body, header_bytes, model=target.model, version=target.version)
+        inputs = (await self._described(target.model, target.version)).inputs
+        return read_raw(body, inputs, model=target.model, version=target.version)
+
+    async def _described(self, model: str, version: str | None) -> ModelMetadata:
+        if version is not None:
+            await self._plane.open(model, version)
+        return self._plane.model_metadata(model, version)
+
+    async def _invocations(self, _target: Target, scope: Scope, receive: Receive) -> Answer:
+        headers: Mapping[bytes, bytes] = scope["shoal.headers"]
+        kind = _require_kind(headers, _JSON_KIND, CSV_KIND)
+        model = chosen_fleet(self._plane, headers, scope["query_string"])
+        metadata = self._plane.model_metadata(model)
+        scope["shoal.fleet"] = model.partition(":")[0]
+        request = invocation_request(await read_body(receive, headers, self._body_bytes), kind, metadata)
+        response = await self._plane.infer(request, _context(scope, request))
+        found = predictions(response)
+        scope["shoal.rows"] = len(found)
+        return await _packed(encode({"predictions": found}), None, headers.get(b"accept-encoding"))
+
+    async def _live(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        live = self._plane.live()
+        return _health({"live": live, "ready": self._plane.ready()}, live, "the server does not work; restart it")
+
+    async def _ready(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        ready = self._plane.ready()
+        return _health({"live": self._plane.live(), "ready": ready}, ready, "the server is not ready; ask again")
+
+    async def _model_ready(self, target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        if target.version is not None:
+            await self._plane.open(target.model, target.version)
+        ready = self._plane.model_ready(target.model, target.version)
+        return _health({"name": target.model, "ready": ready}, ready, f"{target.model} is not ready; ask again")
+
+    async def _server(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        return _document(self._plane.server_metadata())
+
+    async def _metadata(self, target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        return _document(await self._described(target.model, target.version))
+
+    async def _statistics(self, target: Target, _scope: Scope, _receive: Receive) -> Answer:
+        return _document(statistics_document(self._plane.statistics(target.model or None, target.version)))
+
+    async def _index(self, _target: Target, scope: Scope, receive: Receive) -> Answer:
+        body = await self._description(scope, receive)
+        asked = decode(_index_decoder, body or b"{}")
+        return _document(self._plane.index(ready=True if asked.ready else None))
+
+    async def _load(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+        body = await self._description(scope, receive)
+        parameters = decode(_repository_decoder, body or b"{}").parameters
+        if parameters:
+            raise InvalidInput(
+                f"loading takes no parameters, not even {next(iter(parameters))[:100]!r}: models come from the "
+                "registry, and nothing can be uploaded here; register a snapshot and promote it"
+            )
+        await self._plane.load(target.model, actor=scope["shoal.principal"].name)
+        return _document({})
+
+    async def _unload(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+        await self._description(scope, receive)  # there is nothing to choose: a fleet has no dependents
+        await self._plane.unload(target.model, actor=scope["shoal.principal"].name)
+        return _document({})
+
+    async def _description(self, scope: Scope, receive: Receive) -> bytes:
+        headers: Mapping[bytes, bytes] = scope["shoal.headers"]
+        _require_kind(headers, _JSON_KIND, _BINARY_KIND)
+        return await read_body(receive, headers, self._body_bytes)
+
+
+def _document(value: object) -> Answer:
+    return 200, encode(value), _JSON_HEADERS
+
+
+def _health(document: dict[str, object], good: bool, problem: str) -> Answer:
+    """Status 200, or 503 with the reason beside what was asked."""
+    if good:
+        return _document(document)
+    return 503, encode({**document, "error": problem}), [*_JSON_HEADERS, (b"retry-after", b"1")]
+
+
+async def _packed(body: bytes, header_bytes: int | None, accepted: bytes | None) -> Answer:
+    body, coding = await packed(body, accepted)
+    headers: Headers = [(b"content-type", _JSON_KIND if header_bytes is None else _BINARY_KIND)]
+    if header_bytes is not None:
+        headers.append((_HEADER_LENGTH, b"%d" % header_bytes))
+    if coding is not None:
+        headers.append((b"content-encoding", coding))
+    return 200, body, headers
+
+
+def _require_kind(headers: Mapping[bytes, bytes], *taken: bytes) -> bytes:
+    """The kind of the body, JSON where it is not said; kinds that a form of a web page could send are refused."""
+    given = headers.get(b"content-type", _JSON_KIND)
+    if given in taken:
+        return given
+    kind = given.partition(b";")[0].strip().lower()
+    if kind not in taken:
+        raise WrongContent(f"the content-type has to be {' or '.join([one.decode() for one in taken])}")
+    return kind
+
+
+def _header_bytes(given: bytes, body_bytes: int) -> int:
+    """How much of the body is JSON.
+
+    Raises
+    ------
+    InvalidInput
+        It is no number, or larger than the body.
+    """
+    if not given.isdigit() or len(given) > _LONGEST_NUMBER or int(given) > body_bytes:
+        raise InvalidInput(
+            "Inference-Header-Content-Length has to be the length of the JSON in bytes, "
+            f"at most that of the body, which has {body_bytes}"
+        )
+    return int(given)
+
+
+def _context(scope: Scope, request: InferenceRequest) -> RequestContext:
+    deadline_s: float = scope["shoal.deadline_s"]
+    timeout = request.parameters.get("timeout") if request.parameters else None
+    if type(timeout) is int and 0 < timeout < _LONGEST_TIMEOUT:  # in microseconds, as Triton's clients mean it
+        deadline_s = min(deadline_s, time.monotonic() + timeout * _MICROSECOND_S)
+    return RequestContext(
+        request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name, deadline_s=deadline_s
+    )
