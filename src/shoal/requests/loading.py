@@ -114,20 +114,7 @@ def problems_of_lookup(spec: LookupSpec) -> Iterator[str]:
     """What is wrong with a lookup, as far as that shows without fleet and source."""
     if not spec.source:
         yield "field 'lookup.source' is empty: name a source; `shoal sources list` shows them"
-    for field, columns in (("keys", spec.keys), ("features", spec.features)):
-        if not columns:
-            yield f"field 'lookup.{field}' is empty: name at least one column"
-        if "" in columns or "" in columns.values():
-            yield f"field 'lookup.{field}': a column has no name"
-    for name in spec.defaults:
-        if name not in spec.features:
-            yield f"field 'lookup.defaults': {name!r} is not among the features {list(spec.features)}"
-    for name in spec.key_types:
-        if name not in spec.keys:
-            yield f"field 'lookup.key_types': {name!r} is not among the keys {list(spec.keys)}"
-    for name in spec.features:
-        if name in spec.keys:
-            yield f"field 'lookup.features': {name!r} is looked up by, so it cannot be looked up"
+    yield from _problems_of_columns(spec)
     if spec.max_age_s is not None and spec.as_of is None:
         yield "field 'lookup.max_age_s' needs 'as_of', the source's column that tells the age"
     cache = spec.cache
@@ -139,6 +126,24 @@ def problems_of_lookup(spec: LookupSpec) -> Iterator[str]:
         "lookup.cache.size_bytes": (cache.size_bytes if cache else None, 1024),
     }
     yield from _too_small(least)
+
+
+def _problems_of_columns(spec: LookupSpec) -> Iterator[str]:
+    for field, columns in (("keys", spec.keys), ("features", spec.features)):
+        if not columns:
+            yield f"field 'lookup.{field}' is empty: name at least one column"
+        if "" in columns or "" in columns.values():
+            yield f"field 'lookup.{field}': a column has no name"
+        sources = [*columns.values(), *([spec.as_of] if spec.as_of else [])]
+        if len(set(sources)) < len(sources):
+            yield f"field 'lookup.{field}': a column of the source is named twice"
+    for name in spec.features:
+        if name in spec.keys:
+            yield f"field 'lookup.features': {name!r} is looked up by, so it cannot be looked up"
+    for field, named, among in (("defaults", spec.defaults, "features"), ("key_types", spec.key_types, "keys")):
+        for name in named:
+            if name not in getattr(spec, among):
+                yield f"field 'lookup.{field}': {name!r} is not among the {among} {list(getattr(spec, among))}"
 
 
 def _too_small(least: Mapping[str, tuple[float | None, float]]) -> Iterator[str]:

@@ -1,0 +1,197 @@
+"""Features by key from a Parquet file that is indexed once, mapped, and noticed when another takes its place.
+
+Parquet cannot be read where it lies: it is compressed. So the columns that are wanted are written once, sorted, as an
+Arrow file into the private cache, with an index of the kind that fleets have; every process maps both and they share
+the memory.
+"""
+
+import asyncio
+import datetime as dt
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from polars.exceptions import PolarsError
+
+from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.requests.point_in_time import microseconds, ordered
+from shoal.storage.columns import json_text
+from shoal.storage.files import exclusive, staged, storage_errors
+from shoal.storage.lookup_reader import Values, Wanted
+from shoal.table.hashing import ABSENT
+from shoal.table.index import Segment, build
+from shoal.table.keys import encode, frame_of_keys
+from shoal.types import Key, KeyColumn
+
+_VERSION = 1
+_LOOK_EVERY_S = 0.25
+_COUNT = "_shoal_rows"
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class MappedTable:
+    """Reads a Parquet file by key.
+
+    Parameters
+    ----------
+    path : Path
+        The file. To change it, put another in its place by renaming.
+    wanted : Wanted
+        What to read.
+    cache : Path
+        Private folder for what is mapped.
+    """
+
+    def __init__(self, path: Path, wanted: Wanted, *, cache: Path) -> None:
+        self._path = path
+        self._wanted = wanted
+        self._cache = cache
+        self._columns = tuple(KeyColumn(name=name, type=kind) for name, kind in wanted.keys.items())
+        self._open: _Opened | None = None
+        self._look_at_s = 0.0
+        self._opening: asyncio.Task[None] | None = None
+
+    async def fetch(self, keys: Sequence[Key], timeout_s: float) -> list[Values | None]:
+        """What the file has for each key; see :class:`~shoal.storage.lookup_reader.Reader`.
+
+        A new file is opened beside the old one, which answers until the new one is ready.
+        """
+        if time.monotonic() >= self._look_at_s and self._opening is None:
+            self._opening = asyncio.create_task(asyncio.to_thread(self._follow))
+            self._opening.add_done_callback(self._opened)
+        if self._open is None and self._opening is not None:
+            await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
+        if self._open is None:
+            raise StorageError(f"{self._path}: cannot be read as a source of features")
+        return self._open.find(keys, self._columns, self._wanted)
+
+    def history(self) -> pl.DataFrame:
+        """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
+        return self._read()
+
+    async def close(self) -> None:
+        """Let go of the files."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        self._open = None
+
+    def _opened(self, task: "asyncio.Task[None]") -> None:
+        self._opening = None
+        self._look_at_s = time.monotonic() + _LOOK_EVERY_S
+        if not task.cancelled():
+            task.exception()  # who waits for it is told; the next one tries again
+
+    def _follow(self) -> None:
+        """Open the file if it is not the one that is open."""
+        with storage_errors(self._path):
+            identity = _identity(self._path)
+        if self._open is not None and self._open.identity == identity:
+            return
+        described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
+        digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
+        rows, index = self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
+        with exclusive(self._cache / "lock"):
+            if not index.exists():
+                self._write(rows, index)
+        self._open = _Opened(identity=identity, frame=_mapped(rows), index=_mapped_index(index))
+
+    def _write(self, rows: Path, index: Path) -> None:
+        as_of = self._wanted.as_of
+        keys = list(self._wanted.keys)
+        table = ordered(self._read(), self._wanted.keys, self._wanted.values, as_of)
+        starts = (
+            table.select(first=pl.struct(keys).rle_id()).with_row_index("at").group_by("first", maintain_order=True)
+        )
+        runs = starts.agg(pl.col("at").first(), pl.len().alias(_COUNT))
+        counts = pl.Series(np.zeros(table.height, np.int64)).scatter(runs["at"], runs[_COUNT].cast(pl.Int64))
+        heads = table[runs["at"]].select(keys)
+        segment = build(encode(self._columns, heads, tuple(keys)), runs["at"].to_numpy().astype(np.uint64))
+        with staged(rows) as path:
+            table.with_columns(counts.alias(_COUNT)).rechunk().write_ipc(path, compression="uncompressed")
+        with staged(index) as path, pa.OSFile(str(path), "wb") as file:
+            batch = segment.table()
+            with pa.ipc.new_file(file, batch.schema) as writer:
+                writer.write_batch(batch)
+
+    def _read(self) -> pl.DataFrame:
+        columns = list(dict.fromkeys((*self._wanted.keys, *self._wanted.columns)))
+        try:
+            return pl.scan_parquet(self._path, glob=False).select(columns).collect()
+        except (PolarsError, OSError) as error:
+            raise InvalidInput(f"{self._path} is no Parquet file with the columns {columns}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opened:
+    """A file that is mapped.
+
+    Attributes
+    ----------
+    identity : str
+        Which file it is.
+    frame : polars.DataFrame
+        Its rows by key and time; ``_shoal_rows`` says in the first row of each key how many there are.
+    index : Segment
+        From a key to its first row.
+    """
+
+    identity: str
+    frame: pl.DataFrame
+    index: Segment
+
+    def find(self, keys: Sequence[Key], columns: Sequence[KeyColumn], wanted: Wanted) -> list[Values | None]:
+        """What there is for each key now."""
+        level = tuple(column.name for column in columns)
+        starts = np.full(len(keys), ABSENT, dtype=np.int64)
+        self.index.find(encode(columns, frame_of_keys(columns, level, keys), level), np.zeros(1, np.int64), starts)
+        known = np.flatnonzero(starts >= 0)
+        rows = starts[known]
+        if wanted.as_of is not None:
+            rows = self._newest(rows, wanted.as_of)
+            known, rows = known[rows >= 0], rows[rows >= 0]
+        found: list[Values | None] = [None] * len(keys)
+        for position, values in zip(known, self.frame[rows].select(wanted.columns).iter_rows(), strict=True):
+            found[position] = values if wanted.as_of is None else (*values[:-1], _time(values[-1]))
+        return found
+
+    def _newest(
+        self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], as_of: str
+    ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        """The last row of each key that is not in the future, -1 where there is none."""
+        now = int(microseconds(pl.Series([dt.datetime.now(dt.UTC)]), up=False)[0])
+        counts = self.frame[_COUNT][starts].to_numpy()
+        times = self.frame[as_of]
+        past = [
+            int(times.slice(s, n).search_sorted(now, side="right"))
+            for s, n in zip(starts.tolist(), counts.tolist(), strict=True)
+        ]
+        return np.where(np.array(past, dtype=np.int64) > 0, starts + np.array(past, dtype=np.int64) - 1, -1)
+
+
+def _time(microseconds_since: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=microseconds_since)
+
+
+def _identity(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def _mapped(path: Path) -> pl.DataFrame:
+    os.utime(path)  # it is in use: what has not been for long may be deleted
+    try:
+        return pl.DataFrame(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+    except (PolarsError, OSError, pa.ArrowInvalid) as error:
+        raise InvalidArtifact(f"{path}: cannot be mapped ({error}); delete it, and it is written anew") from error
+
+
+def _mapped_index(path: Path) -> Segment:
+    with storage_errors(path):
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return Segment.from_table(reader.get_batch(0))

@@ -1,0 +1,48 @@
+"""The lookup and the cache of a fleet, as its serving spec describes them."""
+
+from pathlib import Path
+
+from shoal.errors import InvalidSpec
+from shoal.requests.lookup_columns import key_columns, wanted
+from shoal.requests.lookups import Lookup
+from shoal.requests.prediction_cache import ProcessStore, RedisStore, Store
+from shoal.requests.readers import FindSource, open_reader
+from shoal.requests.sources import RedisSource, resolved
+from shoal.requests.spec import CacheSpec, FleetSchema, LookupSpec
+
+
+def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cache: Path) -> Lookup:
+    """The lookup of a fleet; nothing is asked of its source yet.
+
+    Parameters
+    ----------
+    spec : LookupSpec
+        What to look up.
+    schema : FleetSchema
+        The fleet's columns.
+    find : callable
+        Finds the source by name.
+    cache : Path
+        Private folder for mapped files.
+
+    Raises
+    ------
+    InvalidSpec
+        The spec does not fit the fleet or the source, or an environment variable is not set.
+    InvalidInput
+        The source's URL is none, or its driver is not installed.
+    NotFound
+        There is no such source.
+    """
+    columns = wanted(spec, key_columns(spec, schema))
+    return Lookup(spec, schema, open_reader(find(spec.source), columns, cache=cache, timeout_s=spec.timeout_ms / 1000))
+
+
+def open_store(spec: CacheSpec, find: FindSource) -> Store:
+    """Where a fleet's predictions are kept; raises as :func:`open_lookup`."""
+    if spec.store == "process":
+        return ProcessStore(spec)
+    source = find(spec.store)
+    if not isinstance(source, RedisSource):
+        raise InvalidSpec(f"field 'cache.store': {spec.store!r} is not of kind redis")
+    return RedisStore(resolved(source.url), spec)

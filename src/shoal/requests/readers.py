@@ -1,0 +1,88 @@
+"""From a source's definition to what reads it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from shoal.errors import InvalidSpec
+from shoal.requests.mapped_table import MappedTable
+from shoal.requests.sources import (
+    HttpSource,
+    ParquetSource,
+    RedisSource,
+    Source,
+    SqlSource,
+    allowed,
+    placeholders,
+    resolved,
+)
+from shoal.storage.lookup_reader import Reader, Wanted
+from shoal.storage.lookup_redis import RedisReader
+from shoal.storage.lookup_sql import SqlReader
+
+FindSource = Callable[[str], Source]
+"""The source of a name; raises NotFound."""
+
+
+def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: float) -> Reader:
+    """What reads a source; nothing is asked of it yet.
+
+    Parameters
+    ----------
+    source : Source
+        Its definition.
+    columns : Wanted
+        What to read.
+    cache : Path
+        Private folder for mapped files.
+    timeout_s : float
+        How long a fetch may take, in seconds.
+
+    Raises
+    ------
+    InvalidSpec
+        The definition does not fit what is wanted, or an environment variable is not set.
+    InvalidInput
+        The source's URL is none, or its driver is not installed.
+    """
+    if isinstance(source, ParquetSource):
+        return MappedTable(Path(source.path), columns, cache=cache)
+    url = resolved(source.url)
+    if isinstance(source, SqlSource):
+        return SqlReader(
+            url,
+            columns,
+            table=source.table,
+            query=source.query,
+            connections=source.connections,
+            timeout_s=timeout_s,
+        )
+    _require_placeholders(source, columns)
+    if isinstance(source, RedisSource):
+        return RedisReader(url, columns, key=source.key or "", form=source.format, timeout_s=timeout_s)
+    from shoal.storage.lookup_http import HttpReader  # brings an HTTP client, which not every installation has
+
+    return HttpReader(
+        url,
+        columns,
+        is_allowed=partial(allowed, hosts=source.hosts),
+        headers={name: resolved(value) for name, value in source.headers.items()},
+        max_bytes=source.max_bytes,
+        connections=source.connections,
+        timeout_s=timeout_s,
+    )
+
+
+def _require_placeholders(source: RedisSource | HttpSource, columns: Wanted) -> None:
+    """Every value of a key is in the place that it leads to, else different keys would get the same features."""
+    template = source.key if isinstance(source, RedisSource) else source.url
+    if template is None:
+        raise InvalidSpec("the source of kind redis needs 'key' to look up in it, e.g. key: 'customer:{id}'")
+    named = placeholders(template)
+    if isinstance(source, HttpSource) and not named:
+        return
+    if sorted(named) != sorted(columns.keys):
+        raise InvalidSpec(
+            f"the source's {template!r} must hold exactly the lookup's keys as the source calls them: "
+            f"{', '.join('{' + name + '}' for name in columns.keys)}"
+        )
