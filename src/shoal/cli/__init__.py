@@ -24,6 +24,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train": ("shoal.cli.train:train", "Fit a model per segment and register the fleet."),
     "score": ("shoal.cli.score:score", "Score files with a fleet."),
     "predict": ("shoal.cli.predict:predict", "Score one row."),
+    "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
+    "keys": ("shoal.cli.keys:keys", "Make, list and revoke API keys."),
     "fleets": ("shoal.cli.fleets:fleets", "List and inspect fleets and their models."),
     "promote": ("shoal.cli.aliases:promote", "Make an alias name a snapshot."),
     "rollback": ("shoal.cli.aliases:rollback", "Make an alias name the snapshot it named before."),

@@ -4,11 +4,11 @@ import json
 import os
 
 import pytest
+from stack_world import NOW, Keys, world
 
 from shoal.errors import Conflict, InvalidInput, NotFound, Overloaded, StorageError
 from shoal.security.permissions import Role
 from shoal.server.options import Limits
-from stack_world import NOW, Keys, world
 
 INFER = "/v2/models/pumps/infer"
 

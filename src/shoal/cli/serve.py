@@ -1,0 +1,127 @@
+"""``shoal serve``: real-time inference over REST and gRPC."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from shoal.cli.invocation import Invocation
+from shoal.cli.output import examples
+from shoal.errors import InvalidInput
+from shoal.storage.files import storage_errors
+
+if TYPE_CHECKING:
+    from shoal.server.supervisor import Addresses
+
+_OPEN = (
+    "No API keys: whoever is on this machine may ask and change everything. Only loopback is served; make a key with "
+    "`shoal keys create NAME --role predictor`."
+)
+_PORT = click.IntRange(0, 65535)
+_NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_client")
+
+
+@click.command(
+    epilog=examples("shoal serve", "shoal serve pumps flights@canary --workers 4", "shoal serve --host 10.0.0.7")
+)
+@click.argument("fleets", nargs=-1)
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that serve.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=_PORT, default=8080, show_default=True, help="Port of REST; 0 takes a free one.")
+@click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="Port of gRPC; 0 takes a free one.")
+@click.option("--no-grpc", is_flag=True, help="Do without gRPC.")
+@click.option("--admin-port", type=_PORT, help="Port of management and metrics, which then are not on --port.")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
+              help="Seconds that requests under way may take to finish when the server ends.")  # fmt: skip
+@click.option("--request-timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
+              help="Seconds that a request may take.")  # fmt: skip
+@click.option("--max-body", type=click.IntRange(min=1), default=64 * 2**20, show_default=True,
+              help="Bytes that a request may have.")  # fmt: skip
+@click.option("--max-requests", type=click.IntRange(min=1), default=4096, show_default=True,
+              help="Requests under way at once, per worker; more are refused.")  # fmt: skip
+@click.option("--access-log", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Share of the requests that are logged; failures of the server always are.")  # fmt: skip
+@click.option("--otlp-endpoint", metavar="URL", help="Send traces there, e.g. http://localhost:4318/v1/traces.")
+@click.option("--ready-file", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the addresses there as JSON when the server is ready.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
+@click.pass_obj
+def serve(
+    invocation: Invocation,
+    /,
+    fleets: tuple[str, ...],
+    no_grpc: bool,
+    grpc_port: int,
+    drain_timeout: float,
+    request_timeout: float,
+    max_body: int,
+    max_requests: int,
+    ready_file: Path | None,
+    as_json: bool,
+    **options: object,
+) -> None:
+    """Serve fleets over the open inference protocol, by REST and gRPC.
+
+    FLEETS are NAME, NAME@ALIAS or NAME:VERSION; without any, what the registry says is to be served. A promotion
+    reaches a running server within a second. SIGTERM and Ctrl-C let requests under way finish; a second one ends at
+    once.
+    """
+    _require_extra()
+    from shoal.server.options import Limits, ServerOptions
+    from shoal.server.supervisor import Supervisor, may_listen
+
+    limits = Limits(request_s=request_timeout, body_bytes=max_body, requests=max_requests)
+    wanted = msgspec.convert(
+        {
+            **options,
+            "fleets": fleets,
+            "grpc_port": None if no_grpc else grpc_port,
+            "drain_s": drain_timeout,
+            "limits": limits,
+        },
+        ServerOptions,
+    )
+
+    def tell(addresses: "Addresses") -> None:
+        if ready_file is not None:
+            _write_whole(ready_file, msgspec.json.encode(addresses))
+        click.echo(msgspec.json.encode(addresses).decode() if as_json else _sentence(addresses))
+
+    def report(text: str) -> None:
+        click.echo(text, err=True)
+
+    with invocation.workspace() as workspace:
+        open_to_all = not may_listen(workspace, wanted.host)
+        settings = workspace.settings
+    if open_to_all:
+        click.secho(_OPEN, err=True, bold=True)
+    if not Supervisor(wanted, settings, on_ready=tell, on_news=report).run():
+        raise click.exceptions.Exit(1)
+
+
+def _require_extra() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InvalidInput(
+            f"serving needs {', '.join(missing)}; install Shoal with its extra: pip install 'shoal[serve]'"
+        )
+
+
+def _sentence(addresses: "Addresses") -> str:
+    parts = [f"REST on {addresses.url}"]
+    if addresses.grpc:
+        parts.append(f"gRPC on {addresses.grpc}")
+    if addresses.admin_url:
+        parts.append(f"management on {addresses.admin_url}")
+    served = ", ".join(addresses.fleets) or "no fleet yet; `shoal fleets list` says which there are"
+    return f"Ready: {', '.join(parts)}. Serving {served}."
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Whoever waits for the file never reads half of it."""
+    beside = path.with_name(f".{path.name}.part")
+    with storage_errors(path):
+        beside.write_bytes(content)
+        beside.replace(path)

@@ -1,0 +1,96 @@
+"""The FastAPI application, its errors in our form, and its description for people and programs.
+
+FastAPI takes a quarter of a second to import, so it is built when it is first asked for. Its own page of documentation
+loads its parts from the internet; ours needs nothing.
+"""
+
+import asyncio
+import importlib.metadata
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shoal.server.errors import error_body
+from shoal.server.management.page import page
+from shoal.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+PREFIX: Final = "/api/v1"
+
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+_DESCRIPTION: Final = (
+    'Fleets, aliases, serving, runs and API keys of a Shoal workspace. Errors are `{"error": "what to do"}`.'
+)
+
+
+class Management:
+    """The management API as a door.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        What is managed.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._app: ASGIApp | None = None
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        app = self._app or await self._built()
+        await app(scope, receive, send)
+
+    async def _built(self) -> ASGIApp:
+        async with self._lock:
+            if self._app is None:
+                self._app = await asyncio.to_thread(build, self._workspace)
+            return self._app
+
+
+def build(workspace: Workspace) -> "FastAPI":
+    """The application over a workspace."""
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+
+    from shoal.server.management import fleets, keys, runs, serving
+
+    app = FastAPI(
+        title="Shoal",
+        version=importlib.metadata.version("shoal"),
+        description=_DESCRIPTION,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for part in (fleets, serving, runs, keys):
+        app.include_router(part.router(workspace), prefix=PREFIX)
+
+    @app.get(f"{PREFIX}/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": _POLICY})
+
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+    return app
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """Name each field and what is wrong with it, and nothing of what was sent."""
+    from fastapi.exceptions import RequestValidationError
+
+    assert isinstance(error, RequestValidationError)
+    wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return Response(error_body("; ".join(wrong)), 400, media_type="application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Response(error_body(str(error.detail)), error.status_code, error.headers, "application/json")

@@ -1,0 +1,99 @@
+"""Fleets, their snapshots, models and aliases."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from shoal.registry import CHAMPION, AliasChange, FleetRecord, SnapshotRecord
+from shoal.server.management.callers import acting_as
+from shoal.workspace import Workspace
+
+Limit = Annotated[int, Query(ge=1, le=10_000)]
+
+
+class Promotion(BaseModel):
+    """Which snapshot an alias shall name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    alias: str = CHAMPION
+    expected: Annotated[
+        int | None,
+        Field(ge=0, le=2**31 - 1, description="Refuse when the alias names another version by now (0: none)"),
+    ] = None
+    reason: str = ""
+
+
+class Rollback(BaseModel):
+    """Which alias shall name the snapshot that it named before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alias: str = CHAMPION
+    expected: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
+    reason: str = ""
+
+
+def router(workspace: Workspace) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["fleets"])
+    registry = workspace.registry
+
+    @routes.get("/fleets")
+    def list_fleets(tag: str | None = None, category: str | None = None) -> list[FleetRecord]:
+        """List the fleets, or those with a tag or of a category."""
+        return registry.fleets(tag=tag, category=category)
+
+    @routes.get("/fleets/{name}")
+    def show_fleet(name: str) -> FleetRecord:
+        """Show a fleet."""
+        return registry.fleet(name)
+
+    @routes.get("/fleets/{name}/snapshots")
+    def list_snapshots(name: str) -> list[SnapshotRecord]:
+        """List a fleet's snapshots, newest first."""
+        return registry.snapshots(name)
+
+    @routes.get("/fleets/{name}/snapshots/{version}")
+    def show_snapshot(name: str, version: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> dict[str, object]:
+        """Show a snapshot with its lineage."""
+        found = {"snapshot": registry.snapshot(name, version), "lineage": registry.lineage(name, version)}
+        return {**msgspec.to_builtins(found["snapshot"]), "lineage": msgspec.to_builtins(found["lineage"])}
+
+    @routes.get("/fleets/{name}/models")
+    def list_models(
+        name: str,
+        alias: str | None = None,
+        version: int | None = None,
+        limit: Limit = 50,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> dict[str, object]:
+        """List the models of a snapshot with their metrics: of the champion, or of an alias or a version."""
+        reference = f"{name}:{version}" if version is not None else f"{name}@{alias or CHAMPION}"
+        frame = workspace.fleet(reference).models
+        return {"total": frame.height, "models": msgspec.to_builtins(frame.slice(offset, limit).to_dicts())}
+
+    @routes.get("/fleets/{name}/history")
+    def show_history(name: str, alias: str | None = None, limit: Limit = 50) -> list[AliasChange]:
+        """Show how aliases moved, newest first."""
+        return registry.alias_history(name, alias)[:limit]
+
+    @routes.post("/fleets/{name}/promote")
+    def promote(name: str, body: Promotion, request: Request) -> AliasChange:
+        """Make an alias name a snapshot, at once and for everybody."""
+        return registry.promote(
+            name, body.version, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
+        )
+
+    @routes.post("/fleets/{name}/rollback")
+    def rollback(name: str, body: Rollback, request: Request) -> AliasChange:
+        """Make an alias name the snapshot it named before; again goes further back."""
+        return registry.rollback(
+            name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
+        )
+
+    return routes

@@ -1,0 +1,87 @@
+"""API keys, and the audit."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from shoal.security.api_keys import ApiKeyRecord
+from shoal.security.permissions import Role
+from shoal.server.management.callers import acting_as
+from shoal.workspace import Workspace
+
+Days = Annotated[float | None, Field(gt=0, le=36_500, description="Days until it expires; null for never")]
+
+
+class NewKey(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    role: Role
+    expires_days: Days = None
+
+
+class Rotation(BaseModel):
+    """How a key is replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_s: Annotated[float, Field(ge=0, le=31_536_000, description="How long the old key is still taken")] = (
+        86_400.0
+    )
+    expires_days: Days = None
+
+
+def router(workspace: Workspace) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["keys"])
+
+    @routes.get("/keys")
+    def list_keys() -> list[dict[str, object]]:
+        """List the API keys; neither their texts nor their hashes."""
+        return [_shown(record) for record in workspace.registry.keys()]  # noqa: SIM118 - no mapping
+
+    @routes.post("/keys", status_code=201)
+    def create_key(body: NewKey, request: Request) -> dict[str, object]:
+        """Make an API key; its text is told this once and kept nowhere."""
+        made = workspace.create_key(
+            body.name, body.role, expires_s=_seconds(body.expires_days), actor=acting_as(request)
+        )
+        return {**_shown(made.record), "key": made.text}
+
+    @routes.post("/keys/{id}/revoke")
+    def revoke_key(id: str, request: Request) -> dict[str, object]:  # noqa: A002
+        """Take a key no more, from now on and everywhere."""
+        return _shown(workspace.registry.revoke_key(id, actor=acting_as(request)))
+
+    @routes.post("/keys/{id}/rotate", status_code=201)
+    def rotate_key(id: str, body: Rotation, request: Request) -> dict[str, object]:  # noqa: A002
+        """Make a key with the same name and role; the old one is taken for a while yet."""
+        made = workspace.rotate_key(
+            id, overlap_s=body.overlap_s, expires_s=_seconds(body.expires_days), actor=acting_as(request)
+        )
+        return {**_shown(made.record), "key": made.text}
+
+    @routes.get("/audit")
+    def list_audit(
+        object: str | None = None,  # noqa: A002
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+    ) -> list[dict[str, object]]:
+        """List the newest changes, newest first."""
+        return [msgspec.to_builtins(entry) for entry in workspace.registry.audit(object=object, limit=limit)]
+
+    return routes
+
+
+def _shown(record: ApiKeyRecord) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(record)
+    del shown["hash"]
+    return shown
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * 86_400

@@ -1,0 +1,63 @@
+"""What is served: which fleets are loaded, by which alias, pinned to which version, and by which rules."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from shoal.requests.loading import load
+from shoal.server.management.callers import acting_as
+from shoal.workspace import Workspace
+
+
+class Wish(BaseModel):
+    """How a fleet is to be served from now on, by every server; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    loaded: bool | None = None
+    alias: str | None = None
+    pinned: Annotated[
+        int | None,
+        Field(ge=1, le=2**31 - 1, description="A version that stays, wherever the alias moves; null lets it go"),
+    ] = None
+    spec: Annotated[dict[str, object] | None, Field(description="Rules, checks, cache, lookup, log, store, limits")] = (
+        None
+    )
+
+
+def router(workspace: Workspace) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["serving"])
+    registry = workspace.registry
+
+    @routes.get("/serving")
+    def list_serving() -> list[dict[str, object]]:
+        """List the fleets that servers are told about, and what they are told."""
+        return [msgspec.to_builtins(one) for one in registry.serving()]
+
+    @routes.get("/serving/{name}")
+    def show_serving(name: str) -> dict[str, object]:
+        """Show what servers are told about a fleet."""
+        registry.fleet(name)
+        return next(msgspec.to_builtins(one) for one in registry.serving() if one.fleet == name)
+
+    @routes.put("/serving/{name}")
+    def set_serving(name: str, body: Wish, request: Request) -> dict[str, object]:
+        """Load or unload a fleet, pin it, or change its rules; every server follows within a second."""
+        spec = None if body.spec is None else load(body.spec).document()
+        told: dict[str, object] = msgspec.to_builtins(
+            registry.set_serving(
+                name,
+                loaded=body.loaded,
+                alias=body.alias,
+                pinned=body.pinned if "pinned" in body.model_fields_set else "keep",
+                spec=spec,
+                actor=acting_as(request),
+            )
+        )
+        return told
+
+    return routes

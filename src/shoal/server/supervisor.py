@@ -1,0 +1,364 @@
+"""The supervisor: binds the sockets, starts the workers, replaces those that die, and ends them all in order.
+
+It serves nothing itself and opens no fleet. Workers are fresh interpreters that inherit descriptors: nothing is forked
+while threads run. The sockets are bound here, so that there is no race for the ports, and they stay bound while a
+worker is replaced. The port of gRPC is only reserved here: gRPC takes no sockets, so its servers bind it again
+(``SO_REUSEPORT``), which the system allows to the same user only.
+"""
+
+import contextlib
+import datetime as dt
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from shoal.errors import ShoalError, StorageError
+from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.options import ServerOptions, require_keys_beyond_loopback
+from shoal.settings import Settings
+from shoal.telemetry.pages import new_page
+from shoal.workspace import Workspace
+
+_BACKLOG: Final = 2048
+_LOOK_S: Final = 0.2
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 10.0
+_HEALTHY_S: Final = 30.0
+_LAST_GRACE_S: Final = 3.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def may_listen(workspace: Workspace, host: str) -> bool:
+    """Whether API keys guard the server; without any it may listen on a loopback address only.
+
+    Raises
+    ------
+    InvalidInput
+        The address is not a loopback one, and there is no active key.
+    """
+    keys = workspace.registry.keys()
+    now = dt.datetime.now(dt.UTC)
+    require_keys_beyond_loopback(host, active_keys=sum(key.is_active(now) for key in keys))
+    return bool(keys)
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server listens.
+
+    Attributes
+    ----------
+    url : str
+        REST.
+    grpc : str or None
+        ``host:port`` of gRPC; None without.
+    admin_url : str or None
+        Management and metrics, when they have a port of their own.
+    fleets : tuple of str
+        What is served, ``NAME:VERSION``; empty until it is ready.
+    """
+
+    url: str
+    grpc: str | None = None
+    admin_url: str | None = None
+    fleets: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seat:
+    """The place of a process: it is taken again when the process has died."""
+
+    number: int
+    manages: bool
+    process: "subprocess.Popen[bytes] | None" = None
+    channel: Channel | None = None
+    ready: bool = False
+    was_ready: bool = False
+    started_s: float = 0.0
+    pause_s: float = _FIRST_PAUSE_S
+    again_s: float = 0.0
+
+
+class Supervisor:
+    """Runs a server until a signal ends it.
+
+    Parameters
+    ----------
+    options : ServerOptions
+        How.
+    settings : Settings
+        Of the workspace that is served.
+    on_ready : callable
+        Called once, with the addresses, when every worker can answer.
+    on_news : callable
+        Told in words what happens to workers.
+
+    Raises
+    ------
+    StorageError
+        A port cannot be bound.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        settings: Settings,
+        *,
+        on_ready: Callable[[Addresses], None],
+        on_news: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._on_ready = on_ready
+        self._on_news = on_news
+        self._sockets = contextlib.ExitStack()
+        self._listener = self._sockets.enter_context(_listen(options.host, options.port))
+        self._admin = self._grpc = None
+        if options.admin_port is not None:
+            self._admin = self._sockets.enter_context(_listen(options.host, options.admin_port))
+        if options.grpc_port is not None:
+            self._grpc = self._sockets.enter_context(_reserve(options.host, options.grpc_port))
+        count = options.workers + (self._admin is not None)
+        self._seats = [_Seat(number=number, manages=number == options.workers) for number in range(count)]
+        self._pages = [new_page() for _ in self._seats]
+        self._selector = selectors.DefaultSelector()
+        self._announced = False
+        self._failure: str | None = None
+        self._fleets: tuple[str, ...] = ()
+
+    def addresses(self) -> Addresses:
+        """Where the server listens."""
+        return Addresses(
+            url=f"http://{_where(self._listener)}",
+            grpc=_where(self._grpc) if self._grpc is not None else None,
+            admin_url=f"http://{_where(self._admin)}" if self._admin is not None else None,
+            fleets=self._fleets,
+        )
+
+    def run(self) -> bool:
+        """Serve until a signal comes; True when every request under way was answered.
+
+        Raises
+        ------
+        ShoalError
+            The server could not start.
+        """
+        with self._signals() as signals:
+            try:
+                while not signals and self._failure is None:
+                    self._staff()
+                    self._hear()
+                    self._bury()
+                drained = self._end(signals)
+            finally:
+                self._kill()
+                self._close()
+        if self._failure is not None and not signals:
+            raise ShoalError(self._failure)
+        return drained
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[list[int]]:
+        """The signals that have come so far; each also ends the wait for news."""
+        came: list[int] = []
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for end in (ours, theirs):
+                end.setblocking(False)
+            self._selector.register(ours, selectors.EVENT_READ, None)
+            before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in _SIGNALS}
+            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+            wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            try:
+                yield came
+            finally:
+                signal.set_wakeup_fd(wakeup)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _staff(self) -> None:
+        """Fill the empty seats whose pause is over."""
+        for seat in self._seats:
+            if seat.process is None and time.monotonic() >= seat.again_s:
+                self._start(seat)
+
+    def _start(self, seat: _Seat) -> None:
+        ours, theirs = socket.socketpair()
+        listener = self._admin if seat.manages and self._admin is not None else self._listener
+        inherited = (theirs.fileno(), listener.fileno(), *self._pages)
+        with theirs:
+            seat.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
+                [sys.executable, "-P", "-c", f"from shoal.server.worker import main; main({theirs.fileno()})"],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # the line that says where the server listens stays alone on the standard output
+                env=_environment(self._options.workers),
+                process_group=0,  # Ctrl-C is for us; we end the workers
+            )
+        seat.channel, seat.ready, seat.started_s = Channel(ours), False, time.monotonic()
+        self._selector.register(seat.channel, selectors.EVENT_READ, seat)
+        seat.channel.send(self._job(seat, listener))
+
+    def _job(self, seat: _Seat, listener: socket.socket) -> Job:
+        return Job(
+            number=seat.number,
+            manages=seat.manages,
+            options=self._options,
+            home=str(self._settings.home),
+            database_url=self._settings.database_url,
+            actor=self._settings.actor,
+            listener=listener.fileno(),
+            pages=tuple(self._pages),
+            grpc_port=self._grpc.getsockname()[1] if self._grpc is not None else None,
+            at_once=not self._announced,
+        )
+
+    def _hear(self) -> None:
+        """Wait for news, and take it."""
+        for key, _ in self._selector.select(_LOOK_S):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
+            else:
+                self._hear_from(key.data)
+
+    def _hear_from(self, seat: _Seat) -> None:
+        assert seat.channel is not None
+        for message in seat.channel.receive():
+            if isinstance(message, Ready):
+                self._is_ready(seat, message)
+            elif isinstance(message, Failed):
+                self._has_failed(seat, message.error)
+        if seat.channel.ended:
+            self._selector.unregister(seat.channel)
+            seat.channel.connection.close()
+            seat.channel = None
+
+    def _is_ready(self, seat: _Seat, message: Ready) -> None:
+        seat.ready = seat.was_ready = True
+        self._fleets = message.fleets or self._fleets
+        if self._announced:
+            self._tell_open(seat)
+        elif all(one.ready for one in self._seats):
+            self._announced = True
+            for one in self._seats:
+                self._tell_open(one)
+            self._on_ready(self.addresses())
+
+    def _tell_open(self, seat: _Seat) -> None:
+        if seat.channel is not None:
+            seat.channel.send(Open())
+
+    def _has_failed(self, seat: _Seat, error: str) -> None:
+        if self._announced:
+            self._on_news(f"worker {seat.number} cannot start: {error}")
+        else:
+            self._failure = error
+
+    def _bury(self) -> None:
+        """Empty the seats of those who died; who dies again and again is waited for longer and longer."""
+        now_s = time.monotonic()
+        for seat in self._seats:
+            if seat.process is None or seat.process.poll() is None:
+                continue
+            how = _how(seat.process.returncode)
+            if seat.channel is not None:
+                self._hear_from(seat)
+            if seat.channel is not None:
+                self._selector.unregister(seat.channel)
+                seat.channel.connection.close()
+                seat.channel = None
+            if not self._announced and self._failure is None:
+                self._failure = f"a worker ended while starting ({how}); its log is on the standard error"
+            healthy = seat.ready and now_s - seat.started_s > _HEALTHY_S
+            seat.pause_s = _FIRST_PAUSE_S if healthy else min(_LONGEST_PAUSE_S, 2 * seat.pause_s)
+            seat.process, seat.ready, seat.again_s = None, False, now_s + seat.pause_s
+            self._on_news(f"worker {seat.number} ended ({how}); another takes its place in {seat.pause_s:.1f} s")
+
+    def _end(self, signals: list[int]) -> bool:
+        """Have the workers drain; a second signal, or too long a time, ends them at once."""
+        self._close_listeners()
+        for process in self._processes():
+            process.terminate()
+        deadline_s = time.monotonic() + self._options.drain_s + _LAST_GRACE_S
+        heard = len(signals)
+        while self._processes() and len(signals) == heard and time.monotonic() < deadline_s:
+            self._hear()
+        return not self._processes() and all(
+            seat.process is None or seat.process.returncode == 0 for seat in self._seats
+        )
+
+    def _processes(self) -> "list[subprocess.Popen[bytes]]":
+        found = (seat.process for seat in self._seats)
+        return [process for process in found if process is not None and process.poll() is None]
+
+    def _kill(self) -> None:
+        for process in self._processes():
+            process.kill()
+        for seat in self._seats:
+            if seat.process is not None:
+                seat.process.wait()
+            if seat.channel is not None:
+                seat.channel.connection.close()
+
+    def _close_listeners(self) -> None:
+        """Our own copies: while we hold one, the system would accept connections that nobody answers."""
+        for listener in (self._listener, self._admin):
+            if listener is not None:
+                listener.close()
+
+    def _close(self) -> None:
+        self._sockets.close()
+        self._selector.close()
+        for page in self._pages:
+            os.close(page)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(listener, host, port)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Hold a port without listening on it, so that it stays ours while workers come and go."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _bind(held, host, port)
+    return held
+
+
+def _bind(unbound: socket.socket, host: str, port: int) -> None:
+    try:
+        unbound.bind((host.strip("[]"), port))
+    except (OSError, OverflowError) as error:
+        unbound.close()
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error
+
+
+def _where(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _environment(workers: int) -> dict[str, str]:
+    """The environment of the workers, which share the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"POLARS_MAX_THREADS": str(max(1, cores // workers)), **os.environ}

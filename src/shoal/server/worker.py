@@ -1,0 +1,258 @@
+"""A process of the server: opens the workspace, serves, and drains when it is told to end.
+
+It is started by the supervisor as a program of its own with one end of a pair of sockets; see
+:mod:`shoal.server.control`. When the supervisor dies, the worker drains and ends by itself.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from starlette.types import ASGIApp
+
+from shoal.errors import ShoalError
+from shoal.server.authentication import KeyRing
+from shoal.server.calls import CallGate
+from shoal.server.connections import HttpServer
+from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.grpc.door import GrpcDoor
+from shoal.server.health import Health
+from shoal.server.limits import Traffic
+from shoal.server.management import Management
+from shoal.server.metrics import FleetCounters, Meter
+from shoal.server.options import is_loopback
+from shoal.server.rest import InferenceApp
+from shoal.server.stack import Stack, build_stack
+from shoal.serving.plane import DataPlane
+from shoal.settings import Settings
+from shoal.telemetry.logs import LineWriter, log_as_json
+from shoal.telemetry.metrics import Kind, Metrics
+from shoal.telemetry.pages import Page
+from shoal.workspace import Workspace
+
+LINGER_S: Final = 0.5
+"""How long a draining worker still accepts, so that whoever balances the load can notice, in seconds."""
+
+_GIVEN_UP_S: Final = 0.5
+
+_log = logging.getLogger("shoal.server")
+
+
+def main(descriptor: int) -> None:
+    """Work until told to end.
+
+    Parameters
+    ----------
+    descriptor : int
+        File descriptor of this end of the pair.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    connection = socket.socket(fileno=descriptor)
+    channel = Channel(connection)
+    job = _job(channel)
+    writer = LineWriter()
+    log_as_json(writer, {"worker": job.number})
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            drained = runner.run(_work(job, channel, writer))
+    except ShoalError as error:
+        channel.send(Failed(error=str(error)))
+        drained = False
+    except Exception:  # noqa: BLE001 - it is logged, and the supervisor hears of it
+        _log.exception("the worker failed")
+        channel.send(Failed(error="a worker failed; the log above says how"))
+        drained = False
+    writer.close()
+    sys.exit(0 if drained else 1)
+
+
+def _job(channel: Channel) -> Job:
+    while not channel.ended:
+        for message in channel.receive():
+            if isinstance(message, Job):
+                return message
+    sys.exit(1)
+
+
+async def _work(job: Job, channel: Channel, writer: LineWriter) -> bool:
+    settings = Settings(home=Path(job.home), database_url=job.database_url, actor=job.actor)
+    workspace = await asyncio.to_thread(Workspace, settings)
+    with contextlib.closing(workspace):
+        return await Worker(job, channel, writer, workspace).run()
+
+
+class Worker:
+    """One process of the server, in its event loop.
+
+    Parameters
+    ----------
+    job : Job
+        What it is to do.
+    channel : Channel
+        To the supervisor.
+    writer : LineWriter
+        Where to log.
+    workspace : Workspace
+        What it serves from.
+    """
+
+    def __init__(self, job: Job, channel: Channel, writer: LineWriter, workspace: Workspace) -> None:
+        self._job = job
+        self._options = job.options
+        self._channel = channel
+        self._writer = writer
+        self._workspace = workspace
+        self._ring = KeyRing(workspace.registry, local=is_loopback(job.options.host))
+        self._traffic = Traffic()
+        self._ending = asyncio.Event()
+        self._metrics = Metrics()
+        self._plane = None if job.manages else workspace.data_plane(self._options.fleets)
+        self._gauges = _Gauges(self._metrics)
+        self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
+        self._stack = self._build()
+        self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
+        self._grpc: GrpcDoor | None = None
+        self._chores: list[asyncio.Task[None]] = []
+
+    async def run(self) -> bool:
+        """Serve until told to end; True when every request was answered."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        self._channel.connection.setblocking(False)
+        loop.add_reader(self._channel.fileno(), self._listen)
+        await asyncio.to_thread(self._ring.refresh)
+        if self._job.at_once:
+            self._http.start()
+        self._begin(self._stack.doorkeeper.sweep(), self._ring.follow(), self._meter.work())
+        starting = asyncio.create_task(self._start())
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await ending
+        starting.cancel()
+        return await self._drain()
+
+    def _begin(self, *chores: Coroutine[None, None, None]) -> None:
+        self._chores += [asyncio.create_task(chore) for chore in chores]
+
+    async def _start(self) -> None:
+        if self._plane is not None:
+            await self._plane.start()
+            _require_fleets(self._plane, self._options.fleets)
+            if self._job.grpc_port is not None:
+                self._grpc = await GrpcDoor.start(
+                    self._plane,
+                    CallGate(self._ring, self._metrics),
+                    address=self._options.host,
+                    port=self._job.grpc_port,
+                    body_bytes=self._options.limits.body_bytes,
+                    concurrent=self._options.limits.requests,
+                )
+        # What is there now stays: looking at it again and again would only make requests wait.
+        gc.collect()
+        gc.freeze()
+        if not self._job.at_once:
+            self._http.start()
+        served = self._plane.index(ready=True) if self._plane is not None else []
+        self._channel.send(Ready(fleets=tuple(f"{entry.name}:{entry.version}" for entry in served)))
+
+    def _listen(self) -> None:
+        """Hear the supervisor; when it has died, nobody would end this process."""
+        for message in self._channel.receive():
+            if isinstance(message, Open):
+                self._traffic.open = not self._traffic.draining
+        if self._channel.ended:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._ending.set()
+
+    async def _drain(self) -> bool:
+        """Say so, go on for a moment, close the door, and wait for those inside."""
+        deadline_s = time.monotonic() + self._options.drain_s
+        self._traffic.drain()
+        await asyncio.sleep(min(LINGER_S, self._options.drain_s))
+        self._http.stop_accepting()
+        left_s = max(0.0, deadline_s - time.monotonic())
+        calls = asyncio.create_task(self._grpc.stop(left_s)) if self._grpc is not None else None
+        drained = await self._http.finish(deadline_s)
+        if not drained:
+            self._stack.doorkeeper.give_up()
+            await self._http.finish(time.monotonic() + _GIVEN_UP_S)
+        if calls is not None:
+            await calls
+        if self._plane is not None:
+            await self._plane.drain(max(0.0, deadline_s - time.monotonic()))
+        self._http.close()
+        self._meter.publish()
+        for chore in self._chores:
+            chore.cancel()
+        return drained
+
+    def _build(self) -> Stack:
+        return build_stack(
+            self._doors(),
+            ring=self._ring,
+            traffic=self._traffic,
+            metrics=self._metrics,
+            log=self._writer,
+            options=self._options,
+        )
+
+    def _doors(self) -> Mapping[str, ASGIApp]:
+        doors: dict[str, ASGIApp] = {"health": Health(self._traffic)}
+        if self._plane is not None:
+            doors[""] = InferenceApp(self._plane)
+        if self._job.manages or self._options.admin_port is None:
+            doors |= {"api": Management(self._workspace), "metrics": self._meter}
+        return doors
+
+    def _look(self) -> None:
+        self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
+
+
+class _Gauges:
+    """What a process stands at."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._connections = metrics.metric("shoal_connections", Kind.SUM, "Open connections")
+        self._under_way = metrics.metric("shoal_requests_under_way", Kind.SUM, "Requests being answered")
+        self._dropped = metrics.metric("shoal_log_lines_dropped", Kind.SUM, "Log lines that found the queue full")
+        self._ready = metrics.metric("shoal_workers_ready", Kind.SUM, "Workers that can answer")
+        self._staleness = metrics.metric(
+            "shoal_registry_staleness_seconds", Kind.MAXIMUM, "Since the registry last answered, in seconds"
+        )
+        self._fleets = FleetCounters(metrics)
+
+    def take(self, connections: int, under_way: int, dropped: int, plane: DataPlane | None) -> None:
+        """Take what is now."""
+        self._connections.set((), connections)
+        self._under_way.set((), under_way)
+        self._dropped.set((), dropped)
+        if plane is not None:
+            self._ready.set((), plane.ready())
+            self._staleness.set((), plane.staleness_s())
+            self._fleets.take(plane.statistics())
+
+
+def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
+    """Say at once what cannot be served; of several fleets one that is broken does not stop the others.
+
+    Raises
+    ------
+    ShoalError
+        None of the fleets that were asked for can be served.
+    """
+    missing = plane.index(ready=False)
+    for entry in missing:
+        _log.warning("fleet %s is not served: %s", entry.name, entry.reason)
+    if wanted and not plane.index(ready=True):
+        raise ShoalError("; ".join(f"{entry.name}: {entry.reason}" for entry in missing) or "no fleet can be served")
