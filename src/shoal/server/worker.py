@@ -61,17 +61,18 @@ def main(descriptor: int) -> None:
     job = _job(channel)
     writer = LineWriter()
     log_as_json(writer, {"worker": job.number})
+    drained, failure = False, None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             drained = runner.run(_work(job, channel, writer))
     except ShoalError as error:
-        channel.send(Failed(error=str(error)))
-        drained = False
+        failure = str(error)
     except Exception:  # noqa: BLE001 - it is logged, and the supervisor hears of it
         _log.exception("the worker failed")
-        channel.send(Failed(error="a worker failed; the log above says how"))
-        drained = False
+        failure = "a worker failed; the log above says how"
     writer.close()
+    if failure is not None:
+        channel.send(Failed(error=failure))
     sys.exit(0 if drained else 1)
 
 
@@ -238,7 +239,7 @@ class _Gauges:
         self._under_way.set((), under_way)
         self._dropped.set((), dropped)
         if plane is not None:
-            self._ready.set((), plane.ready())
+            self._ready.set((), float(plane.ready()))
             self._staleness.set((), plane.staleness_s())
             self._fleets.take(plane.statistics())
 

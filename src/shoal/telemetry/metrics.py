@@ -99,7 +99,7 @@ class Metric:
 
     def set(self, labels: Labels, value: float) -> None:
         """Say what a gauge stands at."""
-        self._new(labels)[0] = value
+        self._new(labels)[0] = float(value)
 
     def observe(self, labels: Labels, value: float) -> None:
         """Put a value in its bucket."""
