@@ -13,13 +13,15 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import uvloop
 
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_CHUNKED: Final = b"transfer-encoding: chunked"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,8 +136,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self._next()
 
     def send(self, due_s: float) -> None:
@@ -164,8 +165,13 @@ class _Connection(asyncio.Protocol):
             return
         head = self._buffer[:end].lower()
         at = head.find(_LENGTH)
-        length = int(head[at + len(_LENGTH) :].split(b"\r", 1)[0]) if at >= 0 else 0
-        self._needed = end + len(_END) + length
+        if at >= 0:
+            self._needed = end + len(_END) + int(head[at + len(_LENGTH) :].split(b"\r", 1)[0])
+        elif _CHUNKED in head:
+            last = self._buffer.find(_LAST_CHUNK, end)
+            self._needed = last + len(_LAST_CHUNK) if last >= 0 else len(self._buffer) + 1
+        else:
+            self._needed = end + len(_END)
         if len(self._buffer) < self._needed:
             return
         body, self._buffer, self._needed = self._buffer[end + len(_END) :], b"", 0

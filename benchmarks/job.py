@@ -22,6 +22,7 @@ MODELS = 10_000
 ROWS = 6_000_000
 MEMORY_BYTES = 1024 * 2**20
 OUTPUT_COLUMNS = 9
+SELECTION = f"SELECT * FROM input WHERE {FEATURES[0]} > -2"
 NOTE = (
     "Parquet in, Parquet out; plan, digests of the input, ledger, digests of the output and one atomic commit "
     "included; the peer writes the same nine columns, an input column in the prediction's place. Profile of the Ridge "
@@ -121,35 +122,47 @@ def read_and_write(rows: Path, target: Path) -> None:
 
 
 def memory(effort: Effort) -> list[Result]:
-    """The most anonymous memory of a streaming job, looked at from outside every few milliseconds."""
-    limit = MEMORY_BYTES
+    """The most anonymous memory of streaming jobs, looked at from outside every few milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        rows = home / "rows.parquet"
         count = 3 * round(ROWS * effort.scale)
-        write_rows(rows, count, effort.models(MODELS))
-        in_memory = pl.scan_parquet(rows).head(100_000).collect().estimated_size() / 100_000 * count
+        write_rows(home / "rows.parquet", count, effort.models(MODELS))
         with open_workspace(home / "home") as workspace:
             register(workspace, MACHINES, effort.models(MODELS))
-        peak = _peak_of_job(home, rows, limit)
-    return [
-        Result(
-            case=f"anonymous memory of a job on {count:,} rows ({in_memory / 2**20:,.0f} MiB in memory)",
-            against=f"its setting, --memory {limit // 2**20}MiB",
-            shoal=f"{peak / 2**20:,.0f} MiB",
-            figure=peak / limit * 100,
-            unit="%",
-            limit=100,
-            bound=Bound.AT_MOST,
-            note="RssAnon of the process of `shoal score`, its highest value",
+        results = [_memory_of(home, "rows.parquet", "Parquet", count)]
+        results.append(
+            _memory_of(home, "rows.parquet", "Parquet through a preprocess", count, "--preprocess", SELECTION)
         )
-    ]
+        fewer = pl.scan_parquet(home / "rows.parquet").head(count // 3)
+        fewer.sink_csv(home / "rows.csv")
+        results.append(_memory_of(home, "rows.csv", "CSV", count // 3))
+        (home / "rows.csv").unlink()
+        fewer.sink_ndjson(home / "rows.jsonl")
+        results.append(_memory_of(home, "rows.jsonl", "JSON lines", count // 3))
+    return results
 
 
-def _peak_of_job(home: Path, rows: Path, limit: int) -> int:
+def _memory_of(home: Path, name: str, what: str, count: int, *more: str) -> Result:
+    sample = pl.scan_parquet(home / "rows.parquet").head(100_000).collect()
+    in_memory = sample.estimated_size() / sample.height * count
+    peak = _peak_of_job(home, home / name, MEMORY_BYTES, *more)
+    return Result(
+        case=f"anonymous memory of a job on {count:,} rows of {what} ({in_memory / 2**20:,.0f} MiB in memory)",
+        against=f"its setting, --memory {MEMORY_BYTES // 2**20}MiB",
+        shoal=f"{peak / 2**20:,.0f} MiB",
+        figure=peak / MEMORY_BYTES * 100,
+        unit="%",
+        limit=100,
+        bound=Bound.AT_MOST,
+        note="RssAnon of the process of `shoal score`, its highest value",
+    )
+
+
+def _peak_of_job(home: Path, rows: Path, limit: int, *more: str) -> int:
     script = "import sys; from shoal.cli import main; sys.exit(main())"
-    options = ["--home", str(home / "home"), "score", "pumps", "--input", str(rows), "--output", str(home / "out")]
-    command = [sys.executable, "-c", script, *options, "--memory", f"{limit}b"]
+    output = home / "out"
+    options = ["--home", str(home / "home"), "score", "pumps", "--input", str(rows), "--output", str(output)]
+    command = [sys.executable, "-c", script, *options, "--memory", f"{limit}b", *more]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         peak = 0
         while process.poll() is None:
@@ -157,6 +170,7 @@ def _peak_of_job(home: Path, rows: Path, limit: int) -> int:
             time.sleep(0.005)
         if process.returncode != 0:
             raise RuntimeError(process.stderr.read().decode() if process.stderr else "the job failed")
+    shutil.rmtree(output)
     return peak
 
 

@@ -15,8 +15,6 @@ model = joblib.load(sys.argv[1])
 class Row(BaseModel):
     """What a client sends."""
 
-    device: str
-    sensor: str
     a: float
     b: float
     c: float
