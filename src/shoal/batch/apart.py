@@ -29,6 +29,9 @@ PREPROCESSED = "preprocessed"
 #: How often the program's memory is looked at.
 LOOK_S = 0.003
 
+#: Share of what is left of the bound above which Polars writes rows it must hold to disk; it needs more beside them.
+SPILLING = 0.2
+
 _ROW_GROUP_ROWS = 50_000
 
 
@@ -71,7 +74,7 @@ def preprocess_apart(work: Preprocessing, budget: PieceBudget) -> None:
         [sys.executable, "-P", "-c", code],
         stdin=subprocess.PIPE,  # it ends when this process does
         stdout=2,  # what a user's function prints must not mix with our own output
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(Path(p).absolute()) for p in sys.path))},
+        env=_environment(order.parent, budget),
         process_group=0,  # Ctrl-C is for us; we stop it
     )
     try:
@@ -82,6 +85,17 @@ def preprocess_apart(work: Preprocessing, budget: PieceBudget) -> None:
         if process.stdin is not None:
             process.stdin.close()
     _require_success(process.returncode, _answer(order))
+
+
+def _environment(folder: Path, budget: PieceBudget) -> dict[str, str]:
+    """Our own, with our import path; and Polars is told to put on disk what does not fit, where it can."""
+    paths = [str(Path(path).absolute()) for path in sys.path]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "POLARS_OOC_MEMORY_BUDGET_MB": str(max(1, int(SPILLING * budget.room_bytes() / 2**20))),
+        "POLARS_OOC_SPILL_DIR": str(folder / "spilled"),
+    }
 
 
 def _watch(process: subprocess.Popen[bytes], budget: PieceBudget) -> None:

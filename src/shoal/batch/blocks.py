@@ -11,7 +11,7 @@ class EndlessRecord(Exception):
     """A record is longer than what may be held in memory, as after a quote that is never closed."""
 
 
-def json_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
+def line_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
     """Blocks of whole lines.
 
     Parameters

@@ -1,10 +1,13 @@
 """How much memory a job may take: what the process has now, and how many rows fit into the rest."""
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from shoal.errors import InvalidSpec
 
@@ -43,6 +46,13 @@ def anonymous_bytes(process: int | None = None) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def release() -> None:
+    """Give memory that was freed back to the system, where an allocator keeps it for later."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # only the GNU C library has this
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def machine_bytes() -> int:
@@ -107,6 +117,8 @@ class PieceBudget:
         InvalidSpec
             Little is left.
         """
+        if anonymous_bytes() + elsewhere_bytes > FULL * self.limit_bytes:
+            release()
         if anonymous_bytes() + elsewhere_bytes > ALARM * self.limit_bytes:
             raise InvalidSpec(
                 f"field 'memory': preparing the input takes more than {self.limit_bytes / 2**20:.0f} MiB allow; "

@@ -11,6 +11,9 @@ from shoal.batch.source import FILE, ROW, TEXT
 
 _INDEX = "_index_of_row"
 
+#: How much of a column is read from disk at once.
+BUFFER_BYTES = 2**18
+
 #: Rows that are looked at for the size of a row.
 SAMPLE_ROWS = 1_000
 
@@ -39,33 +42,46 @@ class Origin:
     first_row: int = 0
     types: Mapping[str, str] = field(default_factory=dict)
 
-    def frame(self, offset: int = 0, rows: int | None = None) -> pl.LazyFrame:
-        """Rows with their ids and types; all of them unless told."""
-        whole = pl.scan_parquet(self.path, glob=False, row_index_name=_INDEX, row_index_offset=self.first_row)
-        slice_ = whole if rows is None else whole.slice(offset, rows)
-        numbered = slice_.drop(FILE, ROW, strict=False).with_columns(
+    def frame(self) -> pl.LazyFrame:
+        """All rows with their ids and types."""
+        return self._numbered(self._scan(row_index_name=_INDEX, row_index_offset=self.first_row))
+
+    def pieces(self, piece_bytes: int) -> Iterator[pl.DataFrame]:
+        """The same in pieces of about so many bytes."""
+        first = self.first_row
+        for piece in self.raw_pieces(piece_bytes):
+            yield self._numbered(piece.with_row_index(_INDEX, first).lazy()).collect()
+            first += piece.height
+
+    def raw_pieces(self, piece_bytes: int) -> Iterator[pl.DataFrame]:
+        """The file's own columns in pieces of about so many bytes, none across row groups.
+
+        PyArrow goes through a row group from page to page. Polars would begin anew for each slice: 45 s and not 0.6 s
+        for 600 MiB in 1,300 pieces.
+        """
+        schema = self._scan().collect_schema()
+        most = piece_bytes / max(self._row_bytes(), 1)
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                encoded = group.total_byte_size / max(group.num_rows, 1)
+                step = max(1, int(min(most, piece_bytes / max(encoded, 1))))
+                for batch in file.iter_batches(step, row_groups=[number], use_threads=False):
+                    yield pl.DataFrame(pl.from_arrow(batch)).select(schema.names()).cast(schema)
+
+    def _scan(self, row_index_name: str | None = None, row_index_offset: int = 0) -> pl.LazyFrame:
+        return pl.scan_parquet(self.path, glob=False, row_index_name=row_index_name, row_index_offset=row_index_offset)
+
+    def _numbered(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        numbered = frame.drop(FILE, ROW, strict=False).with_columns(
             pl.lit(self.name).alias(FILE),
             pl.col(_INDEX).cast(pl.Int64).alias(ROW),
             *(CASTS[kind](pl.col(name)).alias(name) for name, kind in self.types.items()),
         )
         return numbered.select(FILE, ROW, pl.exclude(FILE, ROW, _INDEX))
 
-    def pieces(self, piece_bytes: int) -> Iterator[tuple[int, int]]:
-        """Offset and rows of neighbouring pieces that take about so many bytes in memory, along row groups."""
-        metadata = pq.read_metadata(self.path)
-        fewest = piece_bytes / max(self._row_bytes(), 1)
-        offset = 0
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            encoded = group.total_byte_size / max(group.num_rows, 1)
-            step = max(1, int(min(fewest, piece_bytes / max(encoded, 1))))
-            for start in range(0, group.num_rows, step):
-                rows = min(step, group.num_rows - start)
-                yield offset + start, rows
-            offset += group.num_rows
-
     def _row_bytes(self) -> float:
-        sample = pl.scan_parquet(self.path, glob=False).head(SAMPLE_ROWS).collect()
+        sample = self._scan().head(SAMPLE_ROWS).collect()
         return float(sample.estimated_size() / max(sample.height, 1))
 
 
@@ -100,14 +116,17 @@ class Origins:
         none = pl.LazyFrame(schema=self.schema())
         return self._beside_texts(pl.concat([none, *(one.frame() for one in self.each)], how="diagonal_relaxed"))
 
-    def pieces(self, piece_bytes: int) -> Iterator[pl.LazyFrame]:
-        """All rows, in pieces of about so many bytes with the columns of :meth:`frame`; at least one piece."""
-        none = pl.LazyFrame(schema=self.schema())
-        yield self._beside_texts(none)
+    def pieces(self, piece_bytes: int) -> Iterator[pl.DataFrame]:
+        """All rows, in pieces of about so many bytes with the columns of :meth:`frame`; at least one piece.
+
+        They are frames in memory: lazy ones that were asked for their schema were never freed by Polars 2.1.
+        """
+        none = pl.DataFrame(schema=self.schema())
+        yield self._beside_texts(none.lazy()).collect()
         for one in self.each:
-            for offset, rows in one.pieces(piece_bytes):
-                piece = pl.concat([none, one.frame(offset, rows)], how="diagonal_relaxed")
-                yield self._beside_texts(piece)
+            for piece in one.pieces(piece_bytes):
+                whole = pl.concat([none, piece], how="diagonal_relaxed")
+                yield self._beside_texts(whole.lazy()).collect()
 
     def _beside_texts(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """A number column in which some value is no number: numbers for ``where``, its texts for scoring to refuse."""

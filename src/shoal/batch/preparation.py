@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from shoal.batch.apart import Preprocessing, number_rows, preprocess_apart
-from shoal.batch.memory import PieceBudget, plan_pieces
+from shoal.batch.memory import PieceBudget, plan_pieces, release
 from shoal.batch.origin import Origin, Origins
 from shoal.batch.pieces import ParquetPieces, ahead
 from shoal.batch.source import filtered
@@ -100,6 +100,7 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
         sync_file(target)
         for copy in copies.glob("text-*.parquet"):
             copy.unlink()
+    release()
     return sum(origin.rows for origin in each)
 
 
@@ -109,13 +110,13 @@ def _opened(
     path = Path(file.path)
     form = table_format(path, spec.format)
     if form != "parquet":
-        return copy_text(path, form, texts, copy, budget.piece_bytes) if path.stat().st_size else ()
+        return copy_text(path, form, texts, copy, budget) if path.stat().st_size else ()
     return (Origin(path=file.path, name=file.path, rows=pq.read_metadata(path).num_rows),)
 
 
 def _write(spec: ScoreSpec, origins: Origins, target: Path, budget: PieceBudget) -> None:
     if spec.preprocess is None:
-        _write_pieces(_numbered(origins.pieces(budget.piece_bytes)), target, budget)
+        _write_pieces(origins.pieces(budget.piece_bytes), target, budget)
     elif looks_at_single_rows(spec.preprocess, filtered(spec, origins.frame())):
         _write_pieces(_numbered(_preprocessed(spec, spec.preprocess, origins, budget)), target, budget)
     else:
@@ -128,7 +129,7 @@ def _write(spec: ScoreSpec, origins: Origins, target: Path, budget: PieceBudget)
 
 
 def _preprocessed(spec: ScoreSpec, sql: str, origins: Origins, budget: PieceBudget) -> Iterator[pl.LazyFrame]:
-    return (apply_preprocess(sql, filtered(spec, piece)) for piece in origins.pieces(budget.piece_bytes))
+    return (apply_preprocess(sql, filtered(spec, piece.lazy())) for piece in origins.pieces(budget.piece_bytes))
 
 
 def _streamable(origin: Origin, copy: Path, budget: PieceBudget) -> Origin:
@@ -137,9 +138,7 @@ def _streamable(origin: Origin, copy: Path, budget: PieceBudget) -> Origin:
     largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
     if largest * STREAMED_GROUPS <= budget.room_bytes():
         return origin
-    plain = pl.scan_parquet(origin.path, glob=False)
-    pieces = (plain.slice(offset, rows).collect() for offset, rows in [(0, 0), *origin.pieces(budget.piece_bytes)])
-    _write_pieces(pieces, copy, budget)
+    _write_pieces(origin.raw_pieces(budget.piece_bytes), copy, budget)
     return replace(origin, path=str(copy))
 
 

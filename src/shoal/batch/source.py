@@ -159,7 +159,7 @@ def read_rows(
         parts = [_chosen(frame, columns).collect() for frame in frames]
     except (PolarsError, OSError) as error:
         require_readable(slices)
-        names = sorted({piece.path for piece in slices})
+        names = sorted({_named(spec, piece.path, prepared=prepared) for piece in slices})
         raise InvalidInput(f"{', '.join(names)}: cannot be read as the job says: {first_line(error)}") from error
     return parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
 
@@ -203,11 +203,14 @@ def common_types(
             unknown -= set(none.collect_schema())
             schema = select(spec, none, preprocessed=preprocessed).collect_schema()
         except (PolarsError, OSError) as error:
-            raise InvalidInput(f"{path}: cannot be read as the job says: {first_line(error)}") from error
+            named = _named(spec, path, prepared=prepared)
+            raise InvalidInput(f"{named}: cannot be read as the job says: {first_line(error)}") from error
         missing = [name for name in columns if name not in schema]
         if missing:
-            shown = [name for name in schema if name not in (FILE, ROW)]
-            raise InvalidInput(f"{path}: lacks the column(s) {missing}; it has {shown}")
+            shown = [name for name in schema if name not in (FILE, ROW, LINE)]
+            raise InvalidInput(
+                f"{_named(spec, path, prepared=prepared)}: lacks the column(s) {missing}; it has {shown}"
+            )
         empty.append(pl.LazyFrame(schema={name: schema[name] for name in columns}))
     if unknown:
         raise InvalidInput(f"field 'rename': no input file has the column(s) {sorted(unknown)}")
@@ -215,6 +218,11 @@ def common_types(
         return dict(pl.concat(empty, how="diagonal_relaxed").collect_schema()) if empty else {}
     except PolarsError as error:
         raise InvalidInput(f"the input's files do not go together: {first_line(error)}") from error
+
+
+def _named(spec: ScoreSpec, path: str, *, prepared: bool) -> str:
+    """What the user calls the file: a prepared one has the rows of the whole input."""
+    return ", ".join(spec.input) if prepared else path
 
 
 def _scan(piece: Slice, *, prepared: bool) -> pl.LazyFrame:

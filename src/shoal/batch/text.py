@@ -20,14 +20,16 @@ from typing import TypeAlias
 import msgspec
 import polars as pl
 import pyarrow as pa
-from polars.exceptions import PolarsError
+import pyarrow.parquet as pq
+from polars.exceptions import NoDataError, PolarsError
 
-from shoal.batch.blocks import EndlessRecord, csv_blocks, json_blocks
+from shoal.batch.blocks import EndlessRecord, csv_blocks, line_blocks
 from shoal.batch.columns import TypeSearch
+from shoal.batch.memory import PieceBudget
 from shoal.batch.origin import Origin
 from shoal.batch.pieces import ParquetPieces, ahead
 from shoal.batch.source import LINE
-from shoal.errors import InvalidInput
+from shoal.errors import InvalidInput, InvalidSpec
 from shoal.storage.files import storage_errors
 
 #: Bytes that a value of a line takes beside its text while lines are taken apart one by one.
@@ -36,7 +38,7 @@ VALUE_BYTES = 120
 Record: TypeAlias = dict[str, str | None]
 
 
-def copy_text(path: Path, form: str, texts: Collection[str], copy: Path, piece_bytes: int) -> list[Origin]:
+def copy_text(path: Path, form: str, texts: Collection[str], copy: Path, budget: PieceBudget) -> list[Origin]:
     """Copy a text file into Parquet.
 
     Parameters
@@ -49,7 +51,7 @@ def copy_text(path: Path, form: str, texts: Collection[str], copy: Path, piece_b
         Columns of a CSV file that are text whatever they look like.
     copy : Path
         Where the copy goes; files beside it begin with its stem.
-    piece_bytes : int
+    budget : PieceBudget
         How much of the file to hold in memory at once.
 
     Returns
@@ -61,15 +63,27 @@ def copy_text(path: Path, form: str, texts: Collection[str], copy: Path, piece_b
     ------
     InvalidInput
         The file cannot be read line by line either; names the line.
+    InvalidSpec
+        One line alone is too long for ``memory``, or little of that is left.
     """
     types = TypeSearch({*texts, LINE})
     with storage_errors(path):
         try:
-            rows = _write(_frames(path, form, types, piece_bytes), copy)
+            rows = _write(_frames(path, form, types, budget.piece_bytes), copy, budget)
         except (PolarsError, pa.ArrowException, EndlessRecord):
+            _require_short_lines(path, budget)
             copy.unlink(missing_ok=True)
-            return _copy_lines(path, form, texts, copy, piece_bytes)
+            return _copy_lines(path, form, texts, copy, budget)
     return [Origin(path=str(copy), name=str(path), rows=rows, types=types.found)]
+
+
+def _require_short_lines(path: Path, budget: PieceBudget) -> None:
+    try:
+        for _ in line_blocks(path, budget.piece_bytes):
+            pass
+    except EndlessRecord as error:
+        limit = f"{budget.limit_bytes / 2**20:.0f} MiB"
+        raise InvalidSpec(f"field 'memory': {path} has a line too long to be read within {limit}; set more") from error
 
 
 def _frames(path: Path, form: str, types: TypeSearch, piece_bytes: int) -> Iterator[pl.DataFrame]:
@@ -80,33 +94,42 @@ def _frames(path: Path, form: str, types: TypeSearch, piece_bytes: int) -> Itera
             types.look(frame)
             yield frame
         return
+    for _ in line_blocks(path, piece_bytes):
+        pass  # no line is too long for what follows, which looks at the whole file line by line
     schema = pl.scan_ndjson(path, infer_schema_length=None).collect_schema()
+    if not schema:
+        raise NoDataError("objects without fields: rows all the same, which no Parquet file has without a column")
     yield pl.DataFrame(schema=schema)
-    for block in json_blocks(path, piece_bytes):
+    for block in line_blocks(path, piece_bytes):
         yield pl.scan_ndjson(block, schema=schema).collect(engine="streaming")
 
 
-def _write(frames: Iterator[pl.DataFrame], copy: Path) -> int:
+def _write(frames: Iterator[pl.DataFrame], copy: Path, budget: PieceBudget) -> int:
     with ParquetPieces(copy) as target:
         for frame in ahead(frames):
             target.write(frame)
+            budget.require_room()
         return target.rows
 
 
-def _copy_lines(path: Path, form: str, texts: Collection[str], copy: Path, piece_bytes: int) -> list[Origin]:
+def _copy_lines(path: Path, form: str, texts: Collection[str], copy: Path, budget: PieceBudget) -> list[Origin]:
     """Take a file apart line by line, once: where lines of JSON bring new columns, the copy goes on in another file."""
     columns = dict.fromkeys(_csv_header(path) if form == "csv" else [])
     records = _csv_records(path, list(columns)) if form == "csv" else _json_records(path)
     types = TypeSearch({*texts, LINE})
     parts: list[tuple[Path, int]] = []
-    for number, tables in enumerate(_alike(_tables(_chunks(records, piece_bytes), columns))):
+    for number, tables in enumerate(_alike(_tables(_chunks(records, budget.piece_bytes), columns))):
         part = copy.with_name(f"{copy.stem}-lines-{number}.parquet")
-        parts.append((part, _write(_looked_at(tables, types), part)))
+        parts.append((part, _write(_looked_at(tables, types), part, budget)))
     firsts = accumulate((rows for _, rows in parts), initial=0)
+    found = types.found.items()
     return [
-        Origin(path=str(part), name=str(path), rows=rows, first_row=first, types=types.found)
+        Origin(
+            path=str(part), name=str(path), rows=rows, first_row=first,
+            types={name: kind for name, kind in found if name in pq.read_schema(part).names},
+        )
         for (part, rows), first in zip(parts, firsts, strict=False)
-    ]
+    ]  # fmt: skip
 
 
 def _looked_at(frames: Iterable[pl.DataFrame], types: TypeSearch) -> Iterator[pl.DataFrame]:

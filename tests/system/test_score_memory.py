@@ -1,0 +1,95 @@
+"""The real ``shoal score`` on inputs several times larger than ``--memory``: its anonymous memory stays below."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from score_world import KNOWN, make_home
+
+import shoal
+from shoal.batch.memory import anonymous_bytes
+
+MEMORY = 320 * 2**20
+CALL = "import sys; from shoal.cli import main; main(sys.argv[1:])"
+COPIES, ROWS = 15, 50_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a workspace."""
+    make_home(tmp_path / "home")
+    return tmp_path
+
+
+def rows() -> pl.DataFrame:
+    """Rows with long texts: 50 MB of them."""
+    rng = np.random.default_rng(1)
+    keys = [KNOWN[number] for number in rng.integers(0, 6, ROWS)]
+    values = {name: rng.normal(size=ROWS) for name in "ab"}
+    notes = [f"{number} " * 100 for number in rng.integers(10**9, 10**10, ROWS)]
+    return pl.DataFrame({
+        "device": [device for device, _ in keys], "sensor": [sensor for _, sensor in keys], **values,
+        "note": [note[:900] for note in notes], "short": rng.integers(0, 9, ROWS),
+    })  # fmt: skip
+
+
+def written(folder: Path, form: str, copies: int = COPIES) -> Path:
+    """The rows, so often that they are more than twice the memory that is allowed."""
+    path = folder / f"in.{form}"
+    frame = rows()
+    if form == "parquet":
+        pl.concat([frame] * copies).write_parquet(path, row_group_size=ROWS // 5)
+        return path
+    data = (frame.write_csv() if form == "csv" else frame.write_ndjson()).encode()
+    lines = data.partition(b"\n")[2] if form == "csv" else data
+    with path.open("wb") as file:
+        file.write(data)
+        for _ in range(COPIES - 1):
+            file.write(lines)
+    assert path.stat().st_size > 2 * MEMORY
+    return path
+
+
+def score(folder: Path, source: Path, *more: str) -> tuple[int, int, str]:
+    """Run a job; gives its exit code, the highest anonymous memory of its process, and what it said."""
+    words = ["--home", folder / "home", "score", "pumps", "--input", source, "--output", folder / "out"]
+    command = [sys.executable, "-c", CALL, *map(str, words), "--memory", f"{MEMORY}B", *more]
+    peak = 0
+    with (folder / "said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        while process.poll() is None:
+            peak = max(peak, anonymous_bytes(process.pid))
+            time.sleep(0.003)
+    return process.returncode, peak, (folder / "said").read_text()
+
+
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [
+        ("csv", ()),
+        ("jsonl", ()),
+        ("parquet", ("--preprocess", "SELECT *, a * 2 AS twice FROM input WHERE short < 9")),
+    ],
+)
+def test_memory_stays_below_its_bound(folder: Path, form: str, more: tuple[str, ...]) -> None:
+    code, peak, said = score(folder, written(folder, form), *more)
+    assert code == 0, said
+    assert 0 < peak <= MEMORY
+    (run,) = shoal.open(folder / "home").ledger.runs()
+    assert shoal.open(folder / "home").ledger.totals(run.id).counts.rows == COPIES * ROWS
+    shutil.rmtree(folder)
+
+
+def test_a_preprocess_that_cannot_keep_the_bound_ends_with_an_error(folder: Path) -> None:
+    source = written(folder, "parquet", 3)
+    everything_with_everything = "SELECT a.* FROM input a JOIN input b ON a.short = b.short"
+    code, peak, said = score(folder, source, "--preprocess", everything_with_everything)
+    assert code == 1
+    assert "field 'memory'" in said
+    assert 0 < peak <= MEMORY
+    assert list((folder / "home" / "runs").glob("*")) == []
+    shutil.rmtree(folder)
