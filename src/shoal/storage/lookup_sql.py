@@ -9,6 +9,7 @@ import re
 import socket
 import sqlite3
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,11 +69,13 @@ class SqlReader:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="shoal-lookup")
         self._source = _source(table, query, wanted)
         self._time: Callable[[dt.datetime], object] | None = None
+        self._running: weakref.WeakSet[_Running] = weakref.WeakSet()
 
     async def fetch(self, keys: Sequence[Key], timeout_s: float) -> list[Values | None]:
         """What the source has for each key; see :class:`~shoal.storage.lookup_reader.Reader`."""
         loop = asyncio.get_running_loop()
         running = _Running()
+        self._running.add(running)
         work = loop.run_in_executor(self._threads, self._fetch, keys, running)
         try:
             return await asyncio.wait_for(work, timeout_s)
@@ -92,8 +95,11 @@ class SqlReader:
         return _frame(rows, columns)
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let go of connections and threads; what is under way is cut short."""
+        for running in list(self._running):
+            running.interrupt()
+            running.cut()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         self._engine.dispose()
 
     def _fetch(self, keys: Sequence[Key], running: "_Running") -> list[Values | None]:
