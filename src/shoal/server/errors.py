@@ -98,23 +98,26 @@ class ErrorAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        started = False
+        started = finished = False
 
         async def watched(message: Message) -> None:
-            nonlocal started
+            nonlocal started, finished
             started = True
             await send(message)
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
+            if finished:  # frameworks answer, and raise all the same
+                return
             if started:
                 raise
-            await answer_error(send, _told(error, scope))
+            await answer_error(send, told(error, scope))
 
 
-def _told(error: Exception, scope: Scope) -> errors.ShoalError:
-    """The error as the caller may see it."""
+def told(error: Exception, scope: Scope) -> errors.ShoalError:
+    """The error as the caller may see it; what is ours to mend is logged."""
     if isinstance(error, errors.ShoalError) and status_of(error) != _INTERNAL:
         return error
     request_id = scope.get("shoal.request_id", "")

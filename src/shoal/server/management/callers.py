@@ -1,8 +1,13 @@
-"""In whose name a change is made over HTTP."""
+"""Where the API is, and in whose name a change is made over it."""
+
+from typing import Final
 
 from starlette.requests import Request
 
 from shoal.security.principals import Principal
+
+PREFIX: Final = "/api/v1"
+"""What every path of the management API begins with."""
 
 
 def acting_as(request: Request) -> str:

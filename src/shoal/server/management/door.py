@@ -13,14 +13,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shoal.server.errors import error_body
+from shoal.errors import ShoalError
+from shoal.server.errors import error_body, headers_of, status_of, told
+from shoal.server.management.callers import PREFIX
 from shoal.server.management.page import page
 from shoal.workspace import Workspace
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-PREFIX: Final = "/api/v1"
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _DESCRIPTION: Final = (
@@ -71,12 +72,14 @@ def build(workspace: Workspace) -> "FastAPI":
         redirect_slashes=False,
     )
     for part in (fleets, serving, runs, keys):
-        app.include_router(part.router(workspace), prefix=PREFIX)
+        app.include_router(part.router(workspace))
 
     @app.get(f"{PREFIX}/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": _POLICY})
 
+    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(ShoalError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     return app
@@ -89,6 +92,12 @@ async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     return Response(error_body("; ".join(wrong)), 400, media_type="application/json")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    shown = told(error, request.scope)
+    headers = {name.decode(): value.decode() for name, value in headers_of(shown)}
+    return Response(error_body(str(shown)), status_of(shown), headers, "application/json")
 
 
 async def _refused(_: Request, error: Exception) -> Response:

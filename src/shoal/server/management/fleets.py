@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from shoal.registry import CHAMPION, AliasChange, FleetRecord, SnapshotRecord
-from shoal.server.management.callers import acting_as
+from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
 Limit = Annotated[int, Query(ge=1, le=10_000)]
@@ -40,7 +40,7 @@ class Rollback(BaseModel):
 
 def router(workspace: Workspace) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=["fleets"])
+    routes = APIRouter(prefix=PREFIX, tags=["fleets"])
     registry = workspace.registry
 
     @routes.get("/fleets")

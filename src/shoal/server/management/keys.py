@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from shoal.security.api_keys import ApiKeyRecord
 from shoal.security.permissions import Role
-from shoal.server.management.callers import acting_as
+from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
 Days = Annotated[float | None, Field(gt=0, le=36_500, description="Days until it expires; null for never")]
@@ -38,7 +38,7 @@ class Rotation(BaseModel):
 
 def router(workspace: Workspace) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=["keys"])
+    routes = APIRouter(prefix=PREFIX, tags=["keys"])
 
     @routes.get("/keys")
     def list_keys() -> list[dict[str, object]]:

@@ -6,12 +6,13 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from shoal.jobs.states import RunState
+from shoal.server.management.callers import PREFIX
 from shoal.workspace import Workspace
 
 
 def router(workspace: Workspace) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=["runs"])
+    routes = APIRouter(prefix=PREFIX, tags=["runs"])
     ledger = workspace.ledger
 
     @routes.get("/runs")

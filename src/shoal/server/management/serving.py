@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from shoal.requests.loading import load
-from shoal.server.management.callers import acting_as
+from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ class Wish(BaseModel):
 
 def router(workspace: Workspace) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=["serving"])
+    routes = APIRouter(prefix=PREFIX, tags=["serving"])
     registry = workspace.registry
 
     @routes.get("/serving")

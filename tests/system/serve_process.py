@@ -1,0 +1,122 @@
+"""A real server on free loopback ports, and a fleet that it serves."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from sklearn.linear_model import Ridge
+
+import shoal
+
+FEATURES = ("a", "b")
+SLOPES = {1: 1.0, 2: 2.0}
+_PATIENCE_S = 60
+_SHOAL = [sys.executable, "-c", "import sys; from shoal.cli import main; main(sys.argv[1:])"]
+
+
+def make_home(home: Path) -> None:
+    """A workspace with two snapshots of ``pumps``; each answers ``slope * (a + b)`` plus the device's number."""
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    with shoal.open(home) as workspace:
+        for slope in SLOPES.values():
+            models = {(f"d{number}",): Ridge(alpha=1e-9).fit(X, slope * X.sum(axis=1) + number) for number in range(5)}
+            fleet = shoal.Fleet.from_estimators(
+                keys=["device"], models=models, features=list(FEATURES), task="regression", name="pumps"
+            )
+            workspace.register(fleet)
+        workspace.promote("pumps", 1)
+
+
+def request(device: int = 1, a: float = 1.0, b: float = 2.0) -> dict[str, object]:
+    """A request for one row."""
+    numbers = [{"name": n, "datatype": "FP64", "shape": [1], "data": [v]} for n, v in (("a", a), ("b", b))]
+    return {"inputs": [{"name": "device", "datatype": "BYTES", "shape": [1], "data": [f"d{device}"]}, *numbers]}
+
+
+def answer_of(response: httpx.Response) -> tuple[str, float]:
+    """Version and prediction."""
+    told = response.json()
+    return told["model_version"], next(one for one in told["outputs"] if one["name"] == "prediction")["data"][0]
+
+
+@dataclass
+class Server:
+    process: "subprocess.Popen[bytes]"
+    home: Path
+    log: Path
+    url: str = ""
+    grpc: str | None = None
+    admin_url: str | None = None
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        headers = {"x-api-key": key} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+
+    def workers(self) -> list[int]:
+        """Process ids of what the supervisor has started."""
+        return children(self.process.pid)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_PATIENCE_S)
+
+    def news(self) -> str:
+        return self.log.read_text()
+
+
+def children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(check, patience_s: float = _PATIENCE_S):
+    """Wait for something to become true, and return it."""
+    deadline_s = time.monotonic() + patience_s
+    while not (found := check()):
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
+    return found
+
+
+def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run([*_SHOAL, "--home", str(home), *arguments], capture_output=True, text=True, check=False)
+
+
+@contextlib.contextmanager
+def serving(home: Path, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """A server that is ready, ended at the end if it has not been before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready, log = folder / "ready.json", folder / "log.txt"
+    ports = ["--port", "0", "--grpc-port", "0"] if "--no-grpc" not in arguments else ["--port", "0"]
+    line = [*_SHOAL, "--home", str(home), "serve", *arguments, *ports]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*line, "--ready-file", str(ready)], stdout=file, stderr=file, env={**os.environ, **(environment or {})}
+        )
+    server = Server(process, home, log)
+    try:
+        wait_until(lambda: ready.exists() or process.poll() is not None)
+        assert ready.exists(), server.news()
+        told = json.loads(ready.read_text())
+        server.url, server.grpc, server.admin_url = told["url"], told["grpc"], told["admin_url"]
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
