@@ -6,6 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.databases import (  # noqa: F401
+    databases,
+    postgresql,
+    postgresql_databases,
+    sqlite_databases,
+    sqlite_template,
+)
+
 # Two idle cores are rare where tests run, and OpenMP's threads spin while they wait for a core. Libraries read this
 # when they are loaded, which is later than this file; processes that tests start inherit it.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -1,20 +1,17 @@
 """The metadata database: transactions, retries, errors and migrations, the same on SQLite and PostgreSQL.
 
-Everything that only one of the two understands is in this file. The rest of Shoal writes SQLAlchemy Core:
+What only one of the two understands is in :mod:`shoal.storage.sqlite_engine` and
+:mod:`shoal.storage.postgresql_engine`. The rest of Shoal writes SQLAlchemy Core:
 ``with database.write() as connection: connection.execute(...)``. A write block is one transaction that nobody else
 writes beside on SQLite (``BEGIN IMMEDIATE``); code that must be alone on PostgreSQL too locks its row with
 ``.with_for_update()``, which SQLite has no need of and leaves out.
-
-On SQLite, commits are flushed to the disk (``synchronous=FULL``). ``NORMAL`` would keep the file sound after a
-power cut but may forget the last commits, and "promoted" has to stay true; the flush costs about a millisecond,
-a shard of a run hundreds of them.
 """
 
 import contextlib
 import datetime as dt
+import math
 import os
 import random
-import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +21,8 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.errors import InvalidInput, StorageError
+from shoal.storage import postgresql_engine, sqlite_engine
 from shoal.storage.files import storage_errors
 
 SCHEMA_VERSION = "0003"
@@ -41,21 +39,8 @@ metadata = sa.MetaData(
 )
 """All tables of Shoal register here."""
 
-_SCHEMA_LOCK = 0x5A0A1
-"""Number of PostgreSQL's advisory lock around migrations."""
-
-_SQLITE_PRAGMAS = ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL")
-
-_SQLITE_ADVICE = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the command again",
-    sqlite3.SQLITE_IOERR: "the disk refused to write or read; check free space, quota and the disk itself",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that the folder exists and that you may write to it",
-    sqlite3.SQLITE_READONLY: "is read-only for you; choose a folder you may write to, e.g. with SHOAL_HOME",
-    sqlite3.SQLITE_PERM: "permission denied; choose a folder you may write to, e.g. with SHOAL_HOME",
-    sqlite3.SQLITE_BUSY: "other processes kept it busy for too long; try again",
-    sqlite3.SQLITE_LOCKED: "other processes kept it busy for too long; try again",
-}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+RECONNECT_S = 5.0
+"""For so long a PostgreSQL server that was there before, and restarts, is waited for, in seconds."""
 
 Clock = Callable[[], dt.datetime]
 Result = TypeVar("Result")
@@ -72,8 +57,9 @@ class Database:
     Parameters
     ----------
     url : str
-        An SQLAlchemy URL, e.g. ``sqlite:////srv/shoal/shoal.db``. SQLite databases are files: memory is not shared
-        between connections.
+        An SQLAlchemy URL, e.g. ``sqlite:////srv/shoal/shoal.db`` or ``postgresql://shoal@host/shoal``. SQLite
+        databases are files: memory is not shared between connections. A file in a folder that may not be written is
+        read.
     clock : callable, optional
         Gives the time in place of the database's own clock; for tests.
     patience_s : float
@@ -86,12 +72,11 @@ class Database:
     """
 
     def __init__(self, url: str, *, clock: Clock | None = None, patience_s: float = 60.0) -> None:
-        self.engine = _engine(url)
+        self.engine = _engine(url, patience_s)
         self._clock = clock
         self._patience_s = patience_s
         self._is_sqlite = self.engine.dialect.name == "sqlite"
-        if self._is_sqlite:
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+        self._was_reached = False
         sa.event.listen(self.engine, "begin", _begin_transaction)
         _open_databases.add(self)
         # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
@@ -103,15 +88,17 @@ class Database:
         Raises
         ------
         StorageError
-            The database cannot be written, or a newer Shoal wrote it.
+            The database cannot be written and its schema is not up to date, or a newer Shoal wrote it.
         """
         self._make_folder()
         if self._schema_version() == SCHEMA_VERSION:
             return
         if self._is_sqlite:
-            self._use_wal()
+            with self._errors():
+                self._patiently(lambda: sqlite_engine.use_wal(self.engine))
         with self.write() as connection:
-            _lock_schema(connection)
+            if not self._is_sqlite:
+                postgresql_engine.lock_schema(connection)
             if schema_version(connection) != SCHEMA_VERSION:
                 # Alembic takes a third of a second to import, and nearly every start finds the schema as it should be.
                 from shoal.storage.schema import upgrade
@@ -125,7 +112,10 @@ class Database:
         Raises
         ------
         StorageError
-            The disk is full, the database cannot be reached, or others kept it busy for too long.
+            The disk is full, the database cannot be reached, or others kept it busy for too long. When the connection
+            breaks during the commit, nobody knows whether it was made; else nothing was changed.
+        InvalidInput
+            A value cannot be kept, e.g. a text with a NUL on PostgreSQL.
         InvalidArtifact
             The database file is damaged.
         """
@@ -181,24 +171,44 @@ class Database:
         return connection
 
     def _patiently(self, step: Callable[[], Result]) -> Result:
-        deadline = time.monotonic() + self._patience_s
+        start = time.monotonic()
         while True:
             try:
-                return step()
+                result = step()
             except sa.exc.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
+                if time.monotonic() > start + self._worth_waiting_s(error):
                     raise
                 time.sleep(random.uniform(0.001, 0.05))  # noqa: S311
+            else:
+                self._was_reached = True
+                return result
+
+    def _worth_waiting_s(self, error: sa.exc.OperationalError) -> float:
+        """How long this error, met before the first statement, may go on; -inf for one that will not pass."""
+        if self._is_sqlite:
+            return self._patience_s if sqlite_engine.is_busy(error) else -math.inf
+        if postgresql_engine.is_passing(error):
+            return self._patience_s
+        # Where nothing ever answered, the address is wrong, most likely.
+        return RECONNECT_S if self._was_reached and postgresql_engine.is_unreachable(error) else -math.inf
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
         except sa.exc.DBAPIError as error:
-            translated = _translated(error, self.engine.url)
+            dialect = sqlite_engine if self._is_sqlite else postgresql_engine
+            translated = dialect.translated(error, str(self.engine.url.database) if self._is_sqlite else where)
             if translated is None:
                 raise
             raise translated from error
+        except sa.exc.TimeoutError as error:
+            raise StorageError(
+                f"{where}: all of this process's connections have been in use for too long; try again"
+            ) from error
+        except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
+            raise InvalidInput(f"the database cannot keep this value: {error}") from error
 
     def _read_options(self) -> dict[str, object]:
         return {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -213,30 +223,21 @@ class Database:
         with self.read() as connection:
             return schema_version(connection)
 
-    def _use_wal(self) -> None:
-        """Turn on write-ahead logging, which the file remembers; SQLite cannot do it inside a transaction."""
-        with self._errors():
-            self._patiently(self._try_wal)
 
-    def _try_wal(self) -> None:
-        raw = self.engine.raw_connection()
-        with contextlib.closing(raw), contextlib.closing(raw.cursor()) as cursor:
-            try:
-                cursor.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                raise sa.exc.OperationalError("PRAGMA journal_mode = WAL", None, error) from error
-
-
-def _engine(url: str) -> sa.Engine:
+def _engine(text: str, patience_s: float) -> sa.Engine:
     advice = "give SHOAL_DATABASE_URL an SQLAlchemy URL such as sqlite:////srv/shoal/shoal.db"
     try:
+        url = postgresql_engine.url_of(sa.make_url(text))
+        if url.get_backend_name() == "postgresql":
+            return postgresql_engine.engine(url, patience_s=patience_s)
         engine = sa.create_engine(url)
     except sa.exc.ArgumentError as error:  # its message may show the password
         raise InvalidInput(f"the database's URL cannot be read; {advice}") from error
     except ModuleNotFoundError as error:
         raise InvalidInput(f"the database's driver {error.name!r} is not installed; install it, or {advice}") from error
-    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
-        raise InvalidInput(f"an SQLite database in memory is not shared by the workers of a run; {advice}")
+    if engine.dialect.name != "sqlite":
+        raise InvalidInput(f"Shoal keeps its records in SQLite or PostgreSQL, not in {engine.dialect.name}; {advice}")
+    sqlite_engine.prepare(engine)
     return engine
 
 
@@ -279,49 +280,10 @@ def schema_version(connection: sa.Connection) -> str | None:
     return version
 
 
-def _lock_schema(connection: sa.Connection) -> None:
-    """Keep other migrations out until this transaction ends; on SQLite nobody else is in anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_transaction
-    for pragma in _SQLITE_PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
-
-
 def _begin_transaction(connection: sa.Connection) -> None:
-    """Begin as the block asked for.
-
-    A write takes SQLite's write lock at once: a transaction that reads first and writes later would be refused
-    half-way when somebody else wrote in between.
-    """
+    """Begin as the block asked for; PostgreSQL's driver does so by itself."""
     if connection.dialect.name == "sqlite":
-        writes = connection.get_execution_options().get("shoal_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _is_busy(error: sa.exc.DBAPIError) -> bool:
-    return _sqlite_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _sqlite_code(error: sa.exc.DBAPIError) -> int:
-    """SQLite's primary result code; extended codes have more in the higher bits. 0 for other databases."""
-    return int(getattr(error.orig, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _translated(error: sa.exc.DBAPIError, url: sa.URL) -> StorageError | InvalidArtifact | None:
-    """Our error for one of the database's, None where it is a fault of the caller's, such as a broken constraint."""
-    code = _sqlite_code(error)
-    where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-    if code in _DAMAGED:
-        return InvalidArtifact(f"{where}: the file is damaged or no database ({error.orig}); restore it from a backup")
-    if code in _SQLITE_ADVICE:
-        return StorageError(f"{where}: {_SQLITE_ADVICE[code]}")
-    if isinstance(error, sa.exc.OperationalError):
-        return StorageError(f"{where}: {error.orig}; check that the database can be reached and try again")
-    return None
+        sqlite_engine.begin(connection, writes=bool(connection.get_execution_options().get("shoal_write", False)))
 
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -1,13 +1,12 @@
 import datetime as dt
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, RunRecord, ShardPlan
 from shoal.storage.sql import Database
+from tests.databases import Databases
 
 
 class HandClock:
@@ -28,20 +27,9 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database, for the tests to copy: migrating takes longer than most of them."""
-    path = tmp_path_factory.mktemp("migrated") / "shoal.db"
-    database = Database(f"sqlite:///{path}")
-    database.migrate()
-    database.close()
-    return path
-
-
 @pytest.fixture
-def database(tmp_path: Path, migrated: Path, clock: HandClock) -> Database:
-    shutil.copy(migrated, tmp_path / "shoal.db")
-    return Database(f"sqlite:///{tmp_path / 'shoal.db'}", clock=clock)
+def database(databases: Databases, clock: HandClock) -> Database:
+    return Database(databases.migrated(), clock=clock)
 
 
 @pytest.fixture

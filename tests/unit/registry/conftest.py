@@ -1,28 +1,16 @@
 import datetime as dt
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from shoal.registry import Lineage, ModelRecord, Registry, SnapshotRecord
 from shoal.storage.sql import Database
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database, for the tests to copy: migrating takes longer than most of them."""
-    path = tmp_path_factory.mktemp("migrated") / "shoal.db"
-    database = Database(f"sqlite:///{path}")
-    database.migrate()
-    database.close()
-    return path
+from tests.databases import Databases
 
 
 @pytest.fixture
-def database(tmp_path: Path, migrated: Path) -> Database:
-    shutil.copy(migrated, tmp_path / "shoal.db")
-    return Database(f"sqlite:///{tmp_path / 'shoal.db'}")
+def database(databases: Databases) -> Database:
+    return Database(databases.migrated())
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
-from pathlib import Path
-
 import pytest
 
 from shoal.storage.sql import Database
+from tests.databases import Databases
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'db' / 'shoal.db'}"
+def url(databases: Databases) -> str:
+    return databases.migrated()
 
 
 @pytest.fixture
 def database(url: str) -> Database:
-    database = Database(url)
-    database.migrate()
-    return database
+    return Database(url)

@@ -1,16 +1,19 @@
+import contextlib
 import datetime as dt
 import os
 import sqlite3
 import threading
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from shoal.errors import InvalidArtifact, InvalidInput, StorageError
-from shoal.registry.tables import audit_head, fleets
+from shoal.registry.tables import audit_head, fleets, stores
 from shoal.storage.columns import JsonText, UtcTime, json_text, json_value
-from shoal.storage.sql import Database, utc_now
+from shoal.storage.sql import Database, upsert, utc_now
 
 PLUS_TWO = dt.timezone(dt.timedelta(hours=2))
 
@@ -24,11 +27,16 @@ def head(connection: sa.Connection) -> int:
     return connection.execute(sa.select(audit_head.c.number)).scalar_one()
 
 
+def locked_head(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(audit_head.c.number).with_for_update()).scalar_one()
+
+
 def set_head(connection: sa.Connection, number: int) -> None:
     connection.execute(audit_head.update().values(number=number))
 
 
-def test_commits_survive_a_power_cut_and_keys_are_enforced(database):
+def test_commits_survive_a_power_cut_and_keys_are_enforced(sqlite_databases):
+    database = Database(sqlite_databases.migrated())
     assert pragma(database, "journal_mode") == "wal"
     assert pragma(database, "synchronous") == 2
     assert pragma(database, "foreign_keys") == 1
@@ -61,7 +69,7 @@ def test_writers_wait_for_each_other(url, database):
         own = Database(url)
         for _ in range(20):
             with own.write() as connection:
-                set_head(connection, head(connection) + 1)
+                set_head(connection, locked_head(connection) + 1)
 
     threads = [threading.Thread(target=add) for _ in range(6)]
     for thread in threads:
@@ -73,10 +81,18 @@ def test_writers_wait_for_each_other(url, database):
 
 
 def test_a_writer_gives_up_in_the_end(url, database, monkeypatch):
-    monkeypatch.setattr("shoal.storage.sql._SQLITE_PRAGMAS", ("busy_timeout = 10",))
+    monkeypatch.setattr("shoal.storage.sqlite_engine.PRAGMAS", ("busy_timeout = 10",))
     impatient = Database(url, patience_s=0.1)
-    with database.write(), pytest.raises(StorageError, match="busy for too long"), impatient.write():
-        pytest.fail("two writers at once")
+
+    def write() -> None:
+        with impatient.write() as connection:
+            locked_head(connection)
+            pytest.fail("two writers at once")
+
+    with database.write() as connection:
+        locked_head(connection)
+        with pytest.raises(StorageError, match="busy for too long"):
+            write()
     with impatient.write() as connection:
         set_head(connection, 1)
 
@@ -101,7 +117,9 @@ def test_a_child_of_a_fork_uses_connections_of_its_own(database):
         assert head(connection) == 3
 
 
-def test_a_full_disk_is_a_storage_error_and_changes_nothing(url, database):
+def test_a_full_disk_is_a_storage_error_and_changes_nothing(sqlite_databases):
+    url = sqlite_databases.migrated()
+    database = Database(url)
     with database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     cramped = Database(url)
@@ -157,6 +175,8 @@ def test_faults_of_the_caller_stay_what_they_are(database):
         ("oracle://x:secret@host/db", "not installed"),
         ("sqlite://", "not shared"),
         ("sqlite:///:memory:", "not shared"),
+        ("postgresql+pg8000://x:secret@host/db", "not installed|psycopg"),
+        ("mysql+pymysql://x:secret@host/db", "not installed|SQLite or PostgreSQL"),
     ],
 )
 def test_an_unusable_url_is_invalid_input_and_its_password_is_not_shown(url, advice):
@@ -195,7 +215,6 @@ def test_json_has_one_text():
 def test_the_clock_can_be_replaced(url):
     moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     database = Database(url, clock=lambda: moment)
-    database.migrate()
     with database.read() as connection:
         assert database.now(connection) == moment
     ordinary = Database(url)
@@ -203,16 +222,71 @@ def test_the_clock_can_be_replaced(url):
         assert abs(ordinary.now(connection) - utc_now()) < dt.timedelta(seconds=5)
 
 
-def test_what_is_append_only_refuses_changes(database, url):
+def test_what_is_append_only_refuses_changes_by_any_program(databases):
+    database = Database(databases.migrated())
+    entry = "1, '2026-01-01 00:00:00.000000', 'a', 'b', 'c', NULL, NULL, '', 'd'"
     with database.write() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO audit VALUES (1, '2026-01-01 00:00:00.000000', 'a', 'b', 'c', NULL, NULL, '', 'd')"
-        )
+        connection.exec_driver_sql(f"INSERT INTO audit VALUES ({entry})")
+    program, refusal = _another_program(database)
     for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
-        raw = sqlite3.connect(Path(database.engine.url.database))
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        with contextlib.closing(program()) as raw, pytest.raises(refusal, match="append-only"):
             raw.execute(statement)
-        raw.close()
+
+
+def test_what_is_append_only_refuses_to_be_truncated(postgresql_databases):
+    database = Database(postgresql_databases.migrated())
+    for table in ("audit", "alias_changes"):
+        with pytest.raises(sa.exc.IntegrityError, match="append-only"), database.write() as connection:
+            connection.exec_driver_sql(f"TRUNCATE {table}")
+
+
+def _another_program(database: Database) -> tuple[Callable[[], Any], type[Exception]]:
+    url = database.engine.url
+    if url.get_backend_name() == "sqlite":
+        return lambda: sqlite3.connect(url.database), sqlite3.IntegrityError
+    return lambda: psycopg.connect(dbname=url.database, user=url.username, **url.query), psycopg.IntegrityError
+
+
+@pytest.mark.parametrize("text", ["half of \ud83d", "\x00"])
+def test_what_the_database_cannot_keep_is_invalid_input(database, text):
+    def keep() -> None:
+        with database.write() as connection:
+            connection.execute(fleets.insert().values(_fleet("a") | {"owner": text}))
+
+    if text == "\x00" and database.engine.dialect.name == "sqlite":
+        keep()
+        return
+    with pytest.raises(InvalidInput, match="cannot keep this value"):
+        keep()
+
+
+def test_a_number_of_more_than_64_bits_is_invalid_input(sqlite_databases):
+    database = Database(sqlite_databases.migrated())
+    with pytest.raises(InvalidInput, match="cannot keep this value"), database.read() as connection:
+        connection.execute(sa.select(fleets).where(fleets.c.latest == 2**70))
+
+
+def test_threads_that_find_no_connection_free_are_told_so(sqlite_databases, monkeypatch):
+    database = Database(sqlite_databases.migrated())
+    monkeypatch.setattr(database.engine.pool, "_timeout", 0.01)
+
+    def many(stack: contextlib.ExitStack) -> None:
+        for _ in range(50):
+            stack.enter_context(database.read())
+
+    with contextlib.ExitStack() as stack, pytest.raises(StorageError, match="in use for too long"):
+        many(stack)
+
+
+def test_rows_are_written_whether_or_not_they_are_there(database):
+    for url in ("http://a", "http://b"):
+        with database.write() as connection:
+            values = {"folder": url, "changed_at": utc_now(), "changed_by": "ann"}
+            upsert(connection, stores, key={"category": "retail"}, values=values)
+    with database.read() as connection:
+        assert [tuple(row) for row in connection.execute(sa.select(stores.c.category, stores.c.folder))] == [
+            ("retail", "http://b")
+        ]
 
 
 def _fleet(name: str, at: dt.datetime | None = None) -> dict[str, object]:

@@ -45,7 +45,9 @@ def declared(metadata: sa.MetaData) -> dict[str, object]:
     }
 
 
-def test_migrations_make_the_tables_of_the_code(database):
+def test_migrations_make_the_tables_of_the_code(databases):
+    database = Database(databases.empty())
+    database.migrate()
     with database.read() as connection:
         assert differences(connection) == []
         replayed = sa.MetaData()
@@ -66,8 +68,8 @@ def test_the_code_knows_the_newest_migration():
 
 
 @pytest.mark.parametrize("old", REVISIONS)
-def test_every_older_schema_is_brought_up_to_date(tmp_path, old):
-    database = Database(f"sqlite:///{tmp_path / 'old.db'}")
+def test_every_older_schema_is_brought_up_to_date(databases, old):
+    database = Database(databases.empty())
     with database.write() as connection:
         upgrade(connection, old)
     database.migrate()
@@ -76,8 +78,8 @@ def test_every_older_schema_is_brought_up_to_date(tmp_path, old):
         assert differences(connection) == []
 
 
-def test_a_failing_migration_leaves_nothing(url, monkeypatch):
-    database = Database(url)
+def test_a_failing_migration_leaves_nothing(databases, monkeypatch):
+    database = Database(databases.empty())
 
     def half(connection: sa.Connection) -> None:
         upgrade(connection, "0001")

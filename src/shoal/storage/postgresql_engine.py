@@ -1,0 +1,118 @@
+"""What only PostgreSQL understands: its driver, pool and session settings, and its error codes.
+
+Each process keeps a few connections open and opens more for a while when many threads ask at once, so that dozens of
+workers fit under PostgreSQL's usual limit of a hundred. A connection is tried before each use: a server that was
+restarted is noticed before anything has run on it, when beginning anew is harmless.
+"""
+
+import sqlalchemy as sa
+
+from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+
+KEPT_CONNECTIONS = 4
+"""Connections that a process keeps open between uses."""
+MORE_CONNECTIONS = 6
+"""Connections that it opens beside those, and closes after use."""
+
+_SCHEMA_LOCK = 0x5A0A1
+"""Number of the advisory lock around migrations."""
+
+_IDLE_IN_TRANSACTION_S = 45
+"""A process that stops in the middle of a transaction, for its locks' sake, loses it after so long."""
+
+_CONNECTING = {
+    "connect_timeout": 5,
+    "application_name": "shoal",
+    # A server whose machine is gone, or whose network is, does not say so.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_PASSING = ("too many", "connection slots", "starting up", "shutting down")
+_ADVICE = {
+    "25006": "may only be read, e.g. because it is a standby; give SHOAL_DATABASE_URL the primary",
+    "25P03": "ended a transaction that stood still; the machine may be overloaded, try again",
+    "40001": "others changed the same rows at the same moment; try again",
+    "40P01": "others changed the same rows at the same moment; try again",
+    "42501": "refuses that to this user; grant it, or give SHOAL_DATABASE_URL another user",
+    "53100": "its disk is full; free some space there and try again",
+    "53300": "has no connection left; raise its max_connections or run fewer processes",
+    "55P03": "others kept it busy for too long; try again",
+    "57014": "gave up a statement that took too long; look at its statement_timeout and its load, then try again",
+}
+_DAMAGED = ("XX001", "XX002")
+
+
+def url_of(url: sa.URL) -> sa.URL:
+    """The URL with our driver in it, where it names none."""
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
+    """The engine for a PostgreSQL URL.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        What it says about the connection goes before what we say.
+    patience_s : float
+        How long statements wait for others' locks, in seconds.
+
+    Raises
+    ------
+    InvalidInput
+        The URL names another driver than psycopg.
+    """
+    if url.drivername != "postgresql+psycopg":
+        raise InvalidInput(f"Shoal reaches PostgreSQL by psycopg, not by {url.drivername!r}; write postgresql://...")
+    connecting = {name: value for name, value in _CONNECTING.items() if name not in url.query}
+    made = sa.create_engine(
+        url,
+        pool_size=KEPT_CONNECTIONS,
+        max_overflow=MORE_CONNECTIONS,
+        pool_pre_ping=True,
+        pool_use_lifo=True,
+        connect_args=connecting,
+    )
+    settings = f"SET lock_timeout = {patience_s * 1000:.0f}"
+    settings += f"; SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_S * 1000}; SET TimeZone = 'UTC'"
+
+    def set_up(connection: sa.PoolProxiedConnection, _record: object) -> None:
+        connection.execute(settings)
+        connection.commit()
+
+    sa.event.listen(made, "connect", set_up)
+    return made
+
+
+def lock_schema(connection: sa.Connection) -> None:
+    """Keep other migrations out until this transaction ends."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+
+def is_unreachable(error: sa.exc.DBAPIError) -> bool:
+    """Whether no connection came about; asked about an error before the first statement."""
+    return isinstance(error, sa.exc.OperationalError) and getattr(error.orig, "sqlstate", None) is None
+
+
+def is_passing(error: sa.exc.DBAPIError) -> bool:
+    """Whether the server is there but takes no connection just now."""
+    return any(phrase in str(error.orig) for phrase in _PASSING)
+
+
+def translated(error: sa.exc.DBAPIError, where: str) -> StorageError | InvalidArtifact | InvalidInput | None:
+    """Our error for one of PostgreSQL's, None where it is a fault of the caller's, such as a broken constraint."""
+    code = getattr(error.orig, "sqlstate", None)
+    said = " ".join(str(error.orig).split())
+    if code in _DAMAGED:
+        return InvalidArtifact(f"{where}: the database is damaged ({said}); restore it from a backup")
+    if code in _ADVICE:
+        return StorageError(f"{where}: {_ADVICE[code]}")
+    if isinstance(error, sa.exc.DataError):
+        return InvalidInput(f"the database cannot keep this value: {said}")
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InternalError):
+        return StorageError(f"{where}: {said}; check that the database can be reached and try again")
+    return None
