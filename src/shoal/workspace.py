@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import polars as pl
 
@@ -12,16 +12,24 @@ from shoal.batch.leftovers import files_below, find_leftovers, remove
 from shoal.batch.run import Scorer
 from shoal.batch.spec import ScoreSpec
 from shoal.batch.summary import ScoreSummary
-from shoal.errors import InvalidInput, NotFound
+from shoal.errors import Conflict, InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
+from shoal.requests.fit import as_trained, require_fit, require_same
+from shoal.requests.loading import load as load_serving
+from shoal.requests.readers import open_reader
+from shoal.requests.sources import KINDS, Source, load_source
+from shoal.requests.sources import document as source_document
+from shoal.requests.spec import LookupSpec, ServingSpec, schema_of
 from shoal.security.api_keys import IssuedKey, new_key
 from shoal.security.permissions import Role
 from shoal.serving.desired import Selection
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
 from shoal.settings import Settings
+from shoal.storage.documents import read_document
+from shoal.storage.lookup_reader import Wanted
 from shoal.storage.sql import Database
 from shoal.table import collection
 from shoal.table.collection import Collected
@@ -35,7 +43,10 @@ from shoal.telemetry.progress import SILENT, Progress
 from shoal.training.lineage import code_version, libraries
 from shoal.training.spec import TrainSpec
 from shoal.training.train import TrainedFleet, Trainer
-from shoal.types import Json, Key, KeyColumn, Level
+from shoal.types import Json, Key, KeyColumn, KeyType, Level
+
+_HISTORY_S = 3600.0
+"""How long reading the whole of a source may take, in seconds."""
 
 
 def open_workspace(home: str | Path | None = None, *, actor: str | None = None) -> "Workspace":
@@ -229,6 +240,7 @@ class Workspace:
             ledger=self.ledger,
             actor=self.settings.actor,
             home=self.settings.home,
+            history=self.history,
         )
 
     def score(self, spec: ScoreSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
@@ -312,6 +324,125 @@ class Workspace:
         return DataPlane(
             self.registry, self.open_snapshot, Selection(fleets, category=category), options or ServingOptions()
         )
+
+    def serving(self, name: str) -> ServingSpec:
+        """What a fleet is served with beside its models.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet.
+        """
+        self.registry.fleet(name)
+        desired = next((one for one in self.registry.serving() if one.fleet == name), None)
+        return load_serving({} if desired is None else desired.spec)
+
+    def set_serving(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+        """Say what a fleet is served with beside its models; servers follow at once.
+
+        Parameters
+        ----------
+        name : str
+            The fleet.
+        spec : ServingSpec, mapping, or path of a YAML file
+            In the place of what was said before. A ``lookup`` that names no source is that of the training.
+
+        Returns
+        -------
+        ServingSpec
+            As it will be served.
+
+        Raises
+        ------
+        InvalidSpec
+            A field is wrong, or does not fit the fleet's newest snapshot, its champion, or its training.
+        NotFound
+            There is no such fleet or source.
+        """
+        source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
+        known = self.registry.fleet(name)
+        versions = {known.latest, known.aliases.get(CHAMPION)} - {None}
+        trained = [self._trained_lookup(name, version) for version in sorted(v for v in versions if v is not None)]
+        if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
+            source = {**source, "lookup": as_trained(source["lookup"], trained[-1] if trained else None)}
+        loaded = load_serving(source)
+        for version in sorted(v for v in versions if v is not None):
+            require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
+        for then in trained:
+            require_same(loaded.lookup, then)
+        self.registry.set_serving(name, spec=loaded.document(), actor=self.settings.actor)
+        return loaded
+
+    def sources(self) -> dict[str, Source]:
+        """Named sources that features can be looked up in, by name."""
+        records = {record.name: record.spec for record in self.registry.sources()}
+        return {name: load_source(spec) for name, spec in records.items() if spec.get("kind") in KINDS}
+
+    def source(self, name: str) -> Source:
+        """The source of a name.
+
+        Raises
+        ------
+        NotFound
+            There is none of that name.
+        """
+        return load_source(self.registry.source(name).spec)
+
+    def set_source(self, name: str, spec: Source | Mapping[str, object] | str | Path | None) -> None:
+        """Say what a source's name means from now on.
+
+        Parameters
+        ----------
+        name : str
+            The name.
+        spec : Source, mapping, path of a YAML file, or None
+            Its definition, see :mod:`shoal.requests.sources`; None: the name means nothing any more.
+
+        Raises
+        ------
+        InvalidSpec
+            A field is wrong.
+        InvalidInput
+            The name is not safe.
+        Conflict
+            It is to be removed, and a fleet is served with it.
+        """
+        if spec is None:
+            self._require_unused(name)
+        document = None if spec is None else source_document(load_source(spec))
+        self.registry.set_source(name, document, actor=self.settings.actor)
+
+    def history(self, lookup: LookupSpec, types: Mapping[str, KeyType]) -> pl.DataFrame:
+        """All rows of a lookup's source, for training.
+
+        Parameters
+        ----------
+        lookup : LookupSpec
+            Which source, and which of its columns.
+        types : mapping of str to KeyType
+            The types of its key columns.
+
+        Raises
+        ------
+        NotFound
+            There is no such source.
+        InvalidInput
+            The source keeps no history, or has no such columns.
+        """
+        columns = Wanted(keys=types, values=tuple(lookup.features.values()), as_of=lookup.as_of)
+        cache = self.settings.home / "cache" / "lookups"
+        return open_reader(self.source(lookup.source), columns, cache=cache, timeout_s=_HISTORY_S).history()
+
+    def _trained_lookup(self, name: str, version: int) -> Mapping[str, object] | None:
+        """The lookup that a snapshot's models were trained with."""
+        found = self.registry.lineage(name, version).parameters.get("lookup")
+        return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else None
+
+    def _require_unused(self, name: str) -> None:
+        for desired in self.registry.serving():
+            spec = load_serving(desired.spec)
+            if name in (spec.lookup and spec.lookup.source, spec.cache and spec.cache.store, spec.sink):
+                raise Conflict(f"fleet {desired.fleet!r} is served with {name!r}; change its serving spec first")
 
     def create_key(
         self, name: str, role: Role, *, expires_s: float | None = None, actor: str | None = None

@@ -38,12 +38,20 @@ def train(invocation: Invocation, spec: Path, dry_run: bool, processes: int | No
     if processes is not None:
         loaded = msgspec.structs.replace(loaded, processes=processes)
     if dry_run:
-        planned = plan(loaded)
+        planned = _planned(invocation, loaded)
         output.print_json(_plan_document(planned)) if as_json else _print_plan(planned)
         return
     with invocation.workspace() as workspace, reporting() as progress:
         trained = workspace.train(loaded, progress)
     output.print_json(_document(trained)) if as_json else _print(loaded, trained)
+
+
+def _planned(invocation: Invocation, spec: TrainSpec) -> Plan:
+    """What training would do; a workspace is opened only where one is needed."""
+    if spec.lookup is None:
+        return plan(spec)
+    with invocation.workspace() as workspace:
+        return plan(spec, workspace.history)
 
 
 def _plan_document(planned: Plan) -> dict[str, object]:

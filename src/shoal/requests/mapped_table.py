@@ -6,6 +6,7 @@ the memory.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import os
@@ -31,6 +32,7 @@ from shoal.types import Key, KeyColumn
 
 _VERSION = 1
 _LOOK_EVERY_S = 0.25
+_KEPT_S = 86_400.0
 _COUNT = "_shoal_rows"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -99,6 +101,7 @@ class MappedTable:
         with exclusive(self._cache / "lock"):
             if not index.exists():
                 self._write(rows, index)
+                _forget(self._cache)
         self._open = _Opened(identity=identity, frame=_mapped(rows), index=_mapped_index(index))
 
     def _write(self, rows: Path, index: Path) -> None:
@@ -172,6 +175,14 @@ class _Opened:
             for s, n in zip(starts.tolist(), counts.tolist(), strict=True)
         ]
         return np.where(np.array(past, dtype=np.int64) > 0, starts + np.array(past, dtype=np.int64) - 1, -1)
+
+
+def _forget(cache: Path) -> None:
+    """Delete what nobody has opened for long; who has it mapped keeps it until they let go."""
+    for path in cache.glob("*.arrow"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_S:
+                path.unlink()
 
 
 def _time(microseconds_since: int) -> dt.datetime:

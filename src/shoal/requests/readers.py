@@ -45,6 +45,7 @@ def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: floa
     InvalidInput
         The source's URL is none, or its driver is not installed.
     """
+    require_places(source, columns)
     if isinstance(source, ParquetSource):
         return MappedTable(Path(source.path), columns, cache=cache)
     url = resolved(source.url)
@@ -57,7 +58,6 @@ def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: floa
             connections=source.connections,
             timeout_s=timeout_s,
         )
-    _require_placeholders(source, columns)
     if isinstance(source, RedisSource):
         return RedisReader(url, columns, key=source.key or "", form=source.format, timeout_s=timeout_s)
     from shoal.storage.lookup_http import HttpReader  # brings an HTTP client, which not every installation has
@@ -73,8 +73,16 @@ def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: floa
     )
 
 
-def _require_placeholders(source: RedisSource | HttpSource, columns: Wanted) -> None:
-    """Every value of a key is in the place that it leads to, else different keys would get the same features."""
+def require_places(source: Source, columns: Wanted) -> None:
+    """Refuse a source whose places are not told by whole keys: different keys would get the same features.
+
+    Raises
+    ------
+    InvalidSpec
+        Says which placeholders there have to be.
+    """
+    if isinstance(source, SqlSource | ParquetSource):
+        return
     template = source.key if isinstance(source, RedisSource) else source.url
     if template is None:
         raise InvalidSpec("the source of kind redis needs 'key' to look up in it, e.g. key: 'customer:{id}'")

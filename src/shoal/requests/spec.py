@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, cast
 import msgspec
 import polars as pl
 
+from shoal.fleet import Fleet
 from shoal.storage.columns import json_text
 from shoal.table.keys import DTYPES
 from shoal.types import Feature, FeatureKind, Json, KeyColumn, KeyType, Label, Task
@@ -300,6 +301,12 @@ class FleetSchema:
     def answer(self) -> str:
         """The output that is null where no model answered."""
         return "score" if self.task is Task.ANOMALY else "prediction"
+
+
+def schema_of(fleet: Fleet) -> FleetSchema:
+    """The columns of a fleet."""
+    table = fleet.table
+    return FleetSchema(keys=table.keys, features=table.features, task=table.task, labels=table.labels)
 
 
 FEATURE_DTYPES: Mapping[FeatureKind, pl.DataType] = {

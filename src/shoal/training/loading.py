@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from shoal.errors import InvalidSpec
-from shoal.storage.documents import load_document
+from shoal.requests.loading import named, problems_of_lookup
+from shoal.storage.documents import load_document, read_document
 from shoal.storage.query import check_predicate, check_preprocess
 from shoal.training.metrics import METRICS
 from shoal.training.spec import Split, TrainSpec, parse_time
@@ -24,6 +26,10 @@ def load(source: "TrainSpec | Mapping[str, object] | str | Path") -> TrainSpec:
     InvalidSpec
         Names the field and how to mend it.
     """
+    if isinstance(source, str | Path):
+        source = read_document(Path(source))
+    if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
+        source = {**source, "lookup": named(cast("Mapping[str, object]", source["lookup"]))}
     spec = load_document(source, TrainSpec, lists=("input", "keys", "features", "tags"))
     for problem in _problems(spec):
         raise InvalidSpec(problem)
@@ -38,10 +44,28 @@ def _problems(spec: TrainSpec) -> Iterator[str]:
     yield from _problems_of_split(spec)
     yield from _problems_of_metric(spec)
     yield from _problems_of_candidates(spec)
+    yield from _problems_of_lookup(spec)
     if spec.where is not None:
         check_predicate(spec.where)
     if spec.preprocess is not None:
         check_preprocess(spec.preprocess)
+
+
+def _problems_of_lookup(spec: TrainSpec) -> Iterator[str]:
+    lookup = spec.lookup
+    if lookup is None:
+        return
+    yield from problems_of_lookup(lookup)
+    for name in lookup.features:
+        if name not in spec.features:
+            yield f"field 'lookup.features': {name!r} is not among the features {list(spec.features)}"
+    if lookup.static == (lookup.time is not None):
+        yield (
+            "field 'lookup' needs 'time', the input's column with the time of each row, and 'as_of', the source's, so "
+            "that no row sees its future; or static: true if the features never change"
+        )
+    if lookup.time is not None and lookup.as_of is None:
+        yield "field 'lookup.time' needs 'as_of', the source's column that says from when on a row held"
 
 
 def _problems_of_columns(spec: TrainSpec) -> Iterator[str]:

@@ -10,7 +10,7 @@ from shoal.training.fitting import Assignment
 from shoal.training.loading import load
 from shoal.training.metrics import Answer
 from shoal.training.outliers import Cleaned, clean
-from shoal.training.reading import Rows, read
+from shoal.training.reading import History, Rows, read
 from shoal.training.segments import Segments, group
 from shoal.training.spec import TrainSpec
 from shoal.training.splitting import Division, Role, divide
@@ -98,8 +98,15 @@ class Plan:
         }
 
 
-def plan(source: TrainSpec | Mapping[str, object] | str | Path) -> Plan:
+def plan(source: TrainSpec | Mapping[str, object] | str | Path, history: History | None = None) -> Plan:
     """Read a spec and its input.
+
+    Parameters
+    ----------
+    source : TrainSpec, mapping, or path of a YAML file
+        The spec.
+    history : callable, optional
+        Reads the source of a lookup.
 
     Raises
     ------
@@ -109,7 +116,7 @@ def plan(source: TrainSpec | Mapping[str, object] | str | Path) -> Plan:
         There is no input, it cannot be read, or no row of it can be used.
     """
     spec = load(source)
-    rows = read(spec)
+    rows = read(spec, history)
     division = divide(rows.frame, spec)
     cleaned = clean(rows.frame, division.roles, spec)
     levels = tuple(_segments(rows, division, cleaned, level) for level in spec.levels)

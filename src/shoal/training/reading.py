@@ -1,16 +1,21 @@
 """From a spec's input to rows that can be trained on, and what was left out and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from shoal.errors import InvalidInput, InvalidSpec
+from shoal.requests.point_in_time import join, key_type_of
+from shoal.requests.spec import LookupSpec
 from shoal.storage.query import apply_preprocess, predicate
 from shoal.storage.tables import find_tables, pin_table, scan_table, scan_tables
-from shoal.training.spec import TrainSpec
+from shoal.training.spec import TrainLookup, TrainSpec
 from shoal.types import Feature, FeatureKind, InputFile, KeyColumn, KeyType, Label, Task
+
+History = Callable[[LookupSpec, Mapping[str, KeyType]], pl.DataFrame]
+"""Reads all rows of a lookup's source: the spec, and the types of the source's key columns."""
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -50,8 +55,15 @@ class Rows:
     left_out: Mapping[str, int]
 
 
-def read(spec: TrainSpec) -> Rows:
+def read(spec: TrainSpec, history: History | None = None) -> Rows:
     """Read the input of a training.
+
+    Parameters
+    ----------
+    spec : TrainSpec
+        What is to be read.
+    history : callable, optional
+        Reads the source of a lookup.
 
     Raises
     ------
@@ -67,6 +79,8 @@ def read(spec: TrainSpec) -> Rows:
         frame = frame.filter(predicate(spec.where))
     if spec.preprocess is not None:
         frame = apply_preprocess(spec.preprocess, frame)
+    if spec.lookup is not None:
+        frame = _looked_up(frame, spec, spec.lookup, history)
     schema = _schema(frame)
     _require_columns(spec, schema)
     selected = _collect(frame.select(_typed_columns(spec, schema)))
@@ -81,6 +95,25 @@ def read(spec: TrainSpec) -> Rows:
         selected_rows=selected.height,
         left_out=left_out,
     )
+
+
+def _looked_up(frame: pl.LazyFrame, spec: TrainSpec, lookup: TrainLookup, history: History | None) -> pl.LazyFrame:
+    """The input with the features that a source had at the time of each row."""
+    if history is None:
+        raise InvalidSpec("field 'lookup': sources have their names in a workspace; train with Workspace.train")
+    schema = _schema(frame)
+    missing = [name for name in [*lookup.keys, *_optional(lookup.time)] if name not in schema]
+    if missing:
+        raise InvalidSpec(f"the input has no column {missing[0]!r}, which 'lookup' goes by; it has {', '.join(schema)}")
+    if lookup.time is not None:
+        _refuse_odd_time("lookup.time", lookup.time, schema[lookup.time])
+    types = {source: key_type_of(name, schema[name]) for name, source in lookup.keys.items()}
+    used = [*spec.keys, *spec.features, *_optional(spec.target), *_optional(spec.split.time)]
+    kept = dict.fromkeys(name for name in used if name not in lookup.features)
+    needed = dict.fromkeys([*kept, *lookup.keys, *_optional(lookup.time)])
+    rows = _collect(frame.select(name for name in needed if name in schema))
+    joined = join(rows, history(lookup, types), lookup, lookup.time)
+    return joined.lazy()
 
 
 def _schema(frame: pl.LazyFrame) -> pl.Schema:
@@ -116,7 +149,7 @@ def _typed_columns(spec: TrainSpec, schema: pl.Schema) -> list[pl.Expr]:
     """Every column that is used, each once: keys first, then the time, features and target."""
     columns = {name: _key(name, schema[name]) for name in spec.keys}
     if spec.split.time is not None:
-        _refuse_odd_time(spec.split.time, schema[spec.split.time])
+        _refuse_odd_time("split.time", spec.split.time, schema[spec.split.time])
         columns.setdefault(spec.split.time, pl.col(spec.split.time))
     for name in spec.features:
         columns[name] = _feature(name, schema[name])
@@ -174,9 +207,9 @@ def _target(spec: TrainSpec, dtype: pl.DataType) -> pl.Expr:
     )
 
 
-def _refuse_odd_time(name: str, dtype: pl.DataType) -> None:
+def _refuse_odd_time(field: str, name: str, dtype: pl.DataType) -> None:
     if dtype != pl.Date and not isinstance(dtype, pl.Datetime):
-        raise InvalidSpec(f"field 'split.time': {name!r} is {dtype}, not a date or time; convert it with 'preprocess'")
+        raise InvalidSpec(f"field '{field}': {name!r} is {dtype}, not a date or time; convert it with 'preprocess'")
 
 
 def _labels(frame: pl.DataFrame, spec: TrainSpec) -> tuple[Label, ...]:

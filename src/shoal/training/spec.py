@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, cast
 
 import msgspec
 
+from shoal.requests.spec import LookupSpec
 from shoal.training.metrics import METRICS, Metric, default_metric
 from shoal.types import Json, Level, Task
 
@@ -115,6 +116,21 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     minimum_validation_rows: int = 10
 
 
+class TrainLookup(LookupSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Features by key, as a serving spec describes them, and what only training has to know.
+
+    Attributes
+    ----------
+    time : str, optional
+        The input's column with the time of each row: it gets what the source had then, by its column ``as_of``.
+    static : bool
+        Instead: the features never change, so what the source has now is what it had then.
+    """
+
+    time: str | None = None
+    static: bool = False
+
+
 class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training.
 
@@ -134,6 +150,9 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         The segment key's columns; none for a single model.
     features : tuple of str
         What models look at: numbers and texts.
+    lookup : TrainLookup, optional
+        Features that are not in the input but in a named source, joined as they were at the time of each row. After
+        ``where`` and ``preprocess``.
     target : str, optional
         What they predict; none for anomaly.
     task : Task
@@ -182,6 +201,7 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: InputFormat = "auto"
     preprocess: str | None = None
     where: str | None = None
+    lookup: TrainLookup | None = None
     missing: Literal["drop", "keep"] = "drop"
     split: Split = Split(fraction=0.2)
     outliers: Outliers | None = None

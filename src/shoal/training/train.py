@@ -26,6 +26,7 @@ from shoal.training.levels import Fitted, fit_levels
 from shoal.training.lineage import lineage
 from shoal.training.plan import Plan, plan
 from shoal.training.promotion import Comparison, compare_with_champion
+from shoal.training.reading import History
 from shoal.training.results import Alternative, alternatives, decisions, kept_models, report
 from shoal.training.runs import TrainingRun, clear_dead_runs
 from shoal.training.spec import TrainSpec
@@ -129,6 +130,8 @@ class Trainer:
         In whose name.
     home : Path
         Rows are handed to the workers in a folder below it, which is removed at the end.
+    history : callable, optional
+        Reads the source of a lookup.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class Trainer:
         ledger: Ledger,
         actor: str,
         home: Path,
+        history: History | None = None,
     ) -> None:
         self._register = register
         self._promote = promote
@@ -147,6 +151,7 @@ class Trainer:
         self._ledger = ledger
         self._actor = actor
         self._folder = home / "training"
+        self._history = history
 
     def train(
         self, source: TrainSpec | Mapping[str, object] | str | Path | Plan, progress: Progress = SILENT
@@ -171,7 +176,7 @@ class Trainer:
         """
         began = time.monotonic()
         clear_dead_runs(self._ledger, self._folder)
-        planned = source if isinstance(source, Plan) else plan(source)
+        planned = source if isinstance(source, Plan) else plan(source, self._history)
         for warning in planned.distribution.warnings:
             _log.warning(warning)
         run = TrainingRun(self._ledger, planned, self._actor)
