@@ -322,7 +322,11 @@ class Workspace:
             A text is no reference, or two are of the same fleet.
         """
         return DataPlane(
-            self.registry, self.open_snapshot, Selection(fleets, category=category), options or ServingOptions()
+            self.registry,
+            self.open_snapshot,
+            Selection(fleets, category=category),
+            options or ServingOptions(),
+            self.settings.home / "cache" / "lookups",
         )
 
     def serving(self, name: str) -> ServingSpec:

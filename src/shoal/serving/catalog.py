@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from shoal.errors import InvalidInput, NotFound, NotReady
@@ -28,6 +29,9 @@ READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 
 #: A snapshot that could not be opened is tried again after so many seconds.
 RETRY_S = 10.0
+
+#: How long lookups and caches have to let go of their connections in the end, in seconds.
+CLOSE_S = 1.0
 
 Opener = Callable[[SnapshotRecord], Fleet]
 
@@ -67,9 +71,6 @@ class Slot:
         if wanted != self.wanted:
             self.failed_at_s, self.reason = 0.0, wanted.reason
         self.wanted = wanted
-        if not wanted.loaded and self.served is not None:
-            self.history.retire(self.served.counters)
-            self.served = None
 
     def behind(self) -> bool:
         """Whether something else should be served, nobody is about it, and it is time to try."""
@@ -80,13 +81,14 @@ class Slot:
             return False
         return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
 
-    def serve(self, served: ServedFleet) -> None:
-        """Answer from this snapshot from now on; what the old one was asked is remembered."""
-        if not self.wanted.loaded:
-            return
-        if self.served is not None:
-            self.history.retire(self.served.counters)
-        self.served, self.reason, self.failed_at_s = served, "", 0.0
+    def replace(self, served: ServedFleet | None) -> ServedFleet | None:
+        """Answer from another snapshot from now on, or from none; returns the old one, which may still be busy."""
+        old, self.served = self.served, served
+        if served is not None:
+            self.reason, self.failed_at_s = self.wanted.reason, 0.0
+        if old is not None:
+            self.history.retire(old.counters)
+        return old
 
     def fail(self, wanted: Wanted, error: Exception) -> None:
         """Say why something cannot be served; what is served stays."""
@@ -125,6 +127,8 @@ class Catalog:
         What the server was started with.
     options : ServingOptions
         How to serve.
+    cache : Path
+        Private folder for what lookups map.
 
     Attributes
     ----------
@@ -138,7 +142,10 @@ class Catalog:
         Why it does not answer; empty when it does.
     """
 
-    def __init__(self, registry: Registry, opener: Opener, selection: Selection, options: ServingOptions) -> None:
+    def __init__(
+        self, registry: Registry, opener: Opener, selection: Selection, options: ServingOptions, cache: Path
+    ) -> None:
+        self._cache = cache
         self._registry = registry
         self._opener = opener
         self._selection = selection
@@ -149,6 +156,7 @@ class Catalog:
         self._refreshing = asyncio.Lock()
         self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
         self._opening: dict[tuple[str, int], asyncio.Task[ServedFleet]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self.slots: dict[str, Slot] = {}
         self.asked = False
         self.answered_at_s = time.monotonic()
@@ -200,9 +208,12 @@ class Catalog:
     def _want(self, wanted: Sequence[Wanted]) -> None:
         names = {one.fleet for one in wanted}
         for name in [name for name in self.slots if name not in names]:
-            del self.slots[name]
+            self._retire(self.slots.pop(name).replace(None))
         for one in wanted:
-            self.slots.setdefault(one.fleet, Slot(one)).want(one)
+            slot = self.slots.setdefault(one.fleet, Slot(one))
+            slot.want(one)
+            if not one.loaded:
+                self._retire(slot.replace(None))
 
     async def settle(self) -> None:
         """Wait until every fleet that should be served is, or cannot be."""
@@ -214,19 +225,35 @@ class Catalog:
             served = await self._opened(wanted)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one snapshot, the others are served
             slot.fail(wanted, error)
+            return
+        if slot.wanted.loaded and self.slots.get(slot.name) is slot:
+            self._retire(slot.replace(served), served)
         else:
-            slot.serve(served)
+            self._retire(served)
+
+    def _retire(self, served: ServedFleet | None, heir: ServedFleet | None = None) -> None:
+        """See to it that a snapshot lets go of what it holds once its last request is answered."""
+        if served is not None and served.between is not None:
+            task = asyncio.create_task(served.retire(heir))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def _opened(self, wanted: Wanted) -> ServedFleet:
         """A snapshot opened, verified and warmed in a thread, while the event loop goes on."""
         slot = self.slots.get(wanted.fleet)
-        cost = None if slot is None or slot.served is None else slot.served.batcher.cost
+        before = None if slot is None else slot.served
         snapshot = wanted.snapshot
         assert snapshot is not None
 
         def work() -> ServedFleet:
             served = ServedFleet(
-                self._opener(snapshot), snapshot, wanted, lane=self._lane, options=self._options, cost=cost
+                self._opener(snapshot),
+                snapshot,
+                wanted,
+                lane=self._lane,
+                options=self._options,
+                cache=self._cache,
+                before=before,
             )
             served.warm()
             return served
@@ -276,7 +303,7 @@ class Catalog:
         wanted = dataclasses.replace(self.slots[fleet].wanted, snapshot=snapshot)
         served = self._versions[fleet, version] = await self._opened(wanted)
         while len(self._versions) > self._options.versions:
-            self._versions.popitem(last=False)
+            self._retire(self._versions.popitem(last=False)[1])
         return served
 
     async def set_loaded(self, fleet: str, *, loaded: bool, actor: str) -> None:
@@ -319,8 +346,14 @@ class Catalog:
             if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
                 raise NotReady(f"fleet {slot.name!r} is not served: {slot.reason or 'it is still being opened'}")
 
-    def close(self) -> None:
-        """Let the threads end."""
+    async def close(self) -> None:
+        """Let go of everything, and let the threads end."""
+        for slot in self.slots.values():
+            self._retire(slot.served)
+        for served in self._versions.values():
+            self._retire(served)
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=CLOSE_S)
         for executor in (self._asking, self._loading):
             executor.shutdown(wait=False, cancel_futures=True)
         self._lane.close()

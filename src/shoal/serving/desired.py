@@ -115,7 +115,7 @@ def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Want
     name = desired.fleet
     reason = ""
     if not desired.loaded:
-        reason = f"it was unloaded; load it with `shoal fleets load {name}` or by the protocol"
+        reason = "it was unloaded; load it to have it served again"
     elif desired.snapshot is None:
         reason = f"no snapshot is its {desired.alias}; promote one with `shoal promote {name}:VERSION`"
     used = {source: sources[source] for source in _texts(desired.spec) if source in sources}

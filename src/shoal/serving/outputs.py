@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.scoring.outcomes import Scored
@@ -13,7 +14,7 @@ from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.table.models import ModelTable
 from shoal.types import Label, Outcome, Task
 
-Values: TypeAlias = "list[str | bytes | int | float | bool | None]"
+Values: TypeAlias = list[str | bytes | int | float | bool | None]
 
 LABEL_DATATYPES: Final = {str: Datatype.BYTES, int: Datatype.INT64, bool: Datatype.BOOL}
 DATATYPES: Final[dict[type[pl.DataType], Datatype]] = {
@@ -53,6 +54,25 @@ class Output:
         """A tensor of these elements."""
         shape = (len(values) // self.width, self.width) if self.width else (len(values),)
         return Tensor(name=self.name, datatype=self.datatype, shape=shape, data=values)
+
+
+class Batch(Protocol):
+    """What was found for the rows of many requests.
+
+    Attributes
+    ----------
+    levels : ndarray of int8, shape (rows,)
+        Position of the level that answered each row, -1 where none.
+    """
+
+    @property
+    def levels(self) -> NDArray[np.int8]:
+        """Position of the level that answered each row."""
+        ...
+
+    def values(self, output: Output, start: int, stop: int) -> Values:
+        """Some rows' elements of an output."""
+        ...
 
 
 class OutputSchema:
@@ -129,7 +149,7 @@ class ScoredBatch:
 
     def __init__(self, scored: Scored) -> None:
         self.scored = scored
-        self.levels = scored.levels
+        self.levels: NDArray[np.int8] = scored.levels
         self._values: dict[str, Values] = {}
 
     def values(self, output: Output, start: int, stop: int) -> Values:

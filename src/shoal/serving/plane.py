@@ -5,7 +5,8 @@ import contextlib
 import importlib.metadata
 import time
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from shoal.errors import NotFound, NotReady
 from shoal.fleet import Fleet
@@ -26,6 +27,10 @@ from shoal.serving.messages import (
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
 
+if TYPE_CHECKING:
+    from shoal.requests.lookups import LookupStats
+    from shoal.requests.timed_cache import CacheStats
+
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 
 
@@ -42,6 +47,8 @@ class DataPlane:
         Which fleets.
     options : ServingOptions
         How.
+    cache : Path
+        Private folder for what lookups map.
     """
 
     def __init__(
@@ -50,8 +57,9 @@ class DataPlane:
         opener: Callable[[SnapshotRecord], Fleet],
         selection: Selection,
         options: ServingOptions,
+        cache: Path,
     ) -> None:
-        self._catalog = Catalog(registry, opener, selection, options)
+        self._catalog = Catalog(registry, opener, selection, options, cache)
         self._options = options
         self._started = self._draining = False
         self._under_way = 0
@@ -87,7 +95,7 @@ class DataPlane:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
-        self._catalog.close()
+        await self._catalog.close()
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         """Answer a request, all of it from one snapshot.
@@ -240,6 +248,11 @@ class DataPlane:
     def totals(self) -> list[ModelStatistics]:
         """What each fleet was asked under all of its snapshots, as counters that never shrink; versions are empty."""
         return [slot.total() for _, slot in sorted(self._catalog.slots.items())]
+
+    def between(self) -> dict[str, "tuple[LookupStats | None, CacheStats | None]"]:
+        """How the lookups and prediction caches of fleets that have any are doing, by fleet."""
+        served = {name: slot.served for name, slot in self._catalog.slots.items()}
+        return {name: one.between.stats() for name, one in served.items() if one is not None and one.between}
 
     def registry_problem(self) -> str:
         """Why the registry does not answer; empty when it does."""

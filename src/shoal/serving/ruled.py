@@ -57,14 +57,19 @@ class RuledScoring(Scoring):
         seen = frame.with_columns([coerce(frame[column.name], column)[0] for column in self._dates])
         broken = self.checks.inputs(seen)
         scored = self.score(frame)
-        batch = self._batch(seen, scored, broken)
+        batch = self._batch(seen, scored, broken, _notes(requests, frame.height))
         parts = parts_of(batch, requests)
         if broken is None or self.checks.on_input != "reject":
             return parts
         return [_refusal(broken, part) or part for part in parts]
 
-    def _batch(self, seen: pl.DataFrame, scored: Scored, broken: Violations | None) -> "RuledBatch":
+    def _batch(
+        self, seen: pl.DataFrame, scored: Scored, broken: Violations | None, incomplete: Violations | None
+    ) -> "RuledBatch":
         batch = RuledBatch(scored)
+        if incomplete is not None:
+            batch.refuse(incomplete.rows, Outcome.INVALID, Reason.MISSING_VALUE)
+            batch.note(incomplete)
         if broken is not None:
             if self.checks.on_input == "invalid":
                 batch.refuse(broken.rows, Outcome.INVALID, Reason.WRONG_TYPE)
@@ -124,6 +129,16 @@ class RuledBatch(ScoredBatch):
         for row, note in self.notes.items():
             texts[row] = note
         return texts
+
+
+def _notes(requests: Sequence[Rows], height: int) -> Violations | None:
+    """Rows that could not be completed."""
+    notes: dict[int, str] = {}
+    start = 0
+    for request in requests:
+        notes |= {start + row: note for row, note in request.notes.items()}
+        start += request.rows
+    return Violations.of(notes, height)
 
 
 def _refusal(broken: Violations, part: Part) -> InvalidInput | None:

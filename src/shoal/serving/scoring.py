@@ -1,17 +1,18 @@
 """One call for many requests: merge their rows, score them, and say which part of the answer is whose."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import polars as pl
 
 from shoal.engines.threads import shared_threads
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
-from shoal.serving.outputs import ScoredBatch
+from shoal.serving.outputs import Batch, ScoredBatch
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.table.models import ModelTable
 
-Part = tuple[ScoredBatch, int, int]
+Part: TypeAlias = tuple[Batch, int, int]
 """Rows ``start`` to ``stop`` of what one call found."""
 
 
@@ -46,7 +47,7 @@ class Scoring:
         return score(self.table, frame, threads=self._threads)
 
 
-def parts_of(batch: ScoredBatch, requests: Sequence[Rows]) -> list[Part]:
+def parts_of(batch: Batch, requests: Sequence[Rows]) -> list[Part]:
     """Which rows of a batch are whose."""
     parts, start = [], 0
     for request in requests:

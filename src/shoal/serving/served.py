@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from shoal.errors import TooLarge
 from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Batcher, Lane, Limits
-from shoal.requests.cost import Cost
 from shoal.requests.loading import load
-from shoal.requests.spec import ServingSpec
+from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.serving.addressed import SingleModel, SingleModels
 from shoal.serving.desired import Wanted
 from shoal.serving.messages import InferenceRequest, InferenceResponse, ModelMetadata, RequestContext, Tensor, Value
@@ -21,6 +22,14 @@ from shoal.serving.scoring import Part, Scoring
 from shoal.serving.statistics import FleetCounters
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.types import Outcome
+
+if TYPE_CHECKING:
+    from shoal.serving.between import Between
+
+Result = TypeVar("Result")
+
+#: How often to look whether a replaced snapshot has answered its last request, in seconds.
+RETIRE_S = 0.1
 
 #: Requests with more rows are scored in pieces, so that others get their turn.
 PIECE_ROWS = 1024
@@ -44,8 +53,10 @@ class ServedFleet:
         What it shares with others.
     options : ServingOptions
         Limits.
-    cost : Cost, optional
-        What is known of calls, from the snapshot before.
+    cache : Path
+        Private folder for what lookups map.
+    before : ServedFleet, optional
+        What is served until now: what it knows of costs and what it looked up is taken over.
 
     Raises
     ------
@@ -61,17 +72,23 @@ class ServedFleet:
         *,
         lane: Lane,
         options: ServingOptions,
-        cost: Cost | None = None,
+        cache: Path,
+        before: "ServedFleet | None" = None,
     ) -> None:
         spec = load(wanted.spec)
         self.fleet = fleet
         self.snapshot = snapshot
         self.wanted = wanted
         self.version = str(snapshot.version)
-        self.inputs = InputSchema(fleet.keys, fleet.features)
+        schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
+        self.between = _between(spec, schema, snapshot, wanted, cache, before)
+        extra, brought = ((), ()) if self.between is None else (self.between.extra, self.between.brought)
+        self.inputs = InputSchema(fleet.keys, fleet.features, extra, brought)
         self._scoring = _scoring(fleet, self.inputs, spec)
         ruled = self._scoring.rules.outputs if isinstance(self._scoring, RuledScoring) else None
         self.outputs = OutputSchema(fleet.table, snapshot.version, ruled)
+        if self.between is not None:
+            self.between.bind(self.inputs, self.outputs)
         self.models = SingleModels(fleet)
         limits = Limits(
             queue_rows=options.queue_rows,
@@ -80,10 +97,15 @@ class ServedFleet:
             batching=options.batching,
         )
         self.batcher: Batcher[Rows, Part] = Batcher(
-            self._scoring, lane=lane, limits=limits, cost=cost, name=f"fleet {fleet.name!r}"
+            self._scoring,
+            lane=lane,
+            limits=limits,
+            cost=None if before is None else before.batcher.cost,
+            name=f"fleet {fleet.name!r}",
         )
         self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally)
         self._lane = lane
+        self._under_way = 0
         self._max_rows = min(options.max_rows, spec.limits.max_rows or options.max_rows)
         self._few_rows = min(PIECE_ROWS, self._max_rows)
         self._timeout_s = spec.limits.timeout_s
@@ -110,23 +132,26 @@ class ServedFleet:
             Too many rows, a full queue, or no time left.
         """
         started_ns = time.perf_counter_ns()
+        self._under_way += 1
         try:
             wanted = self.outputs.wanted(request.outputs)
             single = None if key is None else self.models[key]
             deadline_s = context.deadline_s
             if deadline_s is None and self._timeout_s is not None:
                 deadline_s = time.monotonic() + self._timeout_s
-            if request.inputs and len(request.inputs[0].data) > self._few_rows:
-                outputs = await self._many(request, deadline_s, single, wanted)
-            else:
+            if self.between is None and request.inputs and len(request.inputs[0].data) <= self._few_rows:
                 rows = self._rows(request, single)
                 part = await self.batcher.submit(
                     rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s
                 )
                 outputs = _tensors([part], wanted, single)
+            else:
+                outputs = await self._answer(request, deadline_s, single, wanted)
         except BaseException:
             self.counters.failed(started_ns)
             raise
+        finally:
+            self._under_way -= 1
         self.counters.answered(started_ns)
         return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
 
@@ -135,25 +160,36 @@ class ServedFleet:
             return self.inputs.rows(request.inputs)
         return self.inputs.rows(request.inputs, single.constants, single.needed)
 
-    async def _many(
+    async def _answer(
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
     ) -> tuple[Tensor, ...]:
-        """Answer a request with many rows piece by piece; the whole of it counts as waiting until it is done."""
-        given = len(request.inputs[0].data)
+        """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
+        given = len(request.inputs[0].data) if request.inputs else 0
         if given > self._max_rows:
             raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
-        loop = asyncio.get_running_loop()
-        heavy = given > HEAVY_ROWS
-        if heavy:
-            rows = await loop.run_in_executor(self._lane.executor, self._rows, request, single)
-        else:
-            rows = self._rows(request, single)
-        parts = await self._pieces(rows, deadline_s)
-        if heavy:
-            return await loop.run_in_executor(self._lane.executor, _tensors, parts, wanted, single)
-        return _tensors(parts, wanted, single)
+        is_heavy = given > HEAVY_ROWS
+        rows = await self._apart(is_heavy, self._rows, request, single)
 
-    async def _pieces(self, rows: Rows, deadline_s: float | None) -> list[Part]:
+        async def score(chosen: Rows) -> Sequence[Part]:
+            return await self._scored(chosen, deadline_s)
+
+        if self.between is None:
+            parts = await score(rows)
+        else:
+            names = [tensor.name for tensor in request.inputs]
+            parts = await self.between.parts(rows, names, deadline_s, score)
+        return await self._apart(is_heavy, _tensors, parts, wanted, single)
+
+    async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do what takes long in the worker thread, away from the event loop."""
+        if not is_heavy:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._lane.executor, work, *arguments)
+
+    async def _scored(self, rows: Rows, deadline_s: float | None) -> Sequence[Part]:
+        """Score rows, many of them piece by piece; the whole counts as waiting until it is done."""
+        if rows.rows <= PIECE_ROWS:
+            return [await self.batcher.submit(rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s)]
         self.batcher.admit(rows.rows, rows.size_bytes)
         parts, start = [], 0
         try:
@@ -196,6 +232,14 @@ class ServedFleet:
             properties=properties,
         )
 
+    async def retire(self, heir: "ServedFleet | None") -> None:
+        """Wait for the last request, then let go of everything that the next snapshot does not go on with."""
+        if self.between is None:
+            return
+        while self._under_way:
+            await asyncio.sleep(RETIRE_S)
+        await self.between.close(None if heir is None else heir.between)
+
     def warm(self) -> None:
         """Make everything that is made at first use, so that no request waits for it."""
         part = self._scoring([self.inputs.nothing()])[0]
@@ -206,9 +250,32 @@ class ServedFleet:
             batch.values(output, start, stop)
 
 
+def _between(
+    spec: ServingSpec,
+    schema: FleetSchema,
+    snapshot: SnapshotRecord,
+    wanted: Wanted,
+    cache: Path,
+    before: "ServedFleet | None",
+) -> "Between | None":
+    """The fleet's lookup and prediction cache, if it has any."""
+    if spec.lookup is None and spec.cache is None:
+        return None
+    from shoal.serving.between import Between  # brings caches and clients, which not every installation has
+
+    return Between(
+        spec,
+        schema,
+        snapshot,
+        sources=wanted.sources,
+        folder=cache,
+        before=None if before is None else before.between,
+    )
+
+
 def _scoring(fleet: Fleet, inputs: InputSchema, spec: ServingSpec) -> Scoring:
     """What runs for each call: nothing but the models where no check or rule is set."""
-    if spec.rules or spec.threshold or spec.checks.inputs or spec.checks.outputs:
+    if spec.rules or spec.threshold or spec.checks.inputs or spec.checks.outputs or spec.lookup:
         return RuledScoring(fleet.table, inputs, spec)
     return Scoring(fleet.table, inputs)
 

@@ -3,7 +3,7 @@
 Everything that could make a merged batch fail is refused here, before the request meets others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -76,16 +76,28 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
         How many.
     size_bytes : int
         About how much memory they take.
+    notes : mapping of int to str
+        Rows that are not to be scored, and why.
     """
 
     columns: tuple[Column, ...]
     rows: int
     size_bytes: int
+    notes: Mapping[int, str] = {}
 
     def slice(self, start: int, stop: int) -> "Rows":
-        """Some of the rows."""
+        """Neighbouring rows."""
         columns = tuple([column[start:stop] for column in self.columns])
-        return Rows(columns=columns, rows=stop - start, size_bytes=self.size_bytes * (stop - start) // self.rows)
+        size_bytes = self.size_bytes * (stop - start) // self.rows
+        notes = {row - start: note for row, note in self.notes.items() if start <= row < stop}
+        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes)
+
+    def take(self, chosen: Sequence[int]) -> "Rows":
+        """Some of the rows."""
+        columns = tuple([[column[row] for row in chosen] for column in self.columns])
+        size_bytes = self.size_bytes * len(chosen) // max(self.rows, 1)
+        notes = {i: self.notes[row] for i, row in enumerate(chosen) if row in self.notes}
+        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +129,7 @@ class Input:
 
 
 class InputSchema:
-    """The inputs of a fleet: its key columns, then its features.
+    """The inputs of a fleet: its key columns, then its features, then what else is looked up by.
 
     Parameters
     ----------
@@ -125,14 +137,26 @@ class InputSchema:
         The key columns.
     features : sequence of Feature
         The features.
+    extra : sequence of KeyColumn
+        Columns that features are looked up by and that are neither.
+    brought : collection of str
+        Features that a request need not have, for they are looked up.
     """
 
-    def __init__(self, keys: Sequence[KeyColumn], features: Sequence[Feature]) -> None:
+    def __init__(
+        self,
+        keys: Sequence[KeyColumn],
+        features: Sequence[Feature],
+        extra: Sequence[KeyColumn] = (),
+        brought: Collection[str] = (),
+    ) -> None:
         taken = {column.name for column in keys}
-        self.inputs = tuple(
-            [_key_input(i, column) for i, column in enumerate(keys)]
-            + [_feature_input(len(keys) + i, f) for i, f in enumerate(f for f in features if f.name not in taken)]
-        )
+        inputs = [_key_input(i, column, key=True) for i, column in enumerate(keys)]
+        inputs += [_feature_input(len(keys) + i, f) for i, f in enumerate(f for f in features if f.name not in taken)]
+        inputs += [_key_input(len(inputs) + i, column, key=False) for i, column in enumerate(extra)]
+        self.inputs = tuple(inputs)
+        self._extra = frozenset(column.name for column in extra)
+        self._brought = frozenset(brought)
         self._readers = {one.name: (one.position, one.read) for one in self.inputs}
 
     def metadata(self, *, keys: bool = True, features: Sequence[str] | None = None) -> tuple[TensorMetadata, ...]:
@@ -140,7 +164,7 @@ class InputSchema:
         return tuple(
             TensorMetadata(name=one.name, datatype=one.datatype, shape=(-1,))
             for one in self.inputs
-            if (keys if one.key else features is None or one.name in features)
+            if (keys if one.key else features is None or one.name in features or one.name in self._extra)
         )
 
     def rows(
@@ -201,11 +225,11 @@ class InputSchema:
             found[position] = [value] * rows
 
     def _fill_missing(self, found: list[Column | None], rows: int, needed: Callable[[], frozenset[str]] | None) -> None:
-        names = None if needed is None else needed()
-        missing = [one.name for one in self.inputs if found[one.position] is None]
-        lacking = [name for name in missing if names is None or name in names]
+        names = {one.name for one in self.inputs} if needed is None else needed() | self._extra
+        names -= self._brought
+        lacking = [one.name for one in self.inputs if found[one.position] is None and one.name in names]
         if lacking:
-            takes = [one.name for one in self.inputs if names is None or one.name in names]
+            takes = [one.name for one in self.inputs if one.name in names]
             raise InvalidInput(f"the request lacks the input(s) {lacking}; it takes {takes}")
         for one in self.inputs:
             if found[one.position] is None:
@@ -244,7 +268,7 @@ def _misshapen(tensor: Tensor, rows: int) -> InvalidInput:
     )
 
 
-def _key_input(position: int, column: KeyColumn) -> Input:
+def _key_input(position: int, column: KeyColumn, *, key: bool) -> Input:
     readers: dict[KeyType, tuple[Callable[[Tensor], Column], Callable[[str, Sequence[Column]], pl.Series]]] = {
         KeyType.STRING: (_read_texts, _text_series),
         KeyType.DATE: (_read_texts, _text_series),
@@ -253,7 +277,7 @@ def _key_input(position: int, column: KeyColumn) -> Input:
     }
     read, series = readers[column.type]
     datatype = KEY_DATATYPES[column.type]
-    return Input(name=column.name, datatype=datatype, position=position, key=True, read=read, series=series)
+    return Input(name=column.name, datatype=datatype, position=position, key=key, read=read, series=series)
 
 
 def _feature_input(position: int, feature: Feature) -> Input:

@@ -302,3 +302,83 @@ def test_draining_waits_for_what_is_under_way(publish):
         assert len(task.result().outputs[0].data) == 20_000
 
     asyncio.run(main())
+
+
+def test_desired_state_is_followed_by_all_servers_and_after_a_restart(publish):
+    workspace = publish(constant(1.0), constant(5.0, "others"))
+    workspace.register(constant(2.0))
+
+    async def started(*fleets):
+        plane = workspace.data_plane(fleets, options=FAST)
+        await plane.start()
+        return plane
+
+    async def main():
+        one, two = await started(), await started("pumps")
+        assert [(e.name, e.state) for e in one.index()] == [("others", "READY"), ("pumps", "READY")]
+        await one.unload("pumps", actor="ada")
+        assert not one.model_ready("pumps")
+        with pytest.raises(NotReady, match="unloaded"):
+            await one.infer(request(), CONTEXT)
+        with pytest.raises(NotReady, match="unloaded"):
+            await one.infer(request(version="1"), CONTEXT)
+        await until(lambda: two.index()[0].state == "UNAVAILABLE")
+        again = await started()
+        assert [(e.name, e.state) for e in again.index()] == [("others", "READY"), ("pumps", "UNAVAILABLE")]
+        assert again.ready()
+        await two.load("pumps", actor="ada")
+        assert two.model_ready("pumps")
+        await until(lambda: one.model_ready("pumps") and again.model_ready("pumps"))
+        workspace.registry.set_serving("pumps", actor="ada", pinned=2)
+        await until(lambda: {version(plane) for plane in (one, two, again)} == {"2"})
+        workspace.registry.set_serving("pumps", actor="ada", pinned=None, alias="challenger")
+        await until(lambda: "challenger" in one.index()[1].reason)
+        assert version(one) == "2"  # what is served stays until there is something else
+        workspace.promote("pumps", 1, alias="challenger")
+        await until(lambda: {version(plane) for plane in (one, two, again)} == {"1"})
+        with pytest.raises(InvalidInput, match="not started for fleet 'others'"):
+            await two.load("others", actor="ada")
+        with pytest.raises(NotFound):
+            await one.load("nobody", actor="ada")
+        actions = [entry.action for entry in workspace.registry.audit(object="pumps")]
+        assert "serving.set" in actions
+        for plane in (one, two, again):
+            await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_loading_says_why_it_cannot(workspace):
+    workspace.register(constant(1.0))
+
+    async def main():
+        plane = workspace.data_plane(options=FAST)
+        await plane.start()
+        assert plane.index() == []
+        assert plane.ready()
+        with pytest.raises(NotReady, match="promote"):
+            await plane.load("pumps", actor="ada")
+        workspace.promote("pumps", 1)
+        await plane.load("pumps", actor="ada")
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_server_of_a_category_serves_only_that(workspace):
+    for name, category in (("pumps", "water"), ("others", "air")):
+        workspace.register(constant(1.0, name), category=category)
+        workspace.promote(name, 1)
+
+    async def main():
+        plane = workspace.data_plane(category="air", options=FAST)
+        await plane.start()
+        assert [entry.name for entry in plane.index()] == ["others"]
+        workspace.registry.describe("others", category="water", actor="ada")
+        await until(lambda: plane.index() == [])
+        with pytest.raises(NotFound):
+            await plane.infer(request(model="others"), CONTEXT)
+        await plane.drain(1)
+
+    asyncio.run(main())

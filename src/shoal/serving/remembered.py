@@ -1,0 +1,107 @@
+"""Answers that were given before, kept for a while."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.requests.prediction_cache import PredictionKeys, ProcessStore, Store
+from shoal.serving.outputs import Output, OutputSchema, Values
+from shoal.serving.scoring import Part
+from shoal.serving.tensors import Rows
+
+Row: TypeAlias = list[Values]
+"""What is kept of a row: the level that answered, then the elements of every output."""
+
+
+class Remembered:
+    """The prediction cache of one snapshot of a fleet.
+
+    Parameters
+    ----------
+    store : Store
+        Where answers are kept.
+    keys : PredictionKeys
+        What they are found by.
+    outputs : OutputSchema
+        The fleet's outputs; all of them are kept, whichever a request wants.
+    """
+
+    def __init__(self, store: Store, keys: PredictionKeys, outputs: OutputSchema) -> None:
+        self.store = store
+        self._keys = keys
+        self._outputs = outputs.outputs
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(list[list[str | int | float | bool | None]])
+
+    async def parts(self, rows: Rows, score: Callable[[Rows], Awaitable[Sequence[Part]]]) -> Sequence[Part]:
+        """The answers for rows: those that are kept, and the others scored and kept from now on.
+
+        Parameters
+        ----------
+        rows : Rows
+            Complete.
+        score : callable
+            Scores rows.
+        """
+        keys = self._keys.of(rows.columns)
+        kept = await self._get(keys)
+        found = [None if value is None or row in rows.notes else self._read(value) for row, value in enumerate(kept)]
+        missing = [row for row, values in enumerate(found) if values is None]
+        if len(missing) == len(keys):
+            parts = await score(rows)
+            await self._keep(keys, missing, rows, parts)
+            return parts
+        if missing:
+            parts = await score(rows.take(missing))
+            fresh = await self._keep(keys, missing, rows, parts)
+            for row, values in zip(missing, fresh, strict=True):
+                found[row] = values
+        return [(_KeptBatch([row for row in found if row is not None], self._outputs), 0, rows.rows)]
+
+    async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if isinstance(self.store, ProcessStore):
+            return self.store.get_many_now(keys)
+        return await self.store.get_many(keys)
+
+    def _read(self, value: bytes) -> Row | None:
+        """A kept answer; None for what somebody else put there."""
+        try:
+            row = self._decoder.decode(value)
+        except msgspec.MsgspecError:
+            return None
+        return cast("Row", row) if len(row) == len(self._outputs) + 1 else None
+
+    async def _keep(self, keys: Sequence[bytes], rows: Sequence[int], given: Rows, parts: Sequence[Part]) -> list[Row]:
+        """Keep fresh answers; those of rows that could not be completed are not."""
+        fresh = [row for part in parts for row in self._rows(part)]
+        chosen = [i for i, row in enumerate(rows) if row not in given.notes]
+        encoded = [self._encoder.encode(fresh[i]) for i in chosen]
+        await self.store.put_many([keys[rows[i]] for i in chosen], encoded)
+        return fresh
+
+    def _rows(self, part: Part) -> list[Row]:
+        batch, start, stop = part
+        columns: list[list[Values]] = [[[int(level)] for level in batch.levels[start:stop]]]
+        for output in self._outputs:
+            values, width = batch.values(output, start, stop), output.width or 1
+            columns.append([values[i : i + width] for i in range(0, len(values), width)])
+        return [list(row) for row in zip(*columns, strict=True)]
+
+
+class _KeptBatch:
+    """Kept answers as if one call had just found them."""
+
+    __slots__ = ("_positions", "_rows", "levels")
+
+    def __init__(self, rows: Sequence[Row], outputs: Sequence[Output]) -> None:
+        self._rows = rows
+        self._positions = {output.name: i for i, output in enumerate(outputs, 1)}
+        self.levels: NDArray[np.int8] = np.array([row[0][0] for row in rows], dtype=np.int8)
+
+    def values(self, output: Output, start: int, stop: int) -> Values:
+        """Some rows' elements of an output."""
+        position = self._positions[output.name]
+        return [value for row in self._rows[start:stop] for value in row[position]]
