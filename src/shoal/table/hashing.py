@@ -33,10 +33,19 @@ HASH, PLACE, START, STOP = 0, 1, 2, 3
 #: Keys that are looked up side by side.
 STRIDE = 32
 
+#: Bytes behind a key that writing it may overwrite: words are written whole.
+SLACK = 16
+
 #: Longest text that an Arrow view holds itself.
 INLINE = 12
 
-#: What :func:`find` writes for a key it did not meet, and for one that was removed.
+#: Tags of values in a key, see :mod:`shoal.table.keys`.
+LEFT_OUT, TEXT, INTEGER, BOOLEAN, DATE, MISSING = range(6)
+
+#: What :func:`write_keys` is told of a key column.
+TAG, VALUES, VALID, FIRST_BUFFER = 0, 1, 2, 3
+
+#: What a search writes for a key it did not meet, and for one that was removed.
 ABSENT = -1
 GONE = -2
 
@@ -119,70 +128,29 @@ def hash_keys(data, offsets, lo, hi, hashes):
 
 
 @device
-def _same(a, a_start, a_stop, b, b_start, b_stop):
-    if a_stop - a_start != b_stop - b_start:
-        return False
-    while a_start + 8 <= a_stop:
-        if _word(a, a_start) != _word(b, b_start):
+def _same(a, a_start, b, b_start, length):
+    """Whether two texts of one length are equal; of 8 bytes and more, the last word overlaps the one before."""
+    if length < 8:
+        differing = 0
+        for k in range(length):
+            differing |= a[np.uint64(a_start + k)] ^ b[np.uint64(b_start + k)]
+        return differing == 0
+    for k in range(0, length - 8, 8):
+        if _word(a, a_start + k) != _word(b, b_start + k):
             return False
-        a_start += 8
-        b_start += 8
-    while a_start < a_stop:
-        if a[a_start] != b[b_start]:
-            return False
-        a_start += 1
-        b_start += 1
-    return True
+    return _word(a, a_start + length - 8) == _word(b, b_start + length - 8)
 
 
 @device
 def _place(data, start, stop, h, entries, key_data, first, last):
     """Place of one key among the entries of its bucket: index of the entry, or -1."""
-    at = first
-    while at < last and entries[at, HASH] < h:
-        at += 1
-    while at < last and entries[at, HASH] == h:
-        if _same(data, start, stop, key_data, np.int64(entries[at, START]), np.int64(entries[at, STOP])):
-            return at
-        at += 1
+    for at in range(first, last):
+        if entries[np.uint64(at), HASH] == h:
+            entry = np.int64(entries[np.uint64(at), START])
+            length = np.int64(entries[np.uint64(at), STOP]) - entry
+            if length == stop - start and _same(data, start, key_data, entry, length):
+                return at
     return -1
-
-
-@kernel(U8_1, I64_1, I64, I64, U64_2, U8_1, I32_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
-def find(data, offsets, lo, hi, entries, key_data, buckets, shift, bases, found):
-    """Look keys ``lo`` to ``hi`` up in one index segment.
-
-    Only keys whose ``found`` is still :data:`ABSENT` are looked up, so segments are searched from newest to oldest.
-    ``buckets[h >> shift]`` is where hashes with those leading bits start; the key itself is compared after the hash.
-    A stride of keys goes through each step together, so that their cache misses overlap; the returned number only keeps
-    the compiler from dropping the early touch.
-    """
-    hashes = np.empty(STRIDE, dtype=np.uint64)
-    firsts = np.empty(STRIDE, dtype=np.int64)
-    touched = np.uint64(0)
-    for base in range(lo, hi, STRIDE):
-        count = min(STRIDE, hi - base)
-        for i in range(count):
-            hashes[i] = _xxh64(data, offsets[base + i], offsets[base + i + 1])
-        for i in range(count):
-            firsts[i] = buckets[np.int64(hashes[i] >> np.uint64(shift))]
-        for i in range(count):
-            firsts[i] = min(firsts[i], entries.shape[0] - 1)
-            touched ^= entries[firsts[i], HASH]
-        for i in range(count):
-            if key_data.size > 0:  # the one key of a fleet without key columns has no bytes
-                touched ^= np.uint64(key_data[entries[firsts[i], START]])
-        for i in range(count):
-            row = base + i
-            if found[row] != ABSENT:
-                continue
-            last = buckets[np.int64(hashes[i] >> np.uint64(shift)) + 1]
-            at = _place(data, offsets[row], offsets[row + 1], hashes[i], entries, key_data, firsts[i], last)
-            if at >= 0:
-                place = entries[at, PLACE]
-                gone = place == REMOVED
-                found[row] = GONE if gone else bases[np.int64(place >> BLOCK_SHIFT)] + np.int64(place & ROW_MASK)
-    return touched
 
 
 @intrinsic
@@ -206,50 +174,172 @@ def _word_at(context, address):
 
 
 @device
-def _copy(address, length, data, target):
-    """Copy bytes from an address; unsigned indices cannot wrap, so these are plain loads and stores."""
-    k = np.uint64(0)
-    while k + np.uint64(8) <= length:
-        word = _word_at(address + k)
-        for i in range(8):
-            data[target + k + np.uint64(i)] = (word >> np.uint64(8 * i)) & np.uint64(255)
-        k += np.uint64(8)
-    while k < length:
-        data[target + k] = _byte_at(address + k)
-        k += np.uint64(1)
+def _put(data, at, word):
+    """Write eight bytes, little-endian; LLVM makes one store of it."""
+    for i in range(8):
+        data[at + np.uint64(i)] = (word >> np.uint64(8 * i)) & np.uint64(255)
 
 
-@kernel(U64_2, nt.uint64, U64_1, U8_1, I64_1, _U8_OUT)
-def write_texts(views, base, buffers, valid, positions, data):
-    """Write tag 1, the length as uint32 and the bytes of a text, or tag 5 where ``valid`` says null.
+@device
+def _is_null(columns, c, row):
+    return columns[c, VALID] != 0 and _byte_at(columns[c, VALID] + np.uint64(row)) == 0
 
-    Texts are Arrow views (https://arrow.apache.org/docs/format/Columnar.html, "Variable-size Binary View Layout"): 16
-    bytes each, of which the first four are the length; up to 12 bytes follow inline, a longer text has the number of
-    its buffer and its offset there. ``base`` is the address of the views, ``buffers`` those of the buffers.
+
+@device
+def _width(tag):
+    """Bytes of a number after its tag."""
+    return 8 if tag == INTEGER else 4 if tag == DATE else 1
+
+
+@device
+def _length(columns, row):
+    """Bytes of a row's key."""
+    length = columns.shape[0]
+    for c in range(columns.shape[0]):
+        tag = columns[c, TAG]
+        if tag == LEFT_OUT or _is_null(columns, c, row):
+            continue
+        if tag == TEXT:
+            length += 4 + np.int64(_word_at(columns[c, VALUES] + np.uint64(16 * row)) & ROW_MASK)
+        else:
+            length += _width(tag)
+    return length
+
+
+@device
+def _write_text(view, buffers, first_buffer, data, at):
+    """Write length and bytes of a text; return where they end."""
+    head = _word_at(view)
+    tail = _word_at(view + np.uint64(8))
+    length = head & ROW_MASK
+    _put(data, at, head)  # the length, and the first four bytes of any text
+    if length <= np.uint64(INLINE):
+        _put(data, at + np.uint64(8), tail)
+    else:
+        address = buffers[first_buffer + (tail & ROW_MASK)] + (tail >> BLOCK_SHIFT)
+        last = length - np.uint64(8)
+        for k in range(np.uint64(4), last, np.uint64(8)):
+            _put(data, at + np.uint64(4) + k, _word_at(address + k))
+        _put(data, at + np.uint64(4) + last, _word_at(address + last))
+    return at + np.uint64(4) + length
+
+
+@device
+def _write(columns, buffers, row, data, start):
+    """Write a row's key and return where it ends; up to :data:`SLACK` bytes behind it are overwritten."""
+    at = np.uint64(start)
+    for c in range(columns.shape[0]):
+        tag = columns[c, TAG]
+        null = _is_null(columns, c, row)
+        data[at] = MISSING if null else tag
+        at += np.uint64(1)
+        if tag == LEFT_OUT or null:
+            continue
+        if tag == TEXT:
+            view = columns[c, VALUES] + np.uint64(16 * row)
+            at = _write_text(view, buffers, columns[c, FIRST_BUFFER], data, at)
+        else:
+            _put(data, at, _word_at(columns[c, VALUES] + np.uint64(8 * row)))
+            at += np.uint64(_width(tag))
+    return at
+
+
+@kernel(U64_2, _I64_OUT)
+def key_lengths(columns, lengths):
+    """Bytes of the key of each row; for ``columns`` see :func:`write_keys`."""
+    for row in range(lengths.size):
+        lengths[row] = _length(columns, row)
+
+
+@kernel(U64_2, U64_1, I64_1, _U8_OUT)
+def write_keys(columns, buffers, offsets, data):
+    """Write the key of each row ``i`` as ``data[offsets[i]:offsets[i + 1]]``, with :data:`SLACK` bytes behind the last.
+
+    Parameters
+    ----------
+    columns : ndarray of uint64, shape (key columns, 4)
+        Tag, address of the values, address of a byte per row that is 0 where the value is missing (or no address: none
+        is), and for texts the number of its first buffer. The values of texts are Arrow views
+        (https://arrow.apache.org/docs/format/Columnar.html, "Variable-size Binary View Layout"): 16 bytes each, of
+        which the first four are the length; up to 12 bytes follow inline, a longer text has the number of its buffer
+        and its offset there. Other values are int64.
+    buffers : ndarray of uint64
+        Addresses of the buffers of all columns of texts.
     """
-    for i in range(positions.size):
-        at = np.uint64(positions[i])
-        if valid.size > 0 and valid[i] == 0:
-            data[at] = 5
-            continue
-        length = views[i, 0] & ROW_MASK
-        address = base + np.uint64(16 * i + 4)
-        if length > np.uint64(INLINE):
-            address = buffers[views[i, 1] & ROW_MASK] + (views[i, 1] >> BLOCK_SHIFT)
-        data[at] = 1
-        for k in range(4):
-            data[at + np.uint64(1 + k)] = (length >> np.uint64(8 * k)) & np.uint64(255)
-        _copy(address, length, data, at + np.uint64(5))
+    for row in range(offsets.size - 1):
+        _write(columns, buffers, row, data, offsets[row])
 
 
-@kernel(I64_1, U8_1, I64, I64, I64_1, I64, I64, _U8_OUT)
-def write_numbers(numbers, valid, tag, width, positions, lo, hi, data):
-    """Write ``tag`` and ``width`` little-endian bytes of a number, or tag 5 where ``valid`` says null."""
-    for i in range(lo, hi):
-        at = positions[i]
-        if valid.size > 0 and valid[i] == 0:
-            data[at] = 5
+@device
+def _find_stride(data, offsets, first, count, hashes, starts, entries, key_data, buckets, shift, bases, found, row):
+    """Look ``count`` keys up from key ``first`` on; key ``first + i`` is that of ``found[row + i]``.
+
+    They go through each step together, so that their cache misses overlap; the returned number only keeps the compiler
+    from dropping the early touch.
+    """
+    touched = np.uint64(0)
+    for i in range(count):
+        hashes[i] = _xxh64(data, offsets[first + i], offsets[first + i + 1])
+    for i in range(count):
+        starts[i] = buckets[np.int64(hashes[i] >> np.uint64(shift))]
+    for i in range(count):
+        starts[i] = min(starts[i], entries.shape[0] - 1)
+        touched ^= entries[np.uint64(starts[i]), HASH]
+    if key_data.size > 0:  # the one key of a fleet without key columns has no bytes
+        for i in range(count):
+            touched ^= np.uint64(key_data[entries[np.uint64(starts[i]), START]])
+    for i in range(count):
+        if found[row + i] != ABSENT:
             continue
-        data[at] = tag
-        for k in range(width):
-            data[at + 1 + k] = (numbers[i] >> (8 * k)) & 255
+        key = first + i
+        last = buckets[np.int64(hashes[i] >> np.uint64(shift)) + 1]
+        at = _place(data, offsets[key], offsets[key + 1], hashes[i], entries, key_data, starts[i], last)
+        if at >= 0:
+            place = entries[at, PLACE]
+            gone = place == REMOVED
+            found[row + i] = GONE if gone else bases[np.int64(place >> BLOCK_SHIFT)] + np.int64(place & ROW_MASK)
+    return touched
+
+
+@kernel(U8_1, I64_1, U64_2, U8_1, I32_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
+def find_keys(data, offsets, entries, key_data, buckets, shift, bases, found):
+    """Look up encoded keys, each ``data[offsets[i]:offsets[i + 1]]``, in one index segment.
+
+    Only keys whose ``found`` is still :data:`ABSENT` are looked up, so segments are searched from newest to oldest.
+    ``buckets[h >> shift]`` is where hashes with those leading bits start; the key itself is compared after the hash.
+    """
+    hashes = np.empty(STRIDE, dtype=np.uint64)
+    starts = np.empty(STRIDE, dtype=np.int64)
+    touched = np.uint64(0)
+    for row in range(0, found.size, STRIDE):
+        count = min(STRIDE, found.size - row)
+        touched ^= _find_stride(
+            data, offsets, row, count, hashes, starts, entries, key_data, buckets, shift, bases, found, row
+        )
+    return touched
+
+
+@kernel(U64_2, U64_1, U64_2, U8_1, I32_1, I64, I64_1, _I64_OUT, returns=nt.uint64)
+def find_rows(columns, buffers, entries, key_data, buckets, shift, bases, found):
+    """Look up the keys of rows as :func:`find_keys` does, encoding a stride of them at a time.
+
+    The bytes of a stride stay in a core's nearest cache, and a call is all that a range of rows costs. For ``columns``
+    and ``buffers`` see :func:`write_keys`.
+    """
+    data = np.empty(STRIDE * 64, dtype=np.uint8)
+    offsets = np.zeros(STRIDE + 1, dtype=np.int64)
+    hashes = np.empty(STRIDE, dtype=np.uint64)
+    starts = np.empty(STRIDE, dtype=np.int64)
+    touched = np.uint64(0)
+    for row in range(0, found.size, STRIDE):
+        count = min(STRIDE, found.size - row)
+        for i in range(count):
+            offsets[i + 1] = offsets[i] + _length(columns, row + i)
+        if offsets[count] + SLACK > data.size:
+            data = np.empty(2 * offsets[count] + SLACK, dtype=np.uint8)
+        for i in range(count):
+            _write(columns, buffers, row + i, data, offsets[i])
+        touched ^= _find_stride(
+            data, offsets, 0, count, hashes, starts, entries, key_data, buckets, shift, bases, found, row
+        )
+    return touched

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidArtifact, InvalidInput
-from shoal.table.hashing import BLOCK_SHIFT, HASH, PLACE, REMOVED, ROW_MASK, START, find, hash_keys
-from shoal.table.keys import EncodedKeys
+from shoal.table.hashing import BLOCK_SHIFT, HASH, PLACE, REMOVED, ROW_MASK, START, find_keys, find_rows, hash_keys
+from shoal.table.keys import EncodedKeys, KeyRows
 from shoal.types import Indices, Integers
 
 Words = NDArray[np.uint64]
@@ -81,21 +81,25 @@ class Segment:
         bounds = np.arange(1 << (64 - self.shift), dtype=np.uint64) << np.uint64(self.shift)
         return np.append(np.searchsorted(self.hashes, bounds), len(self)).astype(np.int32)
 
-    def find(self, keys: EncodedKeys, bases: Integers, found: Integers) -> None:
+    def find(self, keys: EncodedKeys | KeyRows, bases: Integers, found: Integers) -> None:
         """Look up the keys that no newer segment knew.
 
         Parameters
         ----------
-        keys : EncodedKeys
+        keys : EncodedKeys or KeyRows
             The keys, ``n`` of them.
         bases : ndarray of int64, shape (blocks,)
             Number of the first model of each of the segment's blocks.
         found : ndarray of int64, shape (n,)
             Model numbers, :data:`~shoal.table.hashing.ABSENT` where still unknown; written in place.
         """
-        if len(self):
-            text, ends = keys.data, keys.offsets
-            find(text, ends, 0, len(keys), self.entries, self.keys.data, self.buckets, self.shift, bases, found)
+        if not len(self):
+            return
+        index = self.entries, self.keys.data, self.buckets, self.shift, bases, found
+        if isinstance(keys, KeyRows):
+            find_rows(keys.columns, keys.buffers, *index)
+        else:
+            find_keys(keys.data, keys.offsets, *index)
 
     def table(self) -> pa.RecordBatch:
         """The segment as it is stored."""

@@ -29,7 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
-from shoal.table.hashing import write_numbers, write_texts
+from shoal.table.hashing import BOOLEAN, DATE, INTEGER, LEFT_OUT, SLACK, TEXT, key_lengths, write_keys
 from shoal.types import Bytes, Integers, Key, KeyColumn, KeyType, KeyValue, Level
 
 DTYPES: Final[dict[KeyType, pl.DataType]] = {
@@ -38,10 +38,12 @@ DTYPES: Final[dict[KeyType, pl.DataType]] = {
     KeyType.BOOLEAN: pl.Boolean(),
     KeyType.DATE: pl.Date(),
 }
-TAGS: Final = {KeyType.INTEGER: (2, 8), KeyType.BOOLEAN: (3, 1), KeyType.DATE: (4, 4)}
+TAGS: Final = {KeyType.STRING: TEXT, KeyType.INTEGER: INTEGER, KeyType.BOOLEAN: BOOLEAN, KeyType.DATE: DATE}
 ANY: Final = "*"
 
 Flags = NDArray[np.bool_]
+
+_NEWEST = pl.CompatLevel.newest()  # texts as views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,94 +133,64 @@ def encode(columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level) -> E
     level : Level
         Which of the columns take part.
     """
-    writers = [_Column(column, frame[column.name] if column.name in level else None) for column in columns]
-    sizes = [writer.sizes() for writer in writers]
+    rows = KeyRows.of(columns, frame, level)
     offsets = np.zeros(frame.height + 1, dtype=np.int64)
-    for size in sizes:
-        offsets[1:] += size
+    key_lengths(rows.columns, offsets[1:])
     np.cumsum(offsets, out=offsets)
-    data = np.zeros(int(offsets[-1]), dtype=np.uint8)
-    positions = offsets[:-1].copy()
-    for writer, size in zip(writers, sizes, strict=True):
-        writer.write(positions, data)
-        positions += size
-    return EncodedKeys(data=data, offsets=offsets)
-
-
-class _Column:
-    """One key column's values as arrays, and how they are written."""
-
-    def __init__(self, column: KeyColumn, series: pl.Series | None) -> None:
-        self.column = column
-        self.series = series
-        if series is None:
-            return
-        nothing = np.empty(0, dtype=np.uint8)
-        self.valid = series.is_not_null().to_numpy().view(np.uint8) if series.null_count() else nothing
-        if column.type is KeyType.STRING:
-            self.texts = TextViews.of(series)
-        else:
-            self.numbers = series.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
-
-    def sizes(self) -> Integers | int:
-        """Bytes that each row's value takes."""
-        if self.series is None:
-            return 1
-        if self.column.type is KeyType.STRING:
-            full: Integers | int = self.texts.lengths() + 5
-        else:
-            full = 1 + TAGS[self.column.type][1]
-        return np.where(self.valid.view(np.bool_), full, 1) if self.valid.size else full
-
-    def write(self, positions: Integers, data: Bytes) -> None:
-        """Write every row's value at its position."""
-        if self.series is None:
-            return  # tag 0 is what the array was made with
-        if self.column.type is KeyType.STRING:
-            texts = self.texts
-            write_texts(texts.views, texts.base, texts.buffers, self.valid, positions, data)
-        else:
-            write_numbers(self.numbers, self.valid, *TAGS[self.column.type], positions, 0, len(positions), data)
+    data = np.empty(int(offsets[-1]) + SLACK, dtype=np.uint8)
+    write_keys(rows.columns, rows.buffers, offsets, data)
+    return EncodedKeys(data=data[: offsets[-1]], offsets=offsets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextViews:
-    """A text column where it lies: Arrow's views, and the addresses of the buffers that long texts are in.
+class KeyRows:
+    """The key columns of rows where they lie, for kernels that encode them; no text is copied.
 
     Attributes
     ----------
-    views : ndarray of uint64, shape (texts, 2)
-        16 bytes per text.
-    base : uint64
-        Address of the first view.
+    columns : ndarray of uint64, shape (key columns, 4)
+        See :func:`shoal.table.hashing.write_keys`.
     buffers : ndarray of uint64
-        Addresses of the buffers.
-    owner : pyarrow.Array
-        Keeps all of that memory alive.
+        Addresses of the buffers that long texts are in.
+    owners : tuple
+        Keep all of that memory alive.
     """
 
-    views: NDArray[np.uint64]
-    base: np.uint64
+    columns: NDArray[np.uint64]
     buffers: NDArray[np.uint64]
-    owner: pa.Array
+    owners: tuple[object, ...]
 
     @classmethod
-    def of(cls, series: pl.Series) -> "TextViews":
-        """The views of a text column, without copying a text."""
-        arrow = series.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-        _, views, *buffers = arrow.buffers()
-        # A column without rows, or with short texts only, has no buffers; kernels still want an array.
-        addresses = np.array(
-            [buffer.address if buffer is not None else 0 for buffer in buffers] or [0], dtype=np.uint64
+    def of(cls, columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level) -> "KeyRows":
+        """The key columns of a frame; parameters as of :func:`encode`."""
+        described: list[tuple[int, int, int, int]] = []
+        buffers: list[int] = []
+        owners: list[object] = []
+        for column in columns:
+            if column.name not in level:
+                described.append((LEFT_OUT, 0, 0, 0))
+                continue
+            series = frame[column.name].rechunk()
+            values, arrow = _values(series if column.type is KeyType.STRING else series.cast(pl.Int64))
+            present = series.is_not_null().to_numpy() if series.null_count() else None
+            valid = 0 if present is None else present.ctypes.data
+            described.append((TAGS[column.type], values, valid, len(buffers)))
+            # A column without rows, or with short texts only, has no buffers.
+            buffers += [buffer.address for buffer in arrow.buffers()[2:]]
+            owners += [arrow, present]
+        return cls(
+            columns=np.array(described, dtype=np.uint64).reshape(-1, 4),
+            buffers=np.array(buffers, dtype=np.uint64),
+            owners=tuple(owners),
         )
-        raw = np.frombuffer(views, dtype=np.uint64) if views is not None else np.empty(0, dtype=np.uint64)
-        shown = raw[2 * arrow.offset : 2 * (arrow.offset + len(arrow))].reshape(-1, 2)
-        return cls(views=shown, base=np.uint64(shown.ctypes.data), buffers=addresses, owner=arrow)
 
-    def lengths(self) -> Integers:
-        """Bytes of each text; whatever a missing one holds."""
-        lengths: Integers = (self.views[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        return lengths
+
+def _values(series: pl.Series) -> tuple[int, pa.Array]:
+    """The address of a column's first value, be it a number or the view of a text, and what keeps it alive."""
+    arrow = series.to_arrow(compat_level=_NEWEST)
+    values = arrow.buffers()[1]
+    width = 16 if series.dtype == pl.String else 8
+    return (values.address if values is not None else 0) + width * arrow.offset, arrow
 
 
 def frame_of_keys(columns: Sequence[KeyColumn], level: Level, keys: Sequence[Key]) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from shoal.table.columns import fact_columns, facts_frame
 from shoal.table.facts import ModelFacts
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.index import Segment
-from shoal.table.keys import DTYPES, EncodedKeys, check_key, encode, frame_of
+from shoal.table.keys import DTYPES, EncodedKeys, KeyRows, check_key, encode, frame_of
 from shoal.types import (
     LISTED_COLUMNS,
     RESERVED_COLUMNS,
@@ -34,7 +34,7 @@ from shoal.types import (
     Task,
 )
 
-#: Rows whose keys are encoded and looked up at a time: what fits a core's cache.
+#: Fewer rows than this are not worth a search of their own.
 FIND_ROWS = 16_384
 
 Entry = tuple[Level, Key, PackedModel, ModelFacts]
@@ -125,15 +125,13 @@ class ModelTable:
         found = np.empty(frame.height, dtype=np.int64)  # its pages are first touched by the threads that fill them
 
         def search(lo: int, hi: int) -> None:
-            for start in range(lo, hi, FIND_ROWS):
-                stop = min(start + FIND_ROWS, hi)
-                found[start:stop] = ABSENT
-                self._find(encode(self.keys, frame.slice(start, stop - start), level), self.parts, found[start:stop])
+            found[lo:hi] = ABSENT
+            self._find(KeyRows.of(self.keys, frame.slice(lo, hi - lo), level), self.parts, found[lo:hi])
 
         threads.over(frame.height, search, grain=FIND_ROWS)
         return found
 
-    def _find(self, keys: EncodedKeys, parts: Sequence[Part], found: Integers) -> None:
+    def _find(self, keys: EncodedKeys | KeyRows, parts: Sequence[Part], found: Integers) -> None:
         for part in parts:
             part.segment.find(keys, self.starts[list(part.blocks)], found)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shoal.errors import InvalidInput
 from shoal.table import index
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
-from shoal.table.keys import check_key, coerce, encode, key_text
+from shoal.table.keys import KeyRows, check_key, coerce, encode, key_text
 from shoal.types import KeyColumn, KeyType
 
 DEVICE = KeyColumn(name="device", type=KeyType.STRING)
@@ -99,6 +99,21 @@ def test_every_key_is_found_at_its_place_and_no_other(rows, absent):
     found = np.full(1, ABSENT)
     segment.find(strange, np.array([0, 1000]), found)
     assert found.tolist() == [ABSENT]
+
+
+@given(rows=ROWS, more=ROWS, level=st.sets(st.sampled_from(NAMES)), skipped=st.integers(0, 20))
+def test_rows_are_found_where_they_lie(rows, more, level, skipped):
+    """Keys of rows in several chunks of memory, from the middle of them, are those that encoding them gives."""
+    frame = pl.concat([frame_of(rows), frame_of(more), frame_of(rows)], rechunk=False).slice(skipped)
+    asked = [plain_bytes(row, level) for row in (*rows, *more, *rows)][skipped:]
+    stored = frame_of(rows).filter(pl.all_horizontal(pl.col(name).is_not_null() for name in NAMES))
+    keys = encode(ALL, stored, tuple(level))
+    places = {keys.data[a:b].tobytes(): i for i, (a, b) in enumerate(zip(keys.offsets, keys.offsets[1:], strict=False))}
+    rows_of_keys = np.array(list(places.values()), dtype=np.uint64)
+    segment = index.build(index.take(keys, rows_of_keys.astype(np.int64)), rows_of_keys)
+    found = np.full(frame.height, ABSENT)
+    segment.find(KeyRows.of(ALL, frame, tuple(level)), np.array([1000]), found)
+    assert found.tolist() == [1000 + places[key] if key in places else ABSENT for key in asked]
 
 
 def test_one_key_twice_is_refused():
