@@ -1,15 +1,17 @@
 """Rows of a table as work: claimed in batches under a lease, renewed, released, settled.
 
 Works on any table with the columns ``state``, ``owner``, ``lease_until`` and ``attempts``. What makes a claim safe is
-not the clock: a row is settled only while it still carries the claim's owner and attempt, in one statement, so
-however wrong a clock is, a row is never settled twice. Time only decides when a silent worker's rows go to others.
+not the clock: a row is settled only while it still carries the claim's owner and attempt, and nobody else can change it
+meanwhile, so however wrong a clock is, a row is never settled twice. Time only decides when a silent worker's rows go
+to others.
 That clock is the database's (:meth:`shoal.storage.sql.Database.now`), one for all workers. When it is set back, leases
 from before would seem to last for long; so a lease that ends later than any lease can is taken for run out.
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,6 +19,9 @@ from shoal.errors import InvalidInput, LeaseLost
 
 LONGEST_LEASE_S = 3600.0
 """Leases may not be longer; workers that need more time renew."""
+
+AT_ONCE = 500
+"""Rows that one statement names."""
 
 Value = str | int
 
@@ -40,6 +45,25 @@ class Holding:
     attempt: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settlement:
+    """What becomes of a claimed row.
+
+    Attributes
+    ----------
+    holding : Holding
+        The row.
+    state : str
+        Where it goes.
+    values : mapping
+        What is written to it.
+    """
+
+    holding: Holding
+    state: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
 class ClaimTable:
     """How the rows of one table are claimed.
 
@@ -53,10 +77,22 @@ class ClaimTable:
         Rows are claimed in the order of this column.
     waiting, held, given_up : str
         The states of a row that waits, is claimed, and was claimed in vain too often.
+    lane : str, optional
+        A column; of the rows that have the same value there, only the first in ``order`` that waits or is claimed
+        may be claimed, whoever asks. So they are settled one after the other, and one that goes back to waiting
+        keeps its place. Rows with NULL there are free. Wants an index on the lane, the state and the order.
     """
 
     def __init__(
-        self, table: sa.Table, *, key: Sequence[str], order: str, waiting: str, held: str, given_up: str
+        self,
+        table: sa.Table,
+        *,
+        key: Sequence[str],
+        order: str,
+        waiting: str,
+        held: str,
+        given_up: str,
+        lane: str | None = None,
     ) -> None:
         self._table = table
         self._c = table.c
@@ -65,6 +101,7 @@ class ClaimTable:
         self._waiting = waiting
         self._held = held
         self._given_up = given_up
+        self._lane = lane
 
     def claim(
         self,
@@ -80,12 +117,10 @@ class ClaimTable:
 
         Other workers' claims under way are skipped, not waited for.
         """
-        free = sa.or_(self._c.state == self._waiting, self._run_out(now))
-        query = sa.select(*self._key).where(scope, free).order_by(self._order).limit(limit)
-        keys = [tuple(row) for row in connection.execute(query.with_for_update(skip_locked=True))]
+        keys = self._free(connection, scope, now=now, limit=limit)
         if not keys:
             return []
-        chosen = sa.tuple_(*self._key).in_(keys)
+        chosen = self._among(keys)
         until = now + dt.timedelta(seconds=checked_lease(lease_s))
         connection.execute(
             sa.update(self._table)
@@ -107,7 +142,24 @@ class ClaimTable:
     ) -> list[Holding]:
         """Make the leases last ``lease_s`` from now, and give back those that were still held."""
         until = now + dt.timedelta(seconds=checked_lease(lease_s))
-        return [held for held in holdings if self._update(connection, held, {"lease_until": until})]
+        renewed: list[Holding] = []
+        for held in self._still_held(connection, holdings):
+            chosen = self._among([holding.key for holding in held])
+            connection.execute(sa.update(self._table).where(chosen).values(lease_until=until))
+            renewed += held
+        return renewed
+
+    def settle_many(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> list[Holding]:
+        """Move held rows to other states, and give back those that were still held; the others stay as they are.
+
+        The rows are written together where the same columns are: thousands cost little more than one.
+        """
+        wanted = {settlement.holding: settlement for settlement in settlements}
+        settled: list[Holding] = []
+        for held in self._still_held(connection, list(wanted)):
+            self._write(connection, [wanted[holding] for holding in held])
+            settled += held
+        return settled
 
     def settle(
         self, connection: sa.Connection, holding: Holding, *, state: str, values: Mapping[str, object], what: str
@@ -131,10 +183,67 @@ class ClaimTable:
         values = {"state": self._waiting, "lease_until": None}
         return connection.execute(sa.update(self._table).where(held).values(**values)).rowcount
 
+    def _free(
+        self, connection: sa.Connection, scope: sa.ColumnElement[bool], *, now: dt.datetime, limit: int
+    ) -> list[tuple[Value, ...]]:
+        """Keys of the first rows that may be claimed; the rows are kept from others until the transaction ends.
+
+        Asked for in two parts: each is the beginning of an index on the state and the order, whereas both in one
+        question would sort everything that waits.
+        """
+        found: list[tuple[Any, ...]] = []
+        for free in (self._run_out(now), self._c.state == self._waiting):
+            query = sa.select(self._order, *self._key).where(scope, free, *self._first_of_lane())
+            query = query.order_by(self._order).limit(limit).with_for_update(skip_locked=True)
+            found += [tuple(row) for row in connection.execute(query)]
+        return [row[1:] for row in sorted(found)[:limit]]
+
     def _run_out(self, now: dt.datetime) -> sa.ColumnElement[bool]:
         latest = now + dt.timedelta(seconds=LONGEST_LEASE_S)
         until = self._c.lease_until
         return sa.and_(self._c.state == self._held, sa.or_(until <= now, until > latest))
+
+    def _first_of_lane(self) -> list[sa.ColumnElement[bool]]:
+        """No unsettled row of the same lane comes before."""
+        if self._lane is None:
+            return []
+        earlier = self._table.alias("earlier")
+        before = sa.and_(
+            earlier.c[self._lane] == self._c[self._lane],
+            earlier.c.state.in_((self._waiting, self._held)),
+            earlier.c[self._order.name] < self._order,
+        )
+        return [sa.or_(self._c[self._lane].is_(None), ~sa.exists().where(before))]
+
+    def _still_held(self, connection: sa.Connection, holdings: Sequence[Holding]) -> Iterator[list[Holding]]:
+        """The holdings that hold, some at a time; their rows are kept from others until the transaction ends."""
+        in_order = sorted(holdings, key=lambda holding: holding.key)
+        for start in range(0, len(in_order), AT_ONCE):
+            some = in_order[start : start + AT_ONCE]
+            query = sa.select(*self._key, self._c.owner, self._c.attempts).where(
+                self._among([holding.key for holding in some]), self._c.state == self._held
+            )
+            # In one order everywhere, so that two who lock the same rows wait instead of blocking each other.
+            rows = connection.execute(query.order_by(*self._key).with_for_update())
+            held = {tuple(row) for row in rows}
+            yield [holding for holding in some if (*holding.key, holding.owner, holding.attempt) in held]
+
+    def _among(self, keys: Sequence[tuple[Value, ...]]) -> sa.ColumnElement[bool]:
+        if len(self._key) == 1:
+            return self._key[0].in_([key[0] for key in keys])
+        return sa.tuple_(*self._key).in_(keys)
+
+    def _write(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+        """Settle rows that this transaction has locked."""
+        by_columns: dict[tuple[str, ...], list[dict[str, object]]] = {}
+        for settlement in settlements:
+            key = {f"key_{number}": value for number, value in enumerate(settlement.holding.key)}
+            row = {**settlement.values, "state": settlement.state, "lease_until": None}
+            by_columns.setdefault(tuple(sorted(row)), []).append(row | key)
+        same = [column == sa.bindparam(f"key_{number}") for number, column in enumerate(self._key)]
+        for columns, rows in by_columns.items():
+            values = {name: sa.bindparam(name) for name in columns}
+            connection.execute(sa.update(self._table).where(*same).values(values), rows)
 
     def _update(self, connection: sa.Connection, holding: Holding, values: Mapping[str, object]) -> bool:
         same = [column == value for column, value in zip(self._key, holding.key, strict=True)]
