@@ -27,6 +27,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
     "keys": ("shoal.cli.keys:keys", "Make, list and revoke API keys."),
     "fleets": ("shoal.cli.fleets:fleets", "List and inspect fleets and their models."),
+    "sources": ("shoal.cli.sources:sources", "Name the places where features are looked up."),
     "promote": ("shoal.cli.aliases:promote", "Make an alias name a snapshot."),
     "rollback": ("shoal.cli.aliases:rollback", "Make an alias name the snapshot it named before."),
     "runs": ("shoal.cli.runs:runs", "List and inspect runs."),

@@ -1,6 +1,7 @@
 """``shoal fleets``: which fleets there are, what is in them, and how they changed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +23,7 @@ from shoal.cli.output import (
 from shoal.errors import NotFound
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
+from shoal.requests.spec import ServingSpec
 from shoal.storage.columns import json_text
 
 if TYPE_CHECKING:
@@ -118,6 +120,34 @@ def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_
     with invocation.workspace() as workspace:
         frame = workspace.fleet(before).diff(workspace.fleet(after))
     _print_frame(frame, limit=limit, as_json=as_json, empty=f"{before} and {after} have the same models")
+
+
+@fleets.command(epilog=examples("shoal fleets serving pumps", "shoal fleets serving pumps --file serving.yaml"))
+@click.argument("name")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Serve it with what this YAML file says from now on.",
+)
+@json_option
+@click.pass_obj
+def serving(invocation: Invocation, name: str, path: Path | None, as_json: bool) -> None:
+    """Show or set what a fleet is served with.
+
+    Checks, rules, lookup, caches and log: all that stands between a request and its score.
+    """
+    with invocation.workspace() as workspace:
+        spec = workspace.serving(name) if path is None else workspace.set_serving(name, path)
+    if as_json:
+        print_json(spec.document())
+        return
+    usual = ServingSpec().document()
+    said = {field: value for field, value in spec.document().items() if value != usual[field]}
+    if said:
+        print_facts({field: json_text(value) for field, value in said.items()})
+    else:
+        console(err=True).print(f"{name} is served with its models alone; set more with --file")
 
 
 def _show_fleet(registry: Registry, name: str, *, as_json: bool) -> None:
