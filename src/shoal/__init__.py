@@ -12,6 +12,9 @@ The public face::
     workspace.promote("pumps", 1)
     workspace.score({"fleet": "pumps", "input": ["readings.parquet"], "output": "scores.parquet"})
 
+    client = shoal.connect("http://127.0.0.1:8080")
+    client.fleet("pumps").predict(frame)
+
 Names are imported when they are first used, so that ``shoal --help`` and a training worker need not wait for all.
 """
 
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 from shoal import errors
 
 if TYPE_CHECKING:
+    from shoal.client import connect, connect_async
     from shoal.fleet import Fleet, Model
     from shoal.registry import Lineage
     from shoal.table.facts import ModelFacts
@@ -41,6 +45,8 @@ __all__ = [
     "Task",
     "Workspace",
     "__version__",
+    "connect",
+    "connect_async",
     "errors",
     "open",
 ]
@@ -55,6 +61,8 @@ _HOMES = {
     "Outcome": ("shoal.types", "Outcome"),
     "Task": ("shoal.types", "Task"),
     "Workspace": ("shoal.workspace", "Workspace"),
+    "connect": ("shoal.client", "connect"),
+    "connect_async": ("shoal.client", "connect_async"),
     "open": ("shoal.workspace", "open_workspace"),
 }
 

@@ -1,1 +1,14 @@
-"""What asks a Shoal server over the network, with the interface of a workspace."""
+"""What asks Shoal's servers over the network, with the interface of a workspace.
+
+::
+
+    client.py     Client and AsyncClient: what ``shoal.connect`` returns
+    remote.py     a fleet on a server: predict, models, a single model
+    exchange.py   one question and its answer, as values; no network
+    routes.py     which server to ask about a fleet, remembered for a while
+    sending.py    sending over HTTP: which server, retries, errors
+"""
+
+from shoal.client.client import AsyncClient, Client, connect, connect_async
+
+__all__ = ["AsyncClient", "Client", "connect", "connect_async"]

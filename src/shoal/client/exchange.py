@@ -1,0 +1,105 @@
+"""One question and its answer, as values; how both reach a server is no matter here."""
+
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from shoal import errors
+from shoal.types import Json
+
+Answer = TypeVar("Answer")
+
+_KINDS: Mapping[int, type[errors.ShoalError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    504: errors.DeadlineExceeded,
+}
+_UNAVAILABLE = frozenset({429, 502, 503})
+
+
+class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
+    """What to send, and how to read what comes back.
+
+    Attributes
+    ----------
+    method, path : str
+        As HTTP has them.
+    read : callable
+        From the answer's JSON to what the caller gets.
+    body : bytes or None
+        JSON.
+    fleet : str or None
+        The fleet that it is about: servers that hold it are asked.
+    repeatable : bool
+        Whether asking twice does no more than asking once.
+    """
+
+    method: str
+    path: str
+    read: Callable[[bytes], Answer]
+    body: bytes | None = None
+    fleet: str | None = None
+    repeatable: bool = True
+
+
+def get(path: str, kind: type[Answer], *, fleet: str | None = None, **query: str | int | None) -> Question[Answer]:
+    """A question that changes nothing."""
+    given = {name: value for name, value in query.items() if value is not None}
+    whole = f"{path}?{urlencode(given)}" if given else path
+    return Question(method="GET", path=whole, read=reading(kind), fleet=fleet)
+
+
+def send(
+    method: str, path: str, body: Mapping[str, Json], kind: type[Answer], *, repeatable: bool = False
+) -> Question[Answer]:
+    """A question that changes something."""
+    return Question(method=method, path=path, read=reading(kind), body=msgspec.json.encode(body), repeatable=repeatable)
+
+
+def reading(kind: type[Answer]) -> Callable[[bytes], Answer]:
+    """What reads JSON of a kind.
+
+    Raises
+    ------
+    StorageError
+        The server sent something else; it is no Shoal server, or one of another version.
+    """
+
+    def read(content: bytes) -> Answer:
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.DecodeError as error:
+            raise errors.StorageError(f"the server's answer cannot be read ({error}); is it a Shoal server?") from error
+
+    return read
+
+
+def part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def error_of(status: int, content: bytes, retry_after: str | None) -> errors.ShoalError:
+    """What an answer that is no success means here."""
+    text = _text(content) or f"the server answered with status {status}"
+    if status in _UNAVAILABLE:
+        return errors.Unavailable(text, retry_after_s=_seconds(retry_after))
+    return _KINDS.get(status, errors.StorageError)(text)
+
+
+def _text(content: bytes) -> str:
+    try:
+        told = msgspec.json.decode(content, type=dict[str, object])
+    except msgspec.DecodeError:
+        return ""
+    return str(told.get("error", ""))
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text is not None and text.isdecimal() else 1.0

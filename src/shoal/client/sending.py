@@ -1,0 +1,149 @@
+"""Questions over HTTP: to which server, how often, and what an answer means; the same for both kinds of client.
+
+The order of things is a generator that says what to do next and is told what came of it, so that it is written once
+and driven by a blocking client and by an asynchronous one.
+"""
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from shoal.client.exchange import Question, error_of, get
+from shoal.client.routes import Routes, Service
+from shoal.errors import ShoalError, StorageError, Unavailable
+
+Answer = TypeVar("Answer")
+
+ATTEMPTS: Final = 4
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+_OK: Final = range(200, 300)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """Send a question to a server; the driver answers with :class:`Told`, or None when the server cannot be reached.
+
+    Attributes
+    ----------
+    url : str
+        The server.
+    method, path : str
+        As HTTP has them.
+    body : bytes or None
+        JSON.
+    """
+
+    url: str
+    method: str
+    path: str
+    body: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """Wait.
+
+    Attributes
+    ----------
+    seconds : float
+        How long.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What a server answered.
+
+    Attributes
+    ----------
+    status : int
+        Of HTTP.
+    content : bytes
+        The body.
+    retry_after : str or None
+        The header of that name.
+    """
+
+    status: int
+    content: bytes
+    retry_after: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreachable:
+    """A server could not be asked.
+
+    Attributes
+    ----------
+    reason : str
+        Why.
+    sent : bool
+        Whether the question may have reached it all the same.
+    """
+
+    reason: str
+    sent: bool
+
+
+Step = Ask | Pause
+Report = Told | Unreachable | None
+Course = Generator[Step, Report, Answer]
+
+
+def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
+    """Find a server, ask it, and another one where it cannot answer.
+
+    Raises
+    ------
+    ShoalError
+        What the server answered, or that none could be reached.
+    """
+    if question.fleet is not None and not routes.known(question.fleet):
+        yield from _discover(question.fleet, routes)
+    failure: ShoalError = StorageError("no server was asked")
+    for attempt in range(ATTEMPTS):
+        urls = routes.candidates(question.fleet)
+        url = urls[attempt % len(urls)] if attempt < len(urls) else urls[0]
+        report = yield Ask(url=url, method=question.method, path=question.path, body=question.body)
+        if isinstance(report, Told) and report.status in _OK:
+            return question.read(report.content)
+        failure, again = _judged(report, url, question)
+        if not again:
+            raise failure
+        routes.failed(url, question.fleet)
+        if attempt + 1 < ATTEMPTS:
+            yield Pause(seconds=_pause_s(failure, attempt))
+    raise failure
+
+
+def _discover(fleet: str, routes: Routes) -> Generator[Step, Report, None]:
+    """Ask who serves a fleet; where that cannot be told, the entry is asked itself."""
+    question = get("/api/v1/services", list[Service], fleet=None, name=fleet)
+    report = yield Ask(url=routes.entry, method="GET", path=question.path, body=None)
+    if isinstance(report, Told) and report.status in _OK:
+        routes.learn(fleet, question.read(report.content))
+    else:
+        routes.learn(fleet, [])
+
+
+def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[ShoalError, bool]:
+    """What went wrong, and whether asking again may help and does no harm."""
+    if isinstance(report, Told):
+        error = error_of(report.status, report.content, report.retry_after)
+        return error, isinstance(error, Unavailable)
+    assert isinstance(report, Unreachable)
+    error = StorageError(f"{url} cannot be reached: {report.reason}; is the server running?")
+    return error, question.repeatable or not report.sent
+
+
+def _pause_s(failure: ShoalError, attempt: int) -> float:
+    """Longer from time to time, and never at the same moment as other clients."""
+    wanted = FIRST_PAUSE_S * 2**attempt
+    if isinstance(failure, Unavailable):
+        wanted = max(wanted, failure.retry_after_s)
+    pause_s: float = min(wanted, LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+    return pause_s
