@@ -98,14 +98,16 @@ def test_a_key_alone_is_answered_with_the_features_that_training_would_use_now(
         workspace.set_source("shops", published(kind, past, tmp_path, postgresql))  # type: ignore[arg-type]
         trained = workspace.train(spec_of(tmp_path / "visits.parquet"))  # type: ignore[arg-type]
         truth = {
-            shop: Ridge(alpha=0.5).fit(rows.filter(shop=shop).select("x", "truth"), rows.filter(shop=shop)["y"])
+            shop: Ridge(alpha=0.5).fit(
+                rows.filter(shop=shop).select("x", "truth").to_numpy(), rows.filter(shop=shop)["y"]
+            )
             for shop in SHOPS
         }
         again = trained.fleet.predict(rows.rename({"truth": "size"}))["prediction"]
         for shop in SHOPS:
             mine = rows.filter(shop=shop)
             np.testing.assert_allclose(
-                again.filter(rows["shop"] == shop), truth[shop].predict(mine.select("x", "truth")), rtol=1e-9
+                again.filter(rows["shop"] == shop), truth[shop].predict(mine.select("x", "truth").to_numpy()), rtol=1e-9
             )
         served = workspace.set_serving("visits", {"lookup": {"timeout_ms": 10_000, "on_failure": "fail"}})
         assert served.lookup is not None
