@@ -6,7 +6,10 @@
     remote.py     a fleet on a server: predict, models, a single model
     exchange.py   one question and its answer, as values; no network
     routes.py     which server to ask about a fleet, remembered for a while
-    sending.py    sending over HTTP: which server, retries, errors
+    sending.py    which server, how often again, what an answer means
+    transport.py  the two drivers: one blocks, one awaits
+    rows.py       rows and answers in the words of the protocol
+    records.py    records of the ledger
 """
 
 from shoal.client.client import AsyncClient, Client, connect, connect_async

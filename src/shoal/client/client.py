@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from shoal.client import records
 from shoal.client.exchange import Question, get, part, send
 from shoal.client.remote import AsyncRemoteFleet, RemoteFleet, aliased, describe
 from shoal.client.routes import Routes, Service
@@ -189,7 +190,7 @@ def _rollback(name: str, alias: str, expected: int | None, reason: str) -> Quest
 
 
 def _runs(fleet: str | None, limit: int) -> Question[list[RunRecord]]:
-    return get(f"{_API}/runs", list[RunRecord], fleet=fleet, limit=limit)
+    return records.runs(f"{_API}/runs", fleet=fleet, limit=limit)
 
 
 def _services(name: str | None, tag: str | None, category: str | None, key: str | None) -> Question[list[Service]]:
