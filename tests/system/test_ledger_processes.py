@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,16 +14,17 @@ from shoal.jobs.states import RunState, ShardState
 from shoal.ledger import Ledger, RunRecord, ShardPlan
 from shoal.storage.sql import Database
 from shoal.types import Counts
+from tests.databases import Databases
 
 PREAMBLE = """
-import sys, time
+import os, sys, time
 from shoal.errors import LeaseLost, StorageError
 from shoal.ledger import Ledger, this_worker
 from shoal.storage.sql import Database
 from shoal.types import Counts
 
-ledger = Ledger(Database(f"sqlite:///{sys.argv[1]}/shoal.db"))
-run = sys.argv[2]
+ledger = Ledger(Database(os.environ["SHOAL_DATABASE_URL"]))
+run = sys.argv[1]
 
 def finish(claim, worker):
     rows = claim.source["rows"]
@@ -32,8 +32,8 @@ def finish(claim, worker):
 """
 
 
-def start(home: Path, run: RunRecord, body: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PREAMBLE + body, str(home), run.id, *map(str, arguments)]
+def start(run: RunRecord, body: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PREAMBLE + body, run.id, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 
 
@@ -44,10 +44,11 @@ def started(worker: subprocess.Popen[str]) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
-    database.migrate()
-    return Ledger(database)
+def ledger(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger; processes that are started work on it too."""
+    url = databases.migrated()
+    monkeypatch.setenv("SHOAL_DATABASE_URL", url)
+    return Ledger(Database(url))
 
 
 def start_run(ledger: Ledger, shards: int) -> RunRecord:
@@ -82,16 +83,16 @@ while True:
 """
 
 
-def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(tmp_path, ledger):
+def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(ledger):
     run = start_run(ledger, 80)
     dice = random.Random(5)
-    workers = [started(start(tmp_path, run, WORK)) for _ in range(3)]
+    workers = [started(start(run, WORK)) for _ in range(3)]
     for _ in range(5):
         time.sleep(dice.uniform(0.02, 0.15))
         victim = dice.randrange(len(workers))
         workers[victim].kill()
         workers[victim].communicate()
-        workers[victim] = started(start(tmp_path, run, WORK))
+        workers[victim] = started(start(run, WORK))
     for worker in workers:
         _, errors = worker.communicate(timeout=60)
         assert worker.returncode == 0, errors
@@ -101,15 +102,15 @@ def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(tmp_path, 
 
 
 HOLD = """
-claims = ledger.claim(run, owner=this_worker(), lease_s=float(sys.argv[3]), limit=2)
+claims = ledger.claim(run, owner=this_worker(), lease_s=float(sys.argv[2]), limit=2)
 print("ready", flush=True)
 time.sleep(60)
 """
 
 
-def test_shards_of_a_killed_worker_are_taken_over_when_their_leases_end(tmp_path, ledger):
+def test_shards_of_a_killed_worker_are_taken_over_when_their_leases_end(ledger):
     run = start_run(ledger, 2)
-    worker = started(start(tmp_path, run, HOLD, 0.6))
+    worker = started(start(run, HOLD, 0.6))
     worker.kill()
     worker.communicate()
     assert ledger.claim(run.id, owner="b", lease_s=60, limit=2) == []
@@ -118,9 +119,9 @@ def test_shards_of_a_killed_worker_are_taken_over_when_their_leases_end(tmp_path
     assert [(claim.number, claim.attempt) for claim in claims] == [(0, 2), (1, 2)]
 
 
-def test_whoever_resumes_need_not_wait_for_the_leases_of_the_killed(tmp_path, ledger):
+def test_whoever_resumes_need_not_wait_for_the_leases_of_the_killed(ledger):
     run = start_run(ledger, 3)
-    worker = started(start(tmp_path, run, HOLD, 3600))
+    worker = started(start(run, HOLD, 3600))
     assert ledger.release_gone(run.id) == 0
     worker.kill()
     worker.communicate()
@@ -128,7 +129,7 @@ def test_whoever_resumes_need_not_wait_for_the_leases_of_the_killed(tmp_path, le
     assert len(ledger.claim(run.id, owner="b", lease_s=60, limit=9)) == 3
 
 
-def test_a_stopped_worker_that_wakes_up_too_late_changes_nothing(tmp_path, ledger):
+def test_a_stopped_worker_that_wakes_up_too_late_changes_nothing(ledger):
     run = start_run(ledger, 1)
     body = """
 (claim,) = ledger.claim(run, owner=this_worker(), lease_s=0.2)
@@ -139,7 +140,7 @@ try:
 except LeaseLost as error:
     print(error)
 """
-    worker = started(start(tmp_path, run, body, stdin=subprocess.PIPE))
+    worker = started(start(run, body, stdin=subprocess.PIPE))
     worker.send_signal(signal.SIGSTOP)
     time.sleep(0.3)
     (claim,) = ledger.claim(run.id, owner="b", lease_s=60)
@@ -151,7 +152,7 @@ except LeaseLost as error:
     assert_done_once(ledger, run, 1)
 
 
-def test_a_run_is_made_whole_or_not_at_all(tmp_path, ledger):
+def test_a_run_is_made_whole_or_not_at_all(ledger):
     """Killed at random moments while it makes runs of many shards."""
     body = """
 from shoal.ledger import ShardPlan
@@ -163,7 +164,7 @@ while True:
     run = start_run(ledger, 1)
     dice = random.Random(3)
     for _ in range(3):
-        worker = started(start(tmp_path, run, body))
+        worker = started(start(run, body))
         time.sleep(dice.uniform(0.02, 0.2))
         worker.kill()
         worker.communicate()
@@ -171,7 +172,8 @@ while True:
     assert {len(ledger.shards(record.id)) for record in made} <= {3000}
 
 
-def test_a_full_disk_leaves_the_shard_as_it_was(tmp_path, ledger):
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+def test_a_full_disk_leaves_the_shard_as_it_was(ledger):
     run = start_run(ledger, 2)
     limit = 300_000
 
@@ -186,7 +188,7 @@ try:
 except StorageError as error:
     print(error)
 """
-    worker = start(tmp_path, run, body, preexec_fn=smaller_files)
+    worker = start(run, body, preexec_fn=smaller_files)
     out, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, errors
     assert "space" in out

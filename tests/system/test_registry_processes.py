@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,17 @@ from shoal.errors import NotFound
 from shoal.registry import Lineage, Registry
 from shoal.registry.tables import models, snapshots
 from shoal.storage.sql import Database
+from tests.databases import Databases
 
 PREAMBLE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from shoal.errors import Conflict, StorageError
 from shoal.registry import Lineage, ModelRecord, Registry
 from shoal.storage.sql import Database
 
 def database():
-    return Database(f"sqlite:///{sys.argv[1]}/shoal.db")
+    return Database(os.environ["SHOAL_DATABASE_URL"])
 
 def together():
     print("ready", flush=True)
@@ -46,9 +47,24 @@ def register(count, pause_after=None):
 """
 
 
-def start(home: Path, body: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PREAMBLE + body, str(home), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def url(databases: Databases) -> str:
+    return databases.migrated()
+
+
+@pytest.fixture
+def start(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a process that works on the same database."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", url)
+
+    def start_process(body: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PREAMBLE + body, str(tmp_path), *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+    return start_process
 
 
 def run_together(home: Path, workers: Sequence[subprocess.Popen[str]]) -> list[str]:
@@ -64,16 +80,10 @@ def run_together(home: Path, workers: Sequence[subprocess.Popen[str]]) -> list[s
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = Registry(open_database(tmp_path))
+def registry(url: str) -> Registry:
+    registry = Registry(Database(url))
     registry.create_fleet("flights", actor="ann")
     return registry
-
-
-def open_database(home: Path) -> Database:
-    database = Database(f"sqlite:///{home / 'shoal.db'}")
-    database.migrate()
-    return database
 
 
 def add_snapshots(registry: Registry, count: int) -> None:
@@ -81,20 +91,22 @@ def add_snapshots(registry: Registry, count: int) -> None:
         registry.add_snapshot("flights", digest="d", models=(), model_count=0, lineage=Lineage(), actor="ann")
 
 
-def test_processes_open_a_new_home_at_once(tmp_path):
+def test_processes_open_a_new_database_at_once(tmp_path, start, databases, monkeypatch):
+    url = databases.empty()
+    monkeypatch.setenv("SHOAL_DATABASE_URL", url)
     body = """
 together()
 mine = database()
 mine.migrate()
 Registry(mine).create_fleet(f"fleet-{sys.argv[2]}", actor="ann")
 """
-    run_together(tmp_path, [start(tmp_path, body, number) for number in range(6)])
-    registry = Registry(open_database(tmp_path))
+    run_together(tmp_path, [start(body, number) for number in range(6)])
+    registry = Registry(Database(url))
     assert [fleet.name for fleet in registry.fleets()] == [f"fleet-{number}" for number in range(6)]
     assert registry.verify_audit().intact
 
 
-def test_eight_processes_promote_at_once(tmp_path, registry):
+def test_eight_processes_promote_at_once(tmp_path, start, registry):
     add_snapshots(registry, 8)
     body = """
 together()
@@ -102,7 +114,7 @@ mine = Registry(database())
 for turn in range(15):
     mine.promote("flights", int(sys.argv[2]), actor=sys.argv[2], reason=str(turn))
 """
-    run_together(tmp_path, [start(tmp_path, body, version) for version in range(1, 9)])
+    run_together(tmp_path, [start(body, version) for version in range(1, 9)])
     history = registry.alias_history("flights", "champion")[::-1]
     assert [change.number for change in history] == list(range(1, 8 * 15 + 1))
     assert [change.before for change in history[1:]] == [change.after for change in history[:-1]]
@@ -114,7 +126,7 @@ for turn in range(15):
     assert registry.verify_audit().intact
 
 
-def test_of_several_that_decide_on_the_same_news_one_wins(tmp_path, registry):
+def test_of_several_that_decide_on_the_same_news_one_wins(tmp_path, start, registry):
     """Each turn, every process tries to move the alias one version on from where it saw it."""
     add_snapshots(registry, 31)
     registry.promote("flights", 1, actor="ann")
@@ -130,12 +142,12 @@ while (now := mine.resolve("flights").version) < 31:
         pass
 print(won)
 """
-    won = [int(out) for out in run_together(tmp_path, [start(tmp_path, body) for _ in range(4)])]
+    won = [int(out) for out in run_together(tmp_path, [start(body) for _ in range(4)])]
     assert sum(won) == 30
     assert [change.after for change in registry.alias_history("flights")] == list(range(31, 0, -1))
 
 
-def test_promotions_and_rollbacks_at_once_end_where_the_history_says(tmp_path, registry):
+def test_promotions_and_rollbacks_at_once_end_where_the_history_says(tmp_path, start, registry):
     add_snapshots(registry, 4)
     registry.promote("flights", 1, actor="ann")
     body = """
@@ -148,7 +160,7 @@ for turn in range(10):
     except Exception as error:
         assert "named nothing before" in str(error), error
 """
-    run_together(tmp_path, [start(tmp_path, body, number) for number in range(4)])
+    run_together(tmp_path, [start(body, number) for number in range(4)])
     stack: list[int] = []
     history = registry.alias_history("flights")[::-1]
     for change in history:
@@ -163,8 +175,8 @@ for turn in range(10):
 
 
 @pytest.mark.parametrize("killed_after", [1, 9_999, 15_000])
-def test_a_killed_registration_leaves_nothing(tmp_path, registry, killed_after):
-    worker = start(tmp_path, "register(20_000, pause_after=int(sys.argv[2]))", killed_after)
+def test_a_killed_registration_leaves_nothing(start, registry, killed_after):
+    worker = start("register(20_000, pause_after=int(sys.argv[2]))", killed_after)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "half-way\n"
     worker.kill()
@@ -179,7 +191,7 @@ def test_a_killed_registration_leaves_nothing(tmp_path, registry, killed_after):
     assert registry.verify_audit().intact
 
 
-def test_registrations_killed_at_any_moment_are_whole_or_not_there(tmp_path, registry):
+def test_registrations_killed_at_any_moment_are_whole_or_not_there(start, url, registry):
     count = 10_000
     body = f"""
 print("ready", flush=True)
@@ -188,17 +200,17 @@ while True:
 """
     dice = random.Random(7)
     for _ in range(4):
-        worker = start(tmp_path, body)
+        worker = start(body)
         assert worker.stdout is not None
         worker.stdout.readline()
         time.sleep(dice.uniform(0.05, 0.4))
         worker.kill()
         worker.communicate()
-    with open_database(tmp_path).read() as connection:
+    with Database(url).read() as connection:
         rows = connection.execute(
             sa.select(snapshots.c.version, snapshots.c.new_models, sa.func.count(models.c.key_text))
             .join(models, isouter=True)
-            .group_by(snapshots.c.version)
+            .group_by(snapshots.c.version, snapshots.c.new_models)
             .order_by(snapshots.c.version)
         ).all()
     assert [tuple(row) for row in rows] == [(version, count, count) for version in range(1, len(rows) + 1)]
@@ -207,7 +219,8 @@ while True:
     assert registry.verify_audit().intact
 
 
-def test_a_full_disk_stops_a_registration_without_a_trace(tmp_path, registry):
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+def test_a_full_disk_stops_a_registration_without_a_trace(start, url, registry):
     add_snapshots(registry, 1)
     limit = 400_000
 
@@ -221,10 +234,10 @@ try:
 except StorageError as error:
     print(error)
 """
-    worker = start(tmp_path, body, preexec_fn=smaller_files)
+    worker = start(body, preexec_fn=smaller_files)
     out, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, errors
-    assert str(tmp_path / "shoal.db") in out
+    assert url.removeprefix("sqlite:///") in out
     assert "space" in out
     assert [snapshot.version for snapshot in registry.snapshots("flights")] == [1]
     with pytest.raises(NotFound):

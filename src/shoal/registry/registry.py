@@ -1,5 +1,6 @@
 """The registry: fleets, snapshots, aliases, lineage, the audit and what servers share, each change one transaction."""
 
+import datetime as dt
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -138,7 +139,7 @@ class Registry(Deployment):
         with self._database.write() as connection:
             return snapshots.add(
                 connection, name, digest=digest, new_models=models, model_count=model_count, lineage=lineage,
-                actor=actor, at=self._database.now(connection), note=note,
+                actor=actor, at=self._now_alone(connection, name), note=note,
             )  # fmt: skip
 
     def snapshots(self, name: str) -> list[SnapshotRecord]:
@@ -236,7 +237,7 @@ class Registry(Deployment):
         with self._database.write() as connection:
             return aliases.promote(
                 connection, name, version, alias=alias, actor=actor, expected=expected, reason=reason,
-                at=self._database.now(connection),
+                at=self._now_alone(connection, name),
             )  # fmt: skip
 
     def rollback(
@@ -254,7 +255,7 @@ class Registry(Deployment):
         with self._database.write() as connection:
             return aliases.rollback(
                 connection, name, alias=alias, actor=actor, expected=expected, reason=reason,
-                at=self._database.now(connection),
+                at=self._now_alone(connection, name),
             )  # fmt: skip
 
     def aliases(self, name: str) -> list[AliasRecord]:
@@ -316,6 +317,11 @@ class Registry(Deployment):
         """
         with self._database.write() as connection:
             return collection.collect(connection, set(active), actor=actor, at=self._database.now(connection))
+
+    def _now_alone(self, connection: sa.Connection, name: str) -> dt.datetime:
+        """The time since which nobody else changes the fleet, so that times go by as versions and moves do."""
+        catalog.locked(connection, name)
+        return self._database.now(connection)
 
 
 def _only(connection: sa.Connection, name: str) -> FleetRecord:
