@@ -28,7 +28,7 @@ def drive(question, routes, *reports):
             step = course_.send(report)
         except StopIteration as done:
             return steps, done.value
-        except Exception as error:  # noqa: BLE001 - what it raises is what is looked at
+        except Exception as error:
             return steps, error
         steps.append(step)
         report = None if isinstance(step, Pause) else left.pop(0)
