@@ -15,8 +15,9 @@ from shoal.batch.spec import ScoreSpec
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
 from shoal.scoring.outcomes import Scored
+from shoal.scoring.tallying import tally
 from shoal.storage.files import storage_errors, sync_file
-from shoal.types import Integers, Outcome, Task
+from shoal.types import Outcome, Task
 
 #: Of Zstandard. On scores and row numbers level 1 makes smaller files than Polars' default of 3, in less time.
 COMPRESSION_LEVEL = 1
@@ -150,10 +151,8 @@ def _readable(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def write_model_outcomes(scored: Scored, path: Path) -> None:
     """Rows per model and outcome; ``model`` counts in ``fleet.models``, -1 where none answered."""
-    found, counts = _tally((scored.models + 1) * len(Outcome) + scored.outcomes)
-    frame = pl.DataFrame(
-        {"model": found // len(Outcome) - 1, "outcome": (found % len(Outcome)).astype(np.uint8), "rows": counts}
-    )
+    models, outcomes, rows = tally(scored.models, scored.outcomes, len(scored.table))
+    frame = pl.DataFrame({"model": models, "outcome": outcomes, "rows": rows})
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(path)
@@ -168,12 +167,3 @@ def read_model_outcomes(fleet: Fleet, paths: Sequence[Path]) -> pl.DataFrame:
     counts = pl.concat([pl.DataFrame(schema=schema), *parts]).group_by("model").agg(per_outcome).sort("model")
     named = fleet.models.select(*(c.name for c in fleet.keys), "level").with_row_index("model")
     return named.with_columns(pl.col("model").cast(pl.Int64)).join(counts, on="model", how="right").drop("model")
-
-
-def _tally(codes: Integers) -> tuple[Integers, Integers]:
-    """Distinct codes and how often each occurs; counted where they are dense, sorted where they are not."""
-    if not len(codes) or codes.max() > 4 * len(codes):
-        return np.unique(codes, return_counts=True)
-    counts = np.bincount(codes)
-    found = np.flatnonzero(counts)
-    return found, counts[found]

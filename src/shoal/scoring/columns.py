@@ -34,13 +34,14 @@ class FeatureColumns:
     """
 
     def __init__(self, frame: pl.DataFrame, features: Sequence[Feature]) -> None:
-        missing = [feature.name for feature in features if feature.name not in frame.columns]
+        present = frame.columns
+        missing = [feature.name for feature in features if feature.name not in present]
         if missing:
-            raise InvalidInput(f"the input lacks the feature column(s) {missing}; it has {frame.columns}")
-        self._frame = frame
+            raise InvalidInput(f"the input lacks the feature column(s) {missing}; it has {present}")
+        self._columns = {feature.name: frame.get_column(feature.name) for feature in features}
         self._numbers: dict[str, tuple[Floats, Flags | None]] = {}
         for feature in features:
-            _refuse_odd_type(feature, frame.schema[feature.name])
+            _refuse_odd_type(feature, self._columns[feature.name].dtype)
 
     def numbers(self, name: str) -> tuple[Floats, Flags | None]:
         """A numeric feature.
@@ -53,12 +54,12 @@ class FeatureColumns:
             Where there is something, but no number; None if nowhere.
         """
         if name not in self._numbers:
-            self._numbers[name] = _to_numbers(self._frame[name])
+            self._numbers[name] = _to_numbers(self._columns[name])
         return self._numbers[name]
 
     def codes(self, name: str, categories: Sequence[str]) -> Floats:
         """A category feature as positions in ``categories``: NaN where missing, :data:`UNKNOWN` where not listed."""
-        texts = self._frame[name].cast(pl.String)
+        texts = self._columns[name].cast(pl.String)
         positions = pl.Series(range(len(categories)), dtype=pl.Float64)
         listed = pl.Series(list(categories), dtype=pl.String)
         codes = texts.replace_strict(listed, positions, default=UNKNOWN, return_dtype=pl.Float64)

@@ -58,10 +58,14 @@ def group(models: Integers, count: int) -> Groups:
 
 def _group_sparse(models: Integers) -> Groups:
     """Few rows of many models: no work that grows with the number of models."""
-    rows = np.flatnonzero(models >= 0)
-    order = rows[np.argsort(models[rows], kind="stable")]
-    used, first = np.unique(models[order], return_index=True)
-    return Groups(order=order, models=used, starts=np.append(first, len(order)).astype(np.int64))
+    order = np.argsort(models, kind="stable")
+    ordered = models[order]
+    first = int(np.searchsorted(ordered, 0))
+    order, ordered = order[first:], ordered[first:]
+    begins = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    starts = np.flatnonzero(begins)
+    return Groups(order=order, models=ordered[starts], starts=np.append(starts, len(order)))
 
 
 def units_of(groups: Groups, first_group: int, last_group: int, first_model: int) -> Integers:
@@ -83,15 +87,21 @@ def units_of(groups: Groups, first_group: int, last_group: int, first_model: int
     """
     models = groups.models[first_group:last_group] - first_model
     bounds = groups.starts[first_group : last_group + 1] - groups.starts[first_group]
-    sizes = np.diff(bounds)
+    sizes = bounds[1:] - bounds[:-1]
+    if sizes.max(initial=0) <= UNIT_ROWS:
+        return _table(models, bounds[:-1], bounds[1:])
     pieces = -(-sizes // UNIT_ROWS)
-    if (pieces == 1).all():
-        return np.ascontiguousarray(np.stack([models, bounds[:-1], bounds[1:]], axis=1))
     owner = np.repeat(np.arange(len(models)), pieces)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     start = bounds[owner] + within * UNIT_ROWS
     stop = np.minimum(start + UNIT_ROWS, bounds[owner + 1])
-    return np.ascontiguousarray(np.stack([models[owner], start, stop], axis=1))
+    return _table(models[owner], start, stop)
+
+
+def _table(models: Integers, starts: Integers, stops: Integers) -> Integers:
+    units = np.empty((len(models), 3), dtype=np.int64)
+    units[:, 0], units[:, 1], units[:, 2] = models, starts, stops
+    return units
 
 
 @kernel(I64_1, I64, _I64_OUT, _I64_OUT)

@@ -41,7 +41,8 @@ class Scored:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """The key columns, then the task's output columns; null where there is no answer."""
-        return self.resolved.keys.with_columns(self.predictions)
+        keys = self.resolved.keys
+        return keys.hstack(self.predictions) if keys.width else pl.DataFrame(self.predictions)
 
     @cached_property
     def predictions(self) -> list[pl.Series]:
@@ -49,10 +50,10 @@ class Scored:
         silent = self.outcomes > Outcome.FALLBACK
         if self.table.task is Task.CLASSIFICATION:
             return [self._labels(silent), self._probabilities(silent)]
-        values = _numbers(self.answers.values, silent)
         if self.table.task is Task.REGRESSION:
-            return [values.alias("prediction")]
-        return [values.alias("score"), (values < 0).alias("is_anomaly")]
+            return [_masked("prediction", self.answers.values, silent)]
+        values = self.answers.values
+        return [_masked("score", values, silent), _masked("is_anomaly", values < 0, silent)]
 
     def _labels(self, silent: NDArray[np.bool_]) -> pl.Series:
         positions = pl.Series(pa.array(self.answers.labels, mask=silent | (self.answers.labels < 0)))
@@ -137,7 +138,5 @@ class Scored:
         return Counts(rows=len(self.outcomes), **{outcome.word: int(tally[outcome]) for outcome in Outcome})
 
 
-def _numbers(values: NDArray[np.float64], silent: NDArray[np.bool_]) -> pl.Series:
-    if not silent.any():
-        return pl.Series(values)
-    return pl.Series(pa.array(values, mask=silent))
+def _masked(name: str, values: NDArray[np.float64] | NDArray[np.bool_], silent: NDArray[np.bool_]) -> pl.Series:
+    return pl.Series(name, pa.array(values, mask=silent) if silent.any() else values)

@@ -15,8 +15,9 @@ from shoal.scoring.columns import FeatureColumns
 from shoal.scoring.grouping import Groups, gather, scatter, scatter_labels, scatter_rows
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.resolve import Resolved, resolve
+from shoal.scoring.tallying import settle
 from shoal.table.models import ModelTable
-from shoal.types import FeatureKind, Floats, Integers, Outcome, Reason, Task
+from shoal.types import FeatureKind, Floats, Integers, Reason, Task
 
 #: Rows gathered, scored and scattered at a time by one thread: what fits its cache.
 SLICE_ROWS = 16_384
@@ -87,9 +88,7 @@ class _BlockPass:
         self.base = int(groups.starts[first])
         self.rows = int(groups.starts[last]) - self.base
         self.units = grouping.units_of(groups, first, last, int(table.starts[number]))
-        position = {feature.name: i for i, feature in enumerate(table.features)}
-        # The last entry is for a reason that no feature is to blame for.
-        self.fleet_features = np.array([*(position[f.name] for f in layout.features), -1], dtype=np.int16)
+        self.fleet_features = table.feature_positions[number]
         self.sources: list[Floats] = []
         self.wrong: list[tuple[int, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = []
         categories = table.blocks[number].header.categories
@@ -144,18 +143,11 @@ class _BlockPass:
 
 def _scored(table: ModelTable, resolved: Resolved, answers: Answers) -> Scored:
     """Turn answers and reasons into outcomes."""
-    answered = resolved.levels >= 0
-    if table.task is not Task.CLASSIFICATION:
-        odd = answered & (answers.reasons == 0) & ~np.isfinite(answers.values)
-        answers.reasons[odd] = Reason.NOT_FINITE_ANSWER
-    outcomes = np.full(len(answered), Outcome.NO_MODEL, dtype=np.uint8)
-    outcomes[answered] = Outcome.SCORED
-    outcomes[resolved.levels > 0] = Outcome.FALLBACK
     if resolved.wrong_keys is not None:
         bad = resolved.wrong_keys >= 0
         answers.reasons[bad] = Reason.WRONG_KEY_TYPE
         answers.culprits[bad] = resolved.wrong_keys[bad]
-    marked = answers.reasons != 0
-    outcomes[marked] = Outcome.INVALID
-    outcomes[answers.reasons == Reason.NOT_FINITE_ANSWER] = Outcome.FAILED
+    outcomes = np.empty(len(resolved.levels), dtype=np.uint8)
+    values = answers.values[:0] if table.task is Task.CLASSIFICATION else answers.values
+    settle(resolved.levels, values, answers.reasons, outcomes)
     return Scored(table=table, resolved=resolved, answers=answers, outcomes=outcomes)

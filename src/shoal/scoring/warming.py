@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from shoal.families import families
 from shoal.kernels.compile import all_kernels
-from shoal.scoring import grouping
+from shoal.scoring import grouping, tallying
 from shoal.table import hashing
 
 #: Modules that define kernels outside the families; importing them is what makes those known.
-MODULES = (hashing, grouping)
+MODULES = (hashing, grouping, tallying)
 
 
 def warm_kernels() -> dict[str, float]:

@@ -170,7 +170,7 @@ class KeyRows:
             if column.name not in level:
                 described.append((LEFT_OUT, 0, 0, 0))
                 continue
-            series = frame[column.name].rechunk()
+            series = frame.get_column(column.name)
             values, arrow = _values(series if column.type is KeyType.STRING else series.cast(pl.Int64))
             present = series.is_not_null().to_numpy() if series.null_count() else None
             valid = 0 if present is None else present.ctypes.data

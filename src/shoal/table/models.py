@@ -105,6 +105,13 @@ class ModelTable:
         position = {label: i for i, label in enumerate(self.labels)}
         return np.asarray([position[label] for label in block.header.labels], dtype=np.int32)
 
+    @cached_property
+    def feature_positions(self) -> tuple[NDArray[np.int16], ...]:
+        """Per block, where in ``features`` each of its features is; then -1, for what no feature is to blame for."""
+        position = {feature.name: i for i, feature in enumerate(self.features)}
+        names = [[feature.name for feature in block.header.layout.features] for block in self.blocks]
+        return tuple(np.array([*(position[name] for name in each), -1], dtype=np.int16) for each in names)
+
     def find(self, frame: pl.DataFrame, level: Level, threads: Threads) -> Integers:
         """Find each row's model at one level.
 
