@@ -497,3 +497,19 @@ def test_what_a_source_needs_shows_when_it_is_opened(tmp_path: Path, monkeypatch
         with pytest.raises(InvalidInput, match="keeps no history"):
             opened_reader.history()  # type: ignore[attr-defined]
         asyncio.run(opened_reader.close())  # type: ignore[attr-defined]
+
+
+def test_a_damaged_cache_is_told_and_a_deleted_one_written_anew(tmp_path: Path) -> None:
+    source = {"kind": "parquet", "path": str(parquet_pumps(tmp_path))}
+    assert completed(source, tmp_path) == EXPECTED
+    for path in (tmp_path / "cache").glob("*.arrow"):
+        path.write_bytes(b"damaged")
+
+    async def go() -> None:
+        async with opened(source, tmp_path, on_failure="invalid") as lookup:
+            assert "delete it, and it is written anew" in (await lookup.complete([(1,)])).reasons[0]
+
+    asyncio.run(go())
+    for path in (tmp_path / "cache").glob("*.arrow"):
+        path.unlink()
+    assert completed(source, tmp_path) == EXPECTED

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from shoal.errors import InvalidInput, InvalidSpec, StorageError, Unavailable
+from shoal.errors import InvalidInput, ShoalError, StorageError, Unavailable
 from shoal.requests.circuit import Circuit
 from shoal.requests.lookup_columns import Feature, feature_kinds, key_columns, read_as
 from shoal.requests.spec import FleetSchema, LookupSpec
@@ -246,9 +246,11 @@ class Lookup:
         except TimeoutError:
             self._stats.timeouts += 1
             return self._failed(_too_late(self._spec, self._timeout_s), len(keys))
-        except (StorageError, InvalidInput, InvalidSpec) as error:
-            self._stats.failures += 1
-            return self._failed(StorageError(f"lookup in {self._spec.source!r} failed: {error}"), len(keys))
+        except ShoalError as error:
+            return self._broken(error, len(keys))
+        except Exception as error:  # a driver's surprise must not leave anybody waiting
+            _log.exception("lookup in %r failed", self._spec.source)
+            return self._broken(error, len(keys))
         errors = [values for values in found if isinstance(values, StorageError)]
         if errors and len(errors) == len(found):
             self._stats.failures += 1
@@ -256,6 +258,10 @@ class Lookup:
         else:
             self._circuit.succeeded()
         return found
+
+    def _broken(self, error: Exception, keys: int) -> Sequence[Found]:
+        self._stats.failures += 1
+        return self._failed(StorageError(f"lookup in {self._spec.source!r} failed: {error}"), keys)
 
     def _failed(self, error: StorageError, keys: int) -> Sequence[Found]:
         if not self._stats.last_error or not self._circuit.is_open:

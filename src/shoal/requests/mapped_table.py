@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 from polars.exceptions import PolarsError
 
-from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.errors import InvalidArtifact, InvalidInput, ShoalError, StorageError
 from shoal.requests.point_in_time import microseconds, ordered
 from shoal.storage.columns import json_text
 from shoal.storage.files import exclusive, staged, storage_errors
@@ -29,6 +30,8 @@ from shoal.table.hashing import ABSENT
 from shoal.table.index import Segment, build
 from shoal.table.keys import encode, frame_of_keys
 from shoal.types import Key, KeyColumn
+
+_log = logging.getLogger(__name__)
 
 _VERSION = 1
 _LOOK_EVERY_S = 0.25
@@ -73,6 +76,13 @@ class MappedTable:
             raise StorageError(f"{self._path}: cannot be read as a source of features")
         return self._open.find(keys, self._columns, self._wanted)
 
+    def prepare(self) -> None:
+        """Index and map the file now, so that no request has to wait for it; if that fails, the first request tries."""
+        try:
+            self._follow()
+        except ShoalError as error:
+            _log.warning("%s", error)
+
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
         return self._read()
@@ -98,6 +108,8 @@ class MappedTable:
         described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
         digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
         rows, index = self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
+        with storage_errors(self._cache):
+            self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with exclusive(self._cache / "lock"):
             if not index.exists():
                 self._write(rows, index)
@@ -199,10 +211,15 @@ def _mapped(path: Path) -> pl.DataFrame:
     try:
         return pl.DataFrame(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
     except (PolarsError, OSError, pa.ArrowInvalid) as error:
-        raise InvalidArtifact(f"{path}: cannot be mapped ({error}); delete it, and it is written anew") from error
+        raise _damaged(path, error) from error
 
 
 def _mapped_index(path: Path) -> Segment:
-    with storage_errors(path):
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    return Segment.from_table(reader.get_batch(0))
+    try:
+        return Segment.from_table(pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InvalidArtifact:
+    return InvalidArtifact(f"{path}: cannot be mapped ({error}); delete it, and it is written anew")

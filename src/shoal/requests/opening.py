@@ -5,6 +5,7 @@ from pathlib import Path
 from shoal.errors import InvalidSpec
 from shoal.requests.lookup_columns import key_columns, wanted
 from shoal.requests.lookups import Lookup
+from shoal.requests.mapped_table import MappedTable
 from shoal.requests.prediction_cache import ProcessStore, RedisStore, Store
 from shoal.requests.readers import FindSource, open_reader
 from shoal.requests.sources import RedisSource, resolved
@@ -12,7 +13,7 @@ from shoal.requests.spec import CacheSpec, FleetSchema, LookupSpec
 
 
 def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cache: Path) -> Lookup:
-    """The lookup of a fleet; nothing is asked of its source yet.
+    """The lookup of a fleet. A mapped file is indexed, which may take its time; other sources are not asked yet.
 
     Parameters
     ----------
@@ -35,7 +36,10 @@ def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cach
         There is no such source.
     """
     columns = wanted(spec, key_columns(spec, schema))
-    return Lookup(spec, schema, open_reader(find(spec.source), columns, cache=cache, timeout_s=spec.timeout_ms / 1000))
+    reader = open_reader(find(spec.source), columns, cache=cache, timeout_s=spec.timeout_ms / 1000)
+    if isinstance(reader, MappedTable):
+        reader.prepare()
+    return Lookup(spec, schema, reader)
 
 
 def open_store(spec: CacheSpec, find: FindSource) -> Store:

@@ -233,6 +233,17 @@ def test_what_a_failure_means_is_for_the_spec_to_say() -> None:
     run(fail, on_failure="fail")
 
 
+def test_a_surprise_leaves_nobody_waiting() -> None:
+    async def work(lookup: Lookup, source: Source) -> None:
+        source.error = ZeroDivisionError("surprise")
+        done = await lookup.complete([("a",)])
+        assert done.reasons == {0: "lookup in 'pumps' failed: surprise"}
+        source.error = None
+        assert listed(await lookup.complete([("a",)])) == [(3.0, "x")]
+
+    run(work, on_failure="invalid", timeout_ms=60_000)
+
+
 def test_one_key_that_fails_costs_only_its_rows() -> None:
     async def work(lookup: Lookup, _: Source) -> None:
         done = await lookup.complete([("a",), ("bad",)])
