@@ -248,7 +248,7 @@ class Lookup:
             return self._failed(_too_late(self._spec, self._timeout_s), len(keys))
         except ShoalError as error:
             return self._broken(error, len(keys))
-        except Exception as error:  # a driver's surprise must not leave anybody waiting
+        except Exception as error:  # noqa: BLE001 - a driver's surprise must not leave anybody waiting
             _log.exception("lookup in %r failed", self._spec.source)
             return self._broken(error, len(keys))
         errors = [values for values in found if isinstance(values, StorageError)]
