@@ -1,11 +1,15 @@
 """Serving specs: what is read, what is refused, and in which words."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 from shoal.errors import InvalidSpec
+from shoal.requests import sources, spec
 from shoal.requests.loading import load
 from shoal.requests.spec import Rule, ServingSpec
 
@@ -32,10 +36,10 @@ FULL: Mapping[str, object] = {
 
 
 def test_a_spec_survives_its_own_document() -> None:
-    spec = load(FULL)
-    assert load(spec.document()) == spec
-    assert spec.lookup is not None
-    assert spec.lookup.features == {"age": "age"}
+    full = load(FULL)
+    assert load(full.document()) == full
+    assert full.lookup is not None
+    assert full.lookup.features == {"age": "age"}
 
 
 def test_an_empty_spec_is_one() -> None:
@@ -50,10 +54,10 @@ def test_a_mapping_of_rules_is_one_rule(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_what_answers_depend_on() -> None:
-    spec = load(FULL)
-    assert load({**FULL, "log": None, "store": None, "cache": None, "limits": {}}).digest == spec.digest
+    full = load(FULL)
+    assert load({**FULL, "log": None, "store": None, "cache": None, "limits": {}}).digest == full.digest
     for name in ("checks", "threshold", "rules", "lookup"):
-        assert load({field: value for field, value in FULL.items() if field != name}).digest != spec.digest
+        assert load({field: value for field, value in FULL.items() if field != name}).digest != full.digest
 
 
 @pytest.mark.parametrize(
@@ -86,3 +90,22 @@ def test_what_is_wrong_is_named(changes: Mapping[str, object], words: str) -> No
     with pytest.raises(InvalidSpec) as error:
         load({**FULL, **changes})
     assert words in str(error.value)
+
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "serving-spec.md").read_text()
+STRUCTS = (
+    spec.ServingSpec, spec.ChecksSpec, spec.ColumnCheck, spec.Rule, spec.Threshold, spec.CacheSpec, spec.DataCacheSpec,
+    spec.LookupSpec, spec.LogSpec, spec.LimitsSpec, *sources.KINDS.values(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_every_field_is_described(struct: type[msgspec.Struct]) -> None:
+    assert [
+        name for name in struct.__struct_encode_fields__ if not re.search(rf"`{name}[`:]|[ {{]{name}: ", PAGE)
+    ] == []
+
+
+def test_the_example_is_a_spec() -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert load(yaml.safe_load(example)).rules[0].set.keys() == {"decision"}
