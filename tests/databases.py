@@ -60,7 +60,8 @@ END $$
 class PostgresqlServer:
     """A server on a socket in a folder of its own; PostgreSQL refuses to run as root, so root runs it as nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = _SETTINGS | settings
         # Sockets have short paths, and pytest's folders are closed to other users.
         self.folder = Path(tempfile.mkdtemp(prefix="shoal-pg-", dir="/tmp"))
         self._user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -86,9 +87,14 @@ class PostgresqlServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process has ended."""
+        return self._process is None or self._process.poll() is not None
+
     def start(self) -> None:
-        """Start it and wait until it answers."""
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        """Start it and wait until it answers; call it from a thread that stays: it dies with that thread."""
+        settings = [f"-c{name}={value}" for name, value in self._settings.items()]
         command = [self._programs / "bin" / "postgres", "-D", self._data, "-k", self.folder, *settings]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -112,7 +118,7 @@ class PostgresqlServer:
 
     def remove(self) -> None:
         """Stop it and leave nothing behind."""
-        if self._process is not None and self._process.poll() is None:
+        if not self.is_stopped:
             self.stop()
         shutil.rmtree(self.folder)
 

@@ -130,11 +130,21 @@ class ClaimTable:
         return list(connection.execute(sa.select(self._table).where(chosen).order_by(self._order)).mappings())
 
     def give_up(
-        self, connection: sa.Connection, scope: sa.ColumnElement[bool], *, now: dt.datetime, attempts: int, error: str
+        self,
+        connection: sa.Connection,
+        scope: sa.ColumnElement[bool],
+        *,
+        now: dt.datetime,
+        attempts: int | sa.ColumnElement[int],
+        error: str,
+        more: Mapping[str, object] | None = None,
     ) -> int:
-        """Take rows out of the game whose workers fell silent ``attempts`` times: they may be what kills them."""
-        hopeless = sa.and_(scope, self._run_out(now), self._c.attempts >= attempts)
-        values = {"state": self._given_up, "lease_until": None, "error": error}
+        """Take rows out of the game whose workers fell silent ``attempts`` times: they may be what kills them.
+
+        ``attempts`` may be a column; ``more`` is what else is written to them.
+        """
+        hopeless = sa.and_(scope, self.run_out(now), self._c.attempts >= attempts)
+        values: dict[str, object] = {**(more or {}), "state": self._given_up, "lease_until": None, "error": error}
         return connection.execute(sa.update(self._table).where(hopeless).values(**values)).rowcount
 
     def renew(
@@ -152,7 +162,8 @@ class ClaimTable:
     def settle_many(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> list[Holding]:
         """Move held rows to other states, and give back those that were still held; the others stay as they are.
 
-        The rows are written together where the same columns are: thousands cost little more than one.
+        The rows are written together where the same columns are: thousands cost little more than one. A row that stays
+        held needs a new ``lease_until`` among its values.
         """
         wanted = {settlement.holding: settlement for settlement in settlements}
         settled: list[Holding] = []
@@ -192,13 +203,14 @@ class ClaimTable:
         question would sort everything that waits.
         """
         found: list[tuple[Any, ...]] = []
-        for free in (self._run_out(now), self._c.state == self._waiting):
+        for free in (self.run_out(now), self._c.state == self._waiting):
             query = sa.select(self._order, *self._key).where(scope, free, *self._first_of_lane())
             query = query.order_by(self._order).limit(limit).with_for_update(skip_locked=True)
             found += [tuple(row) for row in connection.execute(query)]
         return [row[1:] for row in sorted(found)[:limit]]
 
-    def _run_out(self, now: dt.datetime) -> sa.ColumnElement[bool]:
+    def run_out(self, now: dt.datetime) -> sa.ColumnElement[bool]:
+        """Whether a row is held by a worker that fell silent."""
         latest = now + dt.timedelta(seconds=LONGEST_LEASE_S)
         until = self._c.lease_until
         return sa.and_(self._c.state == self._held, sa.or_(until <= now, until > latest))
@@ -238,11 +250,11 @@ class ClaimTable:
         by_columns: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for settlement in settlements:
             key = {f"key_{number}": value for number, value in enumerate(settlement.holding.key)}
-            row = {**settlement.values, "state": settlement.state, "lease_until": None}
+            row = {"lease_until": None, **settlement.values, "state": settlement.state}
             by_columns.setdefault(tuple(sorted(row)), []).append(row | key)
         same = [column == sa.bindparam(f"key_{number}") for number, column in enumerate(self._key)]
         for columns, rows in by_columns.items():
-            values = {name: sa.bindparam(name) for name in columns}
+            values: dict[str, object] = {name: sa.bindparam(name) for name in columns}
             connection.execute(sa.update(self._table).where(*same).values(values), rows)
 
     def _update(self, connection: sa.Connection, holding: Holding, values: Mapping[str, object]) -> bool:

@@ -5,6 +5,8 @@ workers fit under PostgreSQL's usual limit of a hundred. A connection is tried b
 restarted is noticed before anything has run on it, when beginning anew is harmless.
 """
 
+from typing import cast
+
 import sqlalchemy as sa
 
 from shoal.errors import InvalidArtifact, InvalidInput, StorageError
@@ -86,6 +88,18 @@ def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
 
     sa.event.listen(made, "connect", set_up)
     return made
+
+
+def begin(connection: sa.Connection, *, writes: bool) -> None:
+    """Say how the transaction is to be that the driver begins with the first statement.
+
+    All statements of one that reads see the same state. Whether one may write is left to the server: it may say no.
+    """
+    from psycopg import Connection, IsolationLevel  # an optional dependency
+
+    raw = cast("Connection[object]", connection.connection.dbapi_connection)
+    raw.isolation_level = IsolationLevel.READ_COMMITTED if writes else IsolationLevel.REPEATABLE_READ
+    raw.read_only = None if writes else True
 
 
 def lock_schema(connection: sa.Connection) -> None:

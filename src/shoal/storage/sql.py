@@ -25,7 +25,7 @@ from shoal.errors import InvalidInput, StorageError
 from shoal.storage import postgresql_engine, sqlite_engine
 from shoal.storage.files import storage_errors
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest migration in ``storage/migrations/versions``; a test keeps the two equal."""
 
 metadata = sa.MetaData(
@@ -119,7 +119,7 @@ class Database:
         InvalidArtifact
             The database file is damaged.
         """
-        with self._errors(), self._begun({"shoal_write": True}) as connection:
+        with self._errors(), self._begun(writes=True) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -133,7 +133,7 @@ class Database:
         InvalidArtifact
             The database file is damaged.
         """
-        with self._errors(), self._begun(self._read_options()) as connection:
+        with self._errors(), self._begun(writes=False) as connection:
             yield connection
 
     def now(self, connection: sa.Connection) -> dt.datetime:
@@ -154,18 +154,18 @@ class Database:
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def _begun(self, options: dict[str, object]) -> Iterator[sa.Connection]:
+    def _begun(self, *, writes: bool) -> Iterator[sa.Connection]:
         """One transaction on a connection of the pool.
 
         Beginning is tried until it works or patience ends: nothing has run yet, so trying again is harmless. The
         block itself is never run twice.
         """
         with contextlib.ExitStack() as stack:
-            yield self._patiently(lambda: self._begin(stack, options))
+            yield self._patiently(lambda: self._begin(stack, writes))
 
-    def _begin(self, stack: contextlib.ExitStack, options: dict[str, object]) -> sa.Connection:
+    def _begin(self, stack: contextlib.ExitStack, writes: bool) -> sa.Connection:
         with contextlib.ExitStack() as attempt:
-            connection = attempt.enter_context(self.engine.connect().execution_options(**options))
+            connection = attempt.enter_context(self.engine.connect().execution_options(shoal_write=writes))
             attempt.enter_context(connection.begin())
             stack.push(attempt.pop_all())
         return connection
@@ -209,9 +209,6 @@ class Database:
             ) from error
         except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
             raise InvalidInput(f"the database cannot keep this value: {error}") from error
-
-    def _read_options(self) -> dict[str, object]:
-        return {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def _make_folder(self) -> None:
         if self._is_sqlite and self.engine.url.database:
@@ -281,9 +278,9 @@ def schema_version(connection: sa.Connection) -> str | None:
 
 
 def _begin_transaction(connection: sa.Connection) -> None:
-    """Begin as the block asked for; PostgreSQL's driver does so by itself."""
-    if connection.dialect.name == "sqlite":
-        sqlite_engine.begin(connection, writes=bool(connection.get_execution_options().get("shoal_write", False)))
+    """Begin as the block asked for."""
+    dialect = sqlite_engine if connection.dialect.name == "sqlite" else postgresql_engine
+    dialect.begin(connection, writes=bool(connection.get_execution_options().get("shoal_write", False)))
 
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
