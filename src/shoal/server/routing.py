@@ -1,5 +1,6 @@
 """From the path of a request to what it is about: the model it names, and the version."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -12,6 +13,7 @@ from shoal.server.permissions import Rule
 
 _REMEMBERED: Final = 16_384
 _LONGEST_REMEMBERED: Final = 256
+_ENCODED_ONCE: Final = re.compile("%(?!25)")
 
 Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 Answer: TypeAlias = "tuple[int, bytes, Headers]"
@@ -98,18 +100,18 @@ class Targets:
 def address_of(part: str) -> str:
     """The address of a fleet or model in a part of a path.
 
-    Clients send the address ``fleet:a%3Ab`` encoded once more, ``fleet%3Aa%253Ab``; some of them, and people, leave
-    the colon, ``fleet:a%253Ab``; people also write it as it is. The last is told from the others by what it lacks: an
-    encoded percent sign.
+    Clients send the address ``fleet:a%3Ab`` encoded once more, ``fleet%3Aa%253Ab``, or ``fleet:a%253Ab`` when they
+    leave the colon; people write it as it is, ``fleet:a%3Ab``. An address has no characters but percent signs that need
+    to be encoded once more, so one with other escapes has not been.
 
     Raises
     ------
     InvalidInput
         It is no text.
     """
-    if ":" not in part or "%25" in part:
+    fleet, colon, key = part.partition(":")
+    if not colon or not _ENCODED_ONCE.search(key):
         return _decoded(part)
-    fleet, _, key = part.partition(":")
     return f"{_decoded(fleet)}:{key}"
 
 

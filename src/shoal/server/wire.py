@@ -23,8 +23,9 @@ Wire = TypeVar("Wire")
 #: More elements than this are no request but an attempt to make us allocate.
 MOST_ELEMENTS: Final = 2**31
 
-# A text is matched as a whole, so that nothing in it is taken for a number.
-_TEXT_OR_NAN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\bNaN\b', re.DOTALL)
+# A text is matched as a whole, so that nothing in it is taken for a number; one without an end as far as it goes, or
+# every quote in it would be tried as the beginning of another.
+_TEXT_OR_NAN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\bNaN\b', re.DOTALL)
 
 
 class _InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
