@@ -91,19 +91,14 @@ class Database:
             The database cannot be written and its schema is not up to date, or a newer Shoal wrote it.
         """
         self._make_folder()
-        if self._schema_version() == SCHEMA_VERSION:
+        version = self._schema_version()
+        if version == SCHEMA_VERSION:
             return
-        if self._is_sqlite:
-            with self._errors():
-                self._patiently(lambda: sqlite_engine.use_wal(self.engine))
-        with self.write() as connection:
-            if not self._is_sqlite:
-                postgresql_engine.lock_schema(connection)
-            if schema_version(connection) != SCHEMA_VERSION:
-                # Alembic takes a third of a second to import, and nearly every start finds the schema as it should be.
-                from shoal.storage.schema import upgrade
-
-                upgrade(connection)
+        try:
+            self._upgrade()
+        except StorageError as error:
+            has = "no tables yet" if version is None else f"schema {version}"
+            raise StorageError(f"{error} (the database has {has}, this Shoal needs schema {SCHEMA_VERSION})") from error
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -209,6 +204,21 @@ class Database:
             ) from error
         except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
             raise InvalidInput(f"the database cannot keep this value: {error}") from error
+
+    def _upgrade(self) -> None:
+        if self._is_sqlite:
+            with self._errors():
+                self._patiently(lambda: sqlite_engine.use_wal(self.engine))
+        with self.write() as connection:
+            if self._is_sqlite:
+                sqlite_engine.require_writable(connection)
+            else:
+                postgresql_engine.lock_schema(connection)
+            if schema_version(connection) != SCHEMA_VERSION:
+                # Alembic takes a third of a second to import, and nearly every start finds the schema as it should be.
+                from shoal.storage.schema import upgrade
+
+                upgrade(connection)
 
     def _make_folder(self) -> None:
         if self._is_sqlite and self.engine.url.database:

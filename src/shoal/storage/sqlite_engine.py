@@ -27,6 +27,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: "other processes kept it busy for too long; try again",
     sqlite3.SQLITE_LOCKED: "other processes kept it busy for too long; try again",
 }
+_CLOSED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -67,6 +68,11 @@ def use_wal(engine: sa.Engine) -> None:
             raise sa.exc.OperationalError("PRAGMA journal_mode = WAL", None, error) from error
 
 
+def require_writable(connection: sa.Connection) -> None:
+    """Fail now if the file may only be read; SQLite would say so at the first change, after other complaints."""
+    connection.exec_driver_sql("PRAGMA user_version = 0")
+
+
 def is_busy(error: sa.exc.DBAPIError) -> bool:
     """Whether others hold the lock, so that waiting may help."""
     return _code(error.orig) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -99,7 +105,7 @@ def _connect(
     except sqlite3.OperationalError as error:
         connection.close()
         path = Path(arguments[0])
-        if _code(error) != sqlite3.SQLITE_CANTOPEN or not path.is_file() or os.access(path.parent, os.W_OK):
+        if _code(error) not in _CLOSED or not path.is_file() or _may_write(path.parent):
             raise
         _require_whole(path)
         record.info["uses"] = 0
@@ -108,6 +114,10 @@ def _connect(
         # Whoever runs the first statement gets to know what is wrong with the file.
         return connection
     return connection
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _require_whole(path: Path) -> None:
