@@ -341,7 +341,9 @@ class Workspace:
         desired = next((one for one in self.registry.serving() if one.fleet == name), None)
         return load_serving({} if desired is None else desired.spec)
 
-    def set_serving(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+    def set_serving(
+        self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path, *, actor: str | None = None
+    ) -> ServingSpec:
         """Say what a fleet is served with beside its models; servers follow at once.
 
         Parameters
@@ -350,6 +352,8 @@ class Workspace:
             The fleet.
         spec : ServingSpec, mapping, or path of a YAML file
             In the place of what was said before. A ``lookup`` that names no source is that of the training.
+        actor : str, optional
+            In whose name; the workspace's own unless told.
 
         Returns
         -------
@@ -374,7 +378,7 @@ class Workspace:
             require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
         for then in trained:
             require_same(loaded.lookup, then)
-        self.registry.set_serving(name, spec=loaded.document(), actor=self.settings.actor)
+        self.registry.set_serving(name, spec=loaded.document(), actor=actor or self.settings.actor)
         return loaded
 
     def sources(self) -> dict[str, Source]:

@@ -13,7 +13,7 @@ from shoal.server.permissions import TABLE
 from shoal.server.rest import InferenceApp
 
 NAMES = {"model": "pumps", "name": "pumps", "version": "1", "run": "none", "id": "none"}
-OWN = {"/health", "/health/live", "/health/ready", "/metrics"}
+OWN = {"/api/v1/services", "/health", "/health/live", "/health/ready", "/metrics"}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,7 @@ def test_the_documentation_loads_nothing_from_anywhere(server):
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert set(described["paths"]) == {path for _, path, _ in TABLE if path.startswith("/api/v1/")} - {
         "/api/v1/docs",
+        "/api/v1/services",
         "/api/v1/openapi.json",
     }
 

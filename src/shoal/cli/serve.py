@@ -33,6 +33,8 @@ _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_clie
 @click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="Port of gRPC; 0 takes a free one.")
 @click.option("--no-grpc", is_flag=True, help="Do without gRPC.")
 @click.option("--admin-port", type=_PORT, help="Port of management and metrics, which then are not on --port.")
+@click.option("--category", default="", help="Where no fleets are named: only those of this category.")
+@click.option("--url", metavar="URL", help="Where others reach REST, when that is not where it listens.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that requests under way may take to finish when the server ends.")  # fmt: skip
 @click.option("--request-timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True,

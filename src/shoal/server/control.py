@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from shoal.registry import ServerRecord
 from shoal.server.options import ServerOptions
 
 
@@ -32,6 +33,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         Port of gRPC.
     at_once : bool
         Whether to accept before being ready, so that somebody can be asked for health; not when others serve.
+    server : ServerRecord
+        What discovery tells of the server.
     """
 
     number: int
@@ -44,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pages: tuple[int, ...]
     grpc_port: int | None
     at_once: bool
+    server: ServerRecord
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):

@@ -42,7 +42,7 @@ class _UnderWay:
 
     task: "asyncio.Task[object]"
     deadline_s: float
-    late: bool = False
+    ended: str | None = None
 
 
 class Doorkeeper:
@@ -87,10 +87,10 @@ class Doorkeeper:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not request.late:
+            if request.ended is None:
                 raise
             task.uncancel()
-            raise DeadlineExceeded(f"it took longer than {limit_s:g} s; ask for less, or give it more time") from None
+            raise DeadlineExceeded(request.ended) from None
         finally:
             self._under_way.discard(request)
             self._bodies_bytes -= size_bytes
@@ -113,15 +113,15 @@ class Doorkeeper:
         """End requests that take too long, for ever; one look at all is far cheaper than an alarm for each."""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            self._cancel(time.monotonic())
+            self._end_before(time.monotonic(), "it took longer than it may; ask for less, or give it more time")
 
     def give_up(self) -> None:
-        """End every request now; their callers are told that it took too long."""
-        self._cancel(math.inf)
+        """End every request now."""
+        self._end_before(math.inf, "the server ends and waited as long as it may; ask again")
 
-    def _cancel(self, now_s: float) -> None:
-        for request in [one for one in self._under_way if one.deadline_s < now_s and not one.late]:
-            request.late = True
+    def _end_before(self, now_s: float, reason: str) -> None:
+        for request in [one for one in self._under_way if one.deadline_s < now_s and one.ended is None]:
+            request.ended = reason
             request.task.cancel()
 
 

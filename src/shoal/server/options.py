@@ -60,6 +60,10 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Port of gRPC; 0 takes a free one, None is without.
     admin_port : int or None
         Port of management and metrics; None leaves them on ``port``.
+    category : str
+        Where no fleets are named: only those of this category; empty for all.
+    url : str or None
+        Where others reach REST, when that is not where the server listens; discovery tells it.
     drain_s : float
         How long requests under way may take to finish when the server ends, in seconds.
     access_log : float
@@ -76,6 +80,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port: int = 8080
     grpc_port: int | None = 8081
     admin_port: int | None = None
+    category: str = ""
+    url: str | None = None
     drain_s: float = 30.0
     access_log: float = 0.0
     otlp_endpoint: str | None = None

@@ -41,6 +41,8 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     # MLflow's clients
     ("GET", "/ping", PUBLIC),
     ("POST", "/invocations", PREDICT),
+    # Discovery
+    ("GET", "/api/v1/services", PREDICT),
     # Management
     ("GET", "/api/v1/docs", READ),
     ("GET", "/api/v1/openapi.json", READ),

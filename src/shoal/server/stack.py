@@ -22,22 +22,21 @@ from shoal.telemetry.metrics import Metrics
 
 
 class Doors:
-    """Sends a request to the door that its path begins with.
+    """Sends a request to the door of its route, else to the one that its path begins with.
 
     Parameters
     ----------
     doors : mapping of str to ASGI application
-        By the first part of the path; the empty one takes the rest.
+        By a path of the permission table, or by the first part of the path.
     """
 
     def __init__(self, doors: Mapping[str, ASGIApp]) -> None:
         self._doors = doors
-        self._rest = doors.get("")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        first = scope["path"].split("/", 2)[1]
-        door = self._doors.get(first, self._rest)
+        template = scope["shoal.rule"].template
+        door = self._doors.get(template) or self._doors.get(template.split("/", 2)[1])
         if door is None:
             raise NotFound("there is no such route on this port; management and metrics may be on the admin port")
         await door(scope, receive, send)
@@ -74,7 +73,7 @@ def build_stack(
     Parameters
     ----------
     doors : mapping of str to ASGI application
-        By the first part of the path; the empty one takes the rest.
+        See :class:`Doors`.
     ring : KeyRing
         The API keys.
     traffic : Traffic

@@ -17,15 +17,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from shoal.errors import ShoalError, StorageError
+from shoal.registry import ServerRecord
 from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.discovery import new_server
 from shoal.server.options import ServerOptions, require_keys_beyond_loopback
 from shoal.settings import Settings
-from shoal.telemetry.pages import new_page
+from shoal.storage.sql import utc_now
+from shoal.telemetry.metrics import without_gauges
+from shoal.telemetry.pages import Page, new_page
 from shoal.workspace import Workspace
 
 _BACKLOG: Final = 2048
@@ -133,6 +137,7 @@ class Supervisor:
         self._announced = False
         self._failure: str | None = None
         self._fleets: tuple[str, ...] = ()
+        self._server = self._reached()
 
     def addresses(self) -> Addresses:
         """Where the server listens."""
@@ -219,6 +224,19 @@ class Supervisor:
             pages=tuple(self._pages),
             grpc_port=self._grpc.getsockname()[1] if self._grpc is not None else None,
             at_once=not self._announced,
+            server=self._server,
+        )
+
+    def _reached(self) -> ServerRecord:
+        """What is told of this server to those who look for one."""
+        addresses = self.addresses()
+        url = self._options.url or _reachable(addresses.url)
+        return new_server(
+            url.rstrip("/"),
+            grpc_url=_reachable(addresses.grpc),
+            admin_url=_reachable(addresses.admin_url),
+            category=self._options.category,
+            clock=utc_now,
         )
 
     def _hear(self) -> None:
@@ -270,6 +288,7 @@ class Supervisor:
             if seat.process is None or seat.process.poll() is None:
                 continue
             how = _how(seat.process.returncode)
+            self._blank(seat)
             if seat.channel is not None:
                 self._hear_from(seat)
             if seat.channel is not None:
@@ -283,6 +302,13 @@ class Supervisor:
             seat.process, seat.ready, seat.again_s = None, False, now_s + seat.pause_s
             self._on_news(f"worker {seat.number} ended ({how}); another takes its place in {seat.pause_s:.1f} s")
 
+    def _blank(self, seat: _Seat) -> None:
+        """A process that has ended has no connections any more."""
+        page = Page(self._pages[seat.number])
+        left = page.read()
+        if left is not None:
+            page.write(without_gauges(left))
+
     def _end(self, signals: list[int]) -> bool:
         """Have the workers drain; a second signal, or too long a time, ends them at once."""
         self._close_listeners()
@@ -292,9 +318,9 @@ class Supervisor:
         heard = len(signals)
         while self._processes() and len(signals) == heard and time.monotonic() < deadline_s:
             self._hear()
-        return not self._processes() and all(
-            seat.process is None or seat.process.returncode == 0 for seat in self._seats
-        )
+        # Who was still starting had nothing to finish, and perhaps not yet ears for a signal.
+        worked = [seat.process for seat in self._seats if seat.process is not None and seat.ready]
+        return not self._processes() and all(process.returncode == 0 for process in worked)
 
     def _processes(self) -> "list[subprocess.Popen[bytes]]":
         found = (seat.process for seat in self._seats)
@@ -352,6 +378,16 @@ def _bind(unbound: socket.socket, host: str, port: int) -> None:
 def _where(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_Address = TypeVar("_Address", str, str | None)
+
+
+def _reachable(address: _Address) -> _Address:
+    """An address that others can use: a server that listens everywhere is reached by its machine's name."""
+    if address is None:
+        return address
+    return address.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())  # noqa: S104
 
 
 def _how(code: int) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from shoal.server.authentication import KeyRing
 from shoal.server.calls import CallGate
 from shoal.server.connections import HttpServer
 from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.discovery import Heartbeat, Services
 from shoal.server.grpc.door import GrpcDoor
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
@@ -63,8 +65,7 @@ def main(descriptor: int) -> None:
     log_as_json(writer, {"worker": job.number})
     drained, failure = False, None
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            drained = runner.run(_work(job, channel, writer))
+        drained = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_work(job, channel, writer))
     except ShoalError as error:
         failure = str(error)
     except Exception:  # noqa: BLE001 - it is logged, and the supervisor hears of it
@@ -73,7 +74,8 @@ def main(descriptor: int) -> None:
     writer.close()
     if failure is not None:
         channel.send(Failed(error=failure))
-    sys.exit(0 if drained else 1)
+    # Nothing is left to be done, and a thread that waits for a database that has gone must not keep us.
+    os._exit(0 if drained else 1)
 
 
 def _job(channel: Channel) -> Job:
@@ -116,12 +118,14 @@ class Worker:
         self._traffic = Traffic()
         self._ending = asyncio.Event()
         self._metrics = Metrics()
-        self._plane = None if job.manages else workspace.data_plane(self._options.fleets)
+        self._plane = None if job.manages else workspace.data_plane(job.options.fleets, category=job.options.category)
         self._gauges = _Gauges(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._stack = self._build()
         self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
         self._grpc: GrpcDoor | None = None
+        self._heart: Heartbeat | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._chores: list[asyncio.Task[None]] = []
 
     async def run(self) -> bool:
@@ -164,6 +168,9 @@ class Worker:
         gc.freeze()
         if not self._job.at_once:
             self._http.start()
+        if self._plane is not None:
+            self._heart = Heartbeat(self._workspace.registry, self._plane, self._job.server)
+            self._beating = asyncio.create_task(self._heart.work())
         served = self._plane.index(ready=True) if self._plane is not None else []
         self._channel.send(Ready(fleets=tuple(f"{entry.name}:{entry.version}" for entry in served)))
 
@@ -180,6 +187,7 @@ class Worker:
         """Say so, go on for a moment, close the door, and wait for those inside."""
         deadline_s = time.monotonic() + self._options.drain_s
         self._traffic.drain()
+        await self._leave()
         await asyncio.sleep(min(LINGER_S, self._options.drain_s))
         self._http.stop_accepting()
         left_s = max(0.0, deadline_s - time.monotonic())
@@ -194,9 +202,14 @@ class Worker:
             await self._plane.drain(max(0.0, deadline_s - time.monotonic()))
         self._http.close()
         self._meter.publish()
-        for chore in self._chores:
-            chore.cancel()
         return drained
+
+    async def _leave(self) -> None:
+        """Tell those who look for a server not to come here; a database that is slow to hear it is not waited for."""
+        if self._heart is not None and self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._heart.end(), _GIVEN_UP_S)
 
     def _build(self) -> Stack:
         return build_stack(
@@ -211,9 +224,10 @@ class Worker:
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = {"health": Health(self._traffic)}
         if self._plane is not None:
-            doors[""] = InferenceApp(self._plane)
+            doors |= dict.fromkeys(("v2", "invocations", "ping"), InferenceApp(self._plane))
         if self._job.manages or self._options.admin_port is None:
             doors |= {"api": Management(self._workspace), "metrics": self._meter}
+        doors["/api/v1/services"] = Services(self._workspace.registry)
         return doors
 
     def _look(self) -> None:

@@ -161,6 +161,12 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Family])
 
 
+def without_gauges(dump: bytes) -> bytes:
+    """What is left of the numbers of a process that has ended: what it counted, not what it stood at."""
+    gauges = (Kind.SUM, Kind.MAXIMUM)
+    return _encoder.encode([family for family in _decoder.decode(dump) if family.kind not in gauges])
+
+
 def merge(dumps: Iterable[bytes]) -> list[Family]:
     """One family per metric, over all processes."""
     families: dict[str, Family] = {}

@@ -112,7 +112,14 @@ async def world(
     reading, writing = os.pipe()
     log = LineWriter(writing)
     options = ServerOptions(limits=limits or Limits(), access_log=access_log)
-    stack = build_stack(doors or {"": echo}, ring=ring, traffic=traffic, metrics=metrics, log=log, options=options)
+    stack = build_stack(
+        doors or dict.fromkeys(("v2", "api", "ping", "health", "metrics"), echo),
+        ring=ring,
+        traffic=traffic,
+        metrics=metrics,
+        log=log,
+        options=options,
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     http = HttpServer(stack.app, listener, options.limits)

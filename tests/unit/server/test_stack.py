@@ -164,7 +164,7 @@ def test_errors_are_answered_in_one_form_and_tell_no_secrets(error, status):
         async def door(scope, receive, send):
             raise error
 
-        async with world({"": door}) as here:
+        async with world({"v2": door}) as here:
             answer = await here.client.post(INFER)
         assert answer.status_code == status
         assert list(answer.json()) == ["error"]
@@ -268,7 +268,7 @@ def test_the_access_log_has_a_line_per_request_and_always_the_failures():
             await here.client.post(INFER, headers={"x-request-id": "one"})
             await asyncio.sleep(0.3)
             line = json.loads(os.read(here.logged, 65536))
-        async with world({"": door}) as here:
+        async with world({"v2": door}) as here:
             await here.client.post(INFER, headers={"x-request-id": "two"})
             await asyncio.sleep(0.3)
             failure = json.loads(os.read(here.logged, 65536))

@@ -1,13 +1,13 @@
 """What is served: which fleets are loaded, by which alias, pinned to which version, and by which rules."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from shoal.requests.loading import load
+from shoal.registry import Desired
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
@@ -36,28 +36,26 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.get("/serving")
     def list_serving() -> list[dict[str, object]]:
         """List the fleets that servers are told about, and what they are told."""
-        return [msgspec.to_builtins(one) for one in registry.serving()]
+        return [_told(one) for one in registry.serving()]
 
     @routes.get("/serving/{name}")
     def show_serving(name: str) -> dict[str, object]:
         """Show what servers are told about a fleet."""
         registry.fleet(name)
-        return next(msgspec.to_builtins(one) for one in registry.serving() if one.fleet == name)
+        return next(_told(one) for one in registry.serving() if one.fleet == name)
 
     @routes.put("/serving/{name}")
     def set_serving(name: str, body: Wish, request: Request) -> dict[str, object]:
         """Load or unload a fleet, pin it, or change its rules; every server follows within a second."""
-        spec = None if body.spec is None else load(body.spec).document()
-        told: dict[str, object] = msgspec.to_builtins(
-            registry.set_serving(
-                name,
-                loaded=body.loaded,
-                alias=body.alias,
-                pinned=body.pinned if "pinned" in body.model_fields_set else "keep",
-                spec=spec,
-                actor=acting_as(request),
-            )
-        )
-        return told
+        actor = acting_as(request)
+        if body.spec is not None:
+            workspace.set_serving(name, body.spec, actor=actor)
+        pinned: int | Literal["keep"] | None = body.pinned if "pinned" in body.model_fields_set else "keep"
+        return _told(registry.set_serving(name, loaded=body.loaded, alias=body.alias, pinned=pinned, actor=actor))
 
     return routes
+
+
+def _told(desired: Desired) -> dict[str, object]:
+    told: dict[str, object] = msgspec.to_builtins(desired)
+    return told

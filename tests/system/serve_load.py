@@ -1,0 +1,69 @@
+"""Clients that keep asking, each on a connection of its own, and remember what became of every request."""
+
+import http.client
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urlsplit
+
+from serve_process import request
+
+PATH = "/v2/models/pumps/infer"
+
+
+@dataclass
+class Load:
+    """Threads that ask until they are stopped.
+
+    ``answered`` has status and body of every request that was answered, ``lost`` what went wrong after a request was
+    sent on a connection that the server had accepted, ``refused`` counts attempts to connect that failed.
+    """
+
+    url: str
+    clients: int = 8
+    answered: list[tuple[int, dict]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    refused: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        parts = urlsplit(self.url)
+        body = json.dumps(request(device=number % 5))
+        connection: http.client.HTTPConnection | None = None
+        while not self._stop.is_set():
+            if connection is None:
+                connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+                try:
+                    connection.connect()
+                except OSError:
+                    self.refused += 1
+                    connection = None
+                    time.sleep(0.02)
+                    continue
+            try:
+                connection.request("POST", PATH, body, {"content-type": "application/json"})
+                response = connection.getresponse()
+                self.answered.append((response.status, json.loads(response.read())))
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+                connection = None
+                continue
+            if response.will_close:
+                connection = None

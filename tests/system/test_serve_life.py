@@ -1,0 +1,258 @@
+"""How a server begins, goes on and ends: real processes, signals and sockets."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from serve_load import Load
+from serve_process import answer_of, command, is_alive, make_home, request, serving, wait_until
+
+import shoal
+from shoal.security.permissions import Role
+
+INFER = "/v2/models/pumps/infer"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "home"
+    make_home(folder)
+    return folder
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    shutil.copytree(template, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def test_a_server_says_that_it_is_open_and_answers(home, tmp_path):
+    with serving(home, tmp_path, "pumps") as server:
+        with server.client() as client:
+            assert client.get("/v2/health/ready").status_code == 200
+            assert client.get("/health/ready").json() == {"live": True, "ready": True, "draining": False}
+            version, prediction = answer_of(client.post(INFER, json=request(device=3, a=1, b=2)))
+        assert server.end() == 0
+        news = server.news()
+    assert version == "1"
+    assert prediction == pytest.approx(6)
+    assert "No API keys" in news
+    assert re.search(r"Ready: REST on http://127.0.0.1:\d+, gRPC on 127.0.0.1:\d+. Serving pumps:1.", news)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_request(home, tmp_path, number):
+    with serving(home, tmp_path, "pumps", "--workers", "2") as server, Load(server.url) as load:
+        workers = server.workers()
+        wait_until(lambda: len(load.answered) > 200)
+        code = server.end(number)
+        wait_until(lambda: load.refused > 0)
+        load.stop()
+    assert code == 0
+    assert load.lost == []
+    assert {status for status, _ in load.answered} == {200}
+    assert not any(is_alive(pid) for pid in workers)
+
+
+def test_readiness_goes_before_the_door_is_closed(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        server.process.terminate()
+        said = wait_until(lambda: (r := client.get("/v2/health/ready")).status_code == 503 and r)
+        answered = client.post(INFER, json=request())
+        assert server.process.wait(30) == 0
+    assert said.json() == {"error": "the server ends"}
+    assert answered.status_code == 200
+    assert answered.headers["connection"] == "close"
+
+
+@contextlib.contextmanager
+def half_a_request(server):
+    """A request whose body does not come."""
+    with socket.create_connection(_address(server.url)) as slow:
+        slow.settimeout(20)
+        head = "POST /v2/models/pumps/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        slow.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        wait_until(lambda: "under_way 2.0" in _metrics(server))  # it, and who asks for the metrics
+        yield slow
+
+
+def test_a_second_signal_ends_at_once(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--drain-timeout", "60") as server, half_a_request(server):
+        server.process.terminate()
+        with server.client() as client:
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+        assert server.process.poll() is None  # it waits for the body
+        assert server.end() == 1
+        assert "Traceback" not in server.news()
+
+
+def test_what_takes_longer_than_the_drain_timeout_is_cut_off_and_said(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--drain-timeout", "1") as server, half_a_request(server) as slow:
+        assert server.end() == 1
+        said = slow.recv(65536)
+    assert b" 504 " in said
+    assert b"the server ends" in said
+
+
+def test_a_killed_worker_is_replaced_while_the_other_serves(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server:
+        before = server.workers()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        with server.client() as client:
+            for _ in range(20):  # a new connection each: those of the dead one are gone, the door is not
+                assert httpx.post(server.url + INFER, json=request()).status_code == 200
+            now = wait_until(
+                lambda: len(server.workers()) == 2 and set(server.workers()) != set(before) and server.workers()
+            )
+            assert before[1] in now
+            wait_until(lambda: "shoal_workers_ready 2.0" in client.get("/metrics").text)
+        assert server.end() == 0
+        news = server.news()
+    assert "worker 0 ended (SIGKILL)" in news or "worker 1 ended (SIGKILL)" in news
+
+
+def test_a_killed_supervisor_leaves_no_worker_behind(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--workers", "2") as server:
+        workers = server.workers()
+        server.process.kill()
+        server.process.wait()
+        wait_until(lambda: not any(is_alive(pid) for pid in workers))
+
+
+def test_metrics_are_those_of_all_workers_and_survive_them(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server:
+        for _ in range(40):
+            assert httpx.post(server.url + INFER, json=request()).status_code == 200
+        wait_until(lambda: _counted(server) == 40)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        wait_until(lambda: "shoal_workers_ready 2.0" in _metrics(server) and len(server.workers()) == 2)
+        assert _counted(server) == 40
+
+
+def _counted(server):
+    pattern = r'shoal_request_seconds_count\{fleet="pumps",route="/v2/models/{model}/infer",status="200"\} (\S+)'
+    return sum(map(float, re.findall(pattern, _metrics(server))))
+
+
+def test_management_and_metrics_can_have_a_port_of_their_own(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--admin-port", "0") as server:
+        with server.client() as client:
+            assert client.post(INFER, json=request()).status_code == 200
+            assert client.get("/api/v1/fleets").status_code == 404
+            assert client.get("/metrics").status_code == 404
+        assert httpx.get(server.admin_url + "/api/v1/fleets").json()[0]["name"] == "pumps"
+        assert httpx.post(server.admin_url + INFER, json=request()).status_code == 404
+        wait_until(lambda: 'fleet="pumps"' in httpx.get(server.admin_url + "/metrics").text)
+        promoted = httpx.post(server.admin_url + "/api/v1/fleets/pumps/promote", json={"version": 2})
+        assert promoted.status_code == 200
+        with server.client() as client:
+            wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
+def test_without_keys_only_loopback_is_served(home, host):
+    refused = command(home, "serve", "--host", host, "--port", "0", "--grpc-port", "0")
+    assert refused.returncode == 1
+    assert "shoal keys create" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_keys_reach_a_running_server(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server:
+        with server.client() as client:
+            assert client.post(INFER, json=request()).status_code == 200
+            made = command(home, "keys", "create", "shop", "--role", "predictor")
+            key = made.stdout.strip()
+            assert made.returncode == 0
+            wait_until(lambda: client.post(INFER, json=request()).status_code == 401)
+        with server.client(key) as client:
+            assert client.post(INFER, json=request()).status_code == 200
+            assert client.get("/metrics").status_code == 403
+            rotated = command(home, "keys", "rotate", key.split("_")[1], "--overlap", "0s")
+            wait_until(lambda: client.post(INFER, json=request()).status_code == 401)
+        with server.client(rotated.stdout.strip()) as client:
+            wait_until(lambda: client.post(INFER, json=request()).status_code == 200)
+            assert command(home, "keys", "revoke", rotated.stdout.split("_")[1]).returncode == 0
+            refused = wait_until(lambda: (r := client.post(INFER, json=request())).status_code == 401 and r)
+        listed = command(home, "keys", "list")
+    assert "was revoked" in refused.json()["error"]
+    assert key not in listed.stdout
+    assert listed.stdout.count("shop") == 2
+
+
+def test_a_fleet_that_is_not_there_is_said_at_once(home):
+    refused = command(home, "serve", "nothing", "--port", "0", "--grpc-port", "0")
+    assert refused.returncode == 1
+    assert "nothing" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_port_in_use_is_said_at_once(home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = command(home, "serve", "--port", str(port), "--grpc-port", "0")
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+
+
+def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
+    name = postgresql.create()
+    monkeypatch.setenv("SHOAL_DATABASE_URL", postgresql.url(name))
+    make_home(tmp_path / "home")
+    with shoal.open(tmp_path / "home") as workspace:
+        key = workspace.create_key("shop", Role.OPERATOR).text
+    with serving(tmp_path / "home", tmp_path, "pumps", "--no-grpc") as server, server.client(key) as client:
+        assert client.post(INFER, json=request()).status_code == 200
+        postgresql.drop(name)
+        wait_until(lambda: _staleness_s(client) > 2)
+        assert client.get("/v2/health/ready").status_code == 200
+        assert client.post(INFER, json=request()).status_code == 200
+        failed = client.get("/api/v1/fleets")
+        assert server.end() == 0
+    assert failed.status_code == 503
+    assert list(failed.json()) == ["error"]
+
+
+def _staleness_s(client):
+    text = client.get("/metrics").text
+    return float(re.search(r"^shoal_registry_staleness_seconds (\S+)$", text, re.MULTILINE)[1])
+
+
+def test_servers_find_each_other_until_they_end(home, tmp_path):
+    with serving(home, tmp_path / "one", "pumps") as one, one.client() as client:
+        with serving(home, tmp_path / "two", "pumps", "--no-grpc", "--url", "https://models.example.org/") as two:
+            found = wait_until(lambda: len(told := client.get("/api/v1/services?name=pumps").json()) == 2 and told)
+            assert two.end() == 0
+        wait_until(lambda: len(client.get("/api/v1/services").json()) == 1)
+    assert {service["url"] for service in found} == {one.url, "https://models.example.org"}
+    assert {service["fleets"][0]["version"] for service in found} == {1}
+
+
+def _address(url):
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def _metrics(server):
+    return httpx.get(server.url + "/metrics").text
+
+
+def test_the_server_is_ready_for_a_shell(home, tmp_path):
+    """What a person sees: one line on the standard output, once."""
+    line = ["--home", str(home), "serve", "pumps", "--port", "0", "--no-grpc", "--json"]
+    code = "import sys; from shoal.cli import main; main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said = process.stdout.readline()
+    process.terminate()
+    rest, _ = process.communicate(timeout=30)
+    assert b'"url":"http://127.0.0.1:' in said
+    assert rest == b""
