@@ -1,5 +1,6 @@
 """From rows to models: the key of each row, and the level that has a model for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from shoal.engines.threads import Threads
 from shoal.errors import InvalidInput
 from shoal.table.keys import coerce, frame_of
 from shoal.table.models import ModelTable
-from shoal.types import Integers
+from shoal.types import Integers, Level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +56,31 @@ def resolve(table: ModelTable, frame: pl.DataFrame, threads: Threads, *, fallbac
         A key column is missing or of a type that no key can come from.
     """
     keys, wrong = _key_frame(table, frame)
-    models = np.full(frame.height, -1, dtype=np.int64)
-    levels = np.full(frame.height, -1, dtype=np.int8)
-    open_rows: Integers | None = None  # all, at first
+    first, *coarser = table.levels if fallback else table.levels[:1]
+    models = table.find(keys, first, threads)
     if wrong is not None:
-        open_rows = np.flatnonzero(wrong < 0)
-    for number, level in enumerate(table.levels if fallback else table.levels[:1]):
-        rows = keys if open_rows is None else keys[open_rows]
-        found = table.find(rows, level, threads)
-        hit = found >= 0
-        if open_rows is None and hit.all():
-            levels[:] = number
-            return Resolved(keys=keys, models=found, levels=levels, wrong_keys=wrong)
-        target = np.arange(frame.height) if open_rows is None else open_rows
-        models[target[hit]] = found[hit]
-        levels[target[hit]] = number
-        open_rows = target[~hit]
+        models[wrong >= 0] = -1
+    open_rows = np.flatnonzero(models < 0)
+    models[open_rows] = -1
+    levels = np.zeros(frame.height, dtype=np.int8)
+    levels[open_rows] = -1
+    resolved = Resolved(keys=keys, models=models, levels=levels, wrong_keys=wrong)
+    _fall_back(table, resolved, coarser, open_rows if wrong is None else open_rows[wrong[open_rows] < 0], threads)
+    return resolved
+
+
+def _fall_back(
+    table: ModelTable, resolved: Resolved, coarser: Sequence[Level], open_rows: Integers, threads: Threads
+) -> None:
+    """Let coarser levels answer the rows that are still open, one level after the other."""
+    for number, level in enumerate(coarser, start=1):
         if not len(open_rows):
-            break
-    return Resolved(keys=keys, models=models, levels=levels, wrong_keys=wrong)
+            return
+        found = table.find(resolved.keys[open_rows], level, threads)
+        hit = found >= 0
+        resolved.models[open_rows[hit]] = found[hit]
+        resolved.levels[open_rows[hit]] = number
+        open_rows = open_rows[~hit]
 
 
 def _key_frame(table: ModelTable, frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int16] | None]:

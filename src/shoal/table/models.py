@@ -34,8 +34,8 @@ from shoal.types import (
     Task,
 )
 
-#: Fewer rows than this are not worth a search of their own.
-FIND_ROWS = 16_384
+#: Rows whose keys are looked up at a time: they fit a core's cache, also where neighbours must first be joined.
+FIND_ROWS = 32_768
 
 Entry = tuple[Level, Key, PackedModel, ModelFacts]
 
@@ -132,8 +132,10 @@ class ModelTable:
         found = np.empty(frame.height, dtype=np.int64)  # its pages are first touched by the threads that fill them
 
         def search(lo: int, hi: int) -> None:
-            found[lo:hi] = ABSENT
-            self._find(KeyRows.of(self.keys, frame.slice(lo, hi - lo), level), self.parts, found[lo:hi])
+            for start in range(lo, hi, FIND_ROWS):
+                piece = found[start : min(start + FIND_ROWS, hi)]
+                piece[:] = ABSENT
+                self._find(KeyRows.of(self.keys, frame.slice(start, len(piece)), level), self.parts, piece)
 
         threads.over(frame.height, search, grain=FIND_ROWS)
         return found
