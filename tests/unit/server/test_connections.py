@@ -1,0 +1,170 @@
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from stack_world import world
+
+from shoal.server.options import Limits
+
+INFER = "/v2/models/pumps/infer"
+QUICK = Limits(header_s=0.3, body_s=0.3, idle_s=1, header_bytes=2000)
+
+
+async def said(reader):
+    """All that comes until the other side hangs up."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 10)
+    return b""
+
+
+def head(extra=""):
+    return f"POST {INFER} HTTP/1.1\r\nhost: localhost\r\n{extra}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b"408"),
+        (b"POST /v2/mod", b"408"),
+        (b"POST / HTTP/1.1\r\nhost: loc", b"408"),
+        (head("content-length: 10\r\n") + b"abc", b"408"),
+        (head("transfer-encoding: chunked\r\n") + b"3\r\nabc\r\n", b"408"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n", b"400"),
+        (head("content-length: 5\r\ntransfer-encoding: chunked\r\n"), b"400"),
+        (head("content-length: 1\r\ncontent-length: 2\r\n"), b"400"),
+    ],
+)
+def test_a_client_that_keeps_us_waiting_or_talks_nonsense_is_hung_up_on(sent, status):
+    async def run():
+        async with world(limits=QUICK) as here:
+            reader, writer = await here.connect()
+            writer.write(sent)
+            answer = await said(reader)
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 " + status), answer
+        assert b'{"error":' in answer
+
+    asyncio.run(run())
+
+
+def test_a_head_without_end_is_refused():
+    async def run():
+        async with world(limits=Limits(header_bytes=2000)) as here:
+            reader, writer = await here.connect()
+            told = asyncio.create_task(reader.read(65536))
+            writer.write(b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n")
+            for number in range(1000):
+                writer.write(f"x-{number}: {'y' * 60}\r\n".encode())
+                await asyncio.sleep(0.01)
+                if told.done():
+                    break
+            assert b"431" in (await told).split(b"\r\n")[0]
+            assert number < 100
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_sends_byte_by_byte_cannot_stay():
+    async def run():
+        async with world(limits=QUICK) as here:
+            reader, writer = await here.connect()
+            told = asyncio.create_task(said(reader))
+            for byte in head():
+                with contextlib.suppress(ConnectionError):
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(0.03)
+                if told.done():
+                    break
+            answer = await told
+            writer.close()
+        assert b"408" in answer.split(b"\r\n")[0]
+
+    asyncio.run(run())
+
+
+def test_an_idle_connection_is_closed_and_one_that_is_used_is_not():
+    async def run():
+        async with world(limits=QUICK) as here:
+            reader, writer = await here.connect()
+            for _ in range(4):  # longer together than a connection may idle
+                writer.write(head("content-length: 2\r\n") + b"{}")
+                assert b"200" in await reader.readuntil(b"{}")
+                await asyncio.sleep(0.4)
+            assert await said(reader) == b""
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_requests_sent_at_once_on_one_connection_are_answered_in_order():
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            writer.write(b"".join(head(f"content-length: 1\r\nx-request-id: {n}\r\n") + b"%d" % n for n in range(5)))
+            got = b""
+            while got.count(b"HTTP/1.1 200") < 5 or not got.endswith(b"4"):
+                got += await asyncio.wait_for(reader.read(65536), 5)
+            writer.close()
+        assert [got.index(b"x-request-id: %d" % n) for n in range(5)] == sorted(
+            got.index(b"x-request-id: %d" % n) for n in range(5)
+        )
+
+    asyncio.run(run())
+
+
+def test_many_idle_connections_do_not_keep_others_out():
+    async def run():
+        async with world(limits=Limits(connections=200)) as here:
+            idle = [await here.connect() for _ in range(400)]
+            for _ in range(3):
+                answer = await here.client.post(INFER, content=b"{}", headers={"connection": "close"})
+                assert answer.status_code == 200
+            assert here.http.connections <= 201
+            for _, writer in idle:
+                writer.close()
+
+    asyncio.run(run())
+
+
+def test_closing_the_door_leaves_nobody_standing_in_it():
+    async def run():
+        async with world() as here:
+            # Connected for the system, not yet accepted by us: nothing of the loop runs in between.
+            waiting = [socket.create_connection(("127.0.0.1", here.port)) for _ in range(20)]
+            for one in waiting:
+                one.setblocking(False)
+                one.send(head("content-length: 2\r\n") + b"{}")
+            here.traffic.drain()
+            here.http.stop_accepting()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", here.port))
+            loop = asyncio.get_running_loop()
+            answers = await asyncio.gather(*(loop.sock_recv(one, 65536) for one in waiting))
+            assert await here.http.finish(loop.time() + 10)
+            for one in waiting:
+                one.close()
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_hangs_up_costs_only_itself():
+    async def run():
+        async with world() as here:
+            here.echo.may.clear()
+            _, writer = await here.connect()
+            writer.write(head("content-length: 2\r\n") + b"{")
+            await here.echo.entered.wait()
+            writer.transport.abort()
+            here.echo.may.set()
+            assert (await here.client.post(INFER, content=b"{}")).status_code == 200
+            for _ in range(100):
+                if not here.stack.doorkeeper.under_way:
+                    break
+                await asyncio.sleep(0.02)
+            assert here.stack.doorkeeper.under_way == 0
+
+    asyncio.run(run())
