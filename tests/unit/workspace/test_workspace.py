@@ -26,6 +26,12 @@ def fleet_of(slopes, name="stores"):
     )
 
 
+@pytest.fixture(autouse=True)
+def _each_kind_of_database(databases, monkeypatch):
+    """The whole workspace on SQLite and on PostgreSQL."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", databases.migrated())
+
+
 @pytest.fixture
 def workspace(tmp_path):
     with shoal.open(tmp_path / "home", actor="ada") as opened:
