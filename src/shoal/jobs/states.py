@@ -1,4 +1,4 @@
-"""The lives of runs and shards, as tables: which state may follow which.
+"""The lives of runs, shards and predictions, as tables: which state may follow which.
 
 A run that failed may run again (it then does only what is not done). A run that is committing stays so when its
 process dies: whoever resumes it asks the output whether the commit happened.
@@ -32,6 +32,18 @@ class ShardState(enum.StrEnum):
     FAILED = "failed"
 
 
+class PredictionState(enum.StrEnum):
+    """Where a prediction stands that is kept: one asked for without waiting, or a durable one, which is born done."""
+
+    WAITING = "waiting"
+    CLAIMED = "claimed"
+    DONE = "done"
+    FAILED = "failed"
+    """In the dead-letter list: its error says why."""
+    EXPIRED = "expired"
+    """Discarded: its deadline passed."""
+
+
 RUN_TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.PLANNED: frozenset({RunState.RUNNING, RunState.FAILED, RunState.CANCELLED, RunState.EXPIRED}),
     RunState.RUNNING: frozenset({RunState.COMMITTING, RunState.FAILED, RunState.CANCELLED, RunState.EXPIRED}),
@@ -49,13 +61,21 @@ SHARD_TRANSITIONS: Mapping[ShardState, frozenset[ShardState]] = {
     ShardState.DONE: frozenset(),
 }
 
+PREDICTION_TRANSITIONS: Mapping[PredictionState, frozenset[PredictionState]] = {
+    PredictionState.WAITING: frozenset({PredictionState.CLAIMED, PredictionState.EXPIRED}),
+    PredictionState.CLAIMED: frozenset(PredictionState),
+    PredictionState.FAILED: frozenset({PredictionState.WAITING}),
+    PredictionState.EXPIRED: frozenset({PredictionState.WAITING}),
+    PredictionState.DONE: frozenset(),
+}
+
 FINAL_RUN_STATES = frozenset(state for state, following in RUN_TRANSITIONS.items() if not following)
 """States that a run never leaves."""
 
 ACTIVE_RUN_STATES = frozenset(RunState) - FINAL_RUN_STATES
 """States in which a run still needs its snapshot."""
 
-State = TypeVar("State", RunState, ShardState)
+State = TypeVar("State", RunState, ShardState, PredictionState)
 
 
 def require_transition(

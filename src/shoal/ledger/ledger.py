@@ -7,6 +7,7 @@ from shoal.errors import Conflict
 from shoal.jobs.states import RunState
 from shoal.ledger import runs, shards
 from shoal.ledger.owners import is_gone
+from shoal.ledger.predictions import Predictions
 from shoal.ledger.records import Reconciliation, RunRecord, RunTotals, ShardClaim, ShardPlan, ShardRecord
 from shoal.storage.sql import Database
 from shoal.types import Counts, InputFile, Json
@@ -26,10 +27,16 @@ class Ledger:
     ----------
     database : Database
         Migrated.
+
+    Attributes
+    ----------
+    predictions : Predictions
+        What is kept of single predictions, and the queue of those that nobody waits for.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.predictions = Predictions(database)
 
     def create_run(
         self,

@@ -6,15 +6,20 @@ from shoal.errors import Conflict
 from shoal.jobs.states import (
     ACTIVE_RUN_STATES,
     FINAL_RUN_STATES,
+    PREDICTION_TRANSITIONS,
     RUN_TRANSITIONS,
     SHARD_TRANSITIONS,
+    PredictionState,
     RunState,
     ShardState,
     require_transition,
 )
 
 
-@pytest.mark.parametrize(("table", "states"), [(RUN_TRANSITIONS, RunState), (SHARD_TRANSITIONS, ShardState)])
+@pytest.mark.parametrize(
+    ("table", "states"),
+    [(RUN_TRANSITIONS, RunState), (SHARD_TRANSITIONS, ShardState), (PREDICTION_TRANSITIONS, PredictionState)],
+)
 def test_the_tables_know_every_state_and_refuse_what_they_do_not_have(table, states):
     assert set(table) == set(states)
     for before, after in itertools.product(states, states):
@@ -27,7 +32,11 @@ def test_the_tables_know_every_state_and_refuse_what_they_do_not_have(table, sta
 
 @pytest.mark.parametrize(
     ("table", "start", "goal"),
-    [(RUN_TRANSITIONS, RunState.PLANNED, RunState.SUCCEEDED), (SHARD_TRANSITIONS, ShardState.PENDING, ShardState.DONE)],
+    [
+        (RUN_TRANSITIONS, RunState.PLANNED, RunState.SUCCEEDED),
+        (SHARD_TRANSITIONS, ShardState.PENDING, ShardState.DONE),
+        (PREDICTION_TRANSITIONS, PredictionState.WAITING, PredictionState.DONE),
+    ],
 )
 def test_every_state_is_reached_and_success_is_reachable_unless_it_ended(table, start, goal):
     assert reached(table, start) == set(table)

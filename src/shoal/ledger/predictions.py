@@ -1,0 +1,267 @@
+"""Predictions that are kept: asked for without waiting, or committed before they are answered."""
+
+from collections.abc import Collection, Sequence
+
+from shoal.errors import Conflict
+from shoal.jobs.states import PredictionState
+from shoal.ledger import prediction_queue as queue
+from shoal.ledger.owners import is_gone
+from shoal.ledger.prediction_records import (
+    Backlog,
+    NewPrediction,
+    PredictionClaim,
+    PredictionKind,
+    PredictionRecord,
+    PredictionResult,
+    Turn,
+    Wanted,
+)
+from shoal.storage.sql import Database
+
+
+class Predictions:
+    """The part of the ledger that is about predictions. It is also their queue: workers claim them from it.
+
+    Safe for threads and for any number of processes. Every method is one transaction. All methods raise
+    :class:`~shoal.errors.StorageError` when the database cannot be reached or the disk is full; nothing is changed
+    then.
+
+    Parameters
+    ----------
+    database : Database
+        Migrated.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def accept(self, new: Sequence[NewPrediction], *, keep_s: float | None = None) -> list[str | Conflict]:
+        """Keep predictions, all in one transaction: when this returns they survive a power cut.
+
+        Parameters
+        ----------
+        new : sequence of NewPrediction
+            Those without an answer or with a sink wait for a worker, in this order.
+        keep_s : float, optional
+            How long those are kept that need no worker, in seconds; for ever unless told.
+
+        Returns
+        -------
+        list of str or Conflict
+            Their ids; of one whose idempotency key is known, that of the prediction that has it, or a conflict if that
+            one asked something else.
+        """
+        with self._database.write() as connection:
+            return queue.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
+
+    def claim(
+        self, fleets: Collection[str], *, owner: str, lease_s: float, limit: int, suspects: bool = False
+    ) -> list[PredictionClaim]:
+        """Take predictions that wait or whose worker fell silent, the oldest first.
+
+        Of those with the same ordering key only the first that is not settled is given out.
+
+        Parameters
+        ----------
+        fleets : collection of str
+            Only predictions of these; of all of them if they are more than :data:`~prediction_queue.MOST_FLEETS`.
+        owner : str
+            Who takes them; unique among all workers.
+        lease_s : float
+            Seconds until others may take them over; renew before that.
+        limit : int
+            How many at most.
+        suspects : bool
+            Instead, one prediction whose workers fell silent again and again; let it run alone.
+
+        Raises
+        ------
+        InvalidInput
+            The lease is too long or not positive.
+        """
+        with self._database.read() as connection:
+            if not queue.is_work(connection, fleets, now=self._database.now(connection)):
+                return []
+        with self._database.write() as connection:
+            return queue.claim(
+                connection, fleets, owner=owner, now=self._database.now(connection), lease_s=lease_s, limit=limit,
+                suspects=suspects,
+            )  # fmt: skip
+
+    def renew(self, claims: Sequence[PredictionClaim], *, lease_s: float) -> set[int]:
+        """Make leases last ``lease_s`` seconds from now; the numbers of those that were still held.
+
+        Raises
+        ------
+        InvalidInput
+            The lease is too long or not positive.
+        """
+        with self._database.write() as connection:
+            return queue.renew(connection, claims, now=self._database.now(connection), lease_s=lease_s)
+
+    def settle(self, results: Sequence[PredictionResult], *, keep_s: float, lease_s: float) -> set[int]:
+        """Write what became of claimed predictions, each once, whoever else worked on it.
+
+        Parameters
+        ----------
+        results : sequence of PredictionResult
+            What became of them. What failed for the last time that it may goes to the dead-letter list instead of
+            back to its place.
+        keep_s : float
+            How long what ended is kept, in seconds.
+        lease_s : float
+            How long those stay held that are to be gone on with, in seconds.
+
+        Returns
+        -------
+        set of int
+            The numbers of those that were still held; the others are as others left them.
+        """
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            return queue.settle(connection, results, now=now, keep_s=keep_s, lease_s=lease_s)
+
+    def turn(
+        self,
+        results: Sequence[PredictionResult],
+        new: Sequence[NewPrediction],
+        wanted: Wanted | None,
+        *,
+        keep_s: float,
+        lease_s: float,
+    ) -> Turn:
+        """Settle, accept and claim in one transaction: the disk is flushed once for all of it.
+
+        Parameters
+        ----------
+        results : sequence of PredictionResult
+            See :meth:`settle`.
+        new : sequence of NewPrediction
+            See :meth:`accept`.
+        wanted : Wanted or None
+            See :meth:`claim`; what is accepted in the same turn may be among what is claimed.
+        keep_s, lease_s : float
+            As for :meth:`settle`.
+
+        Raises
+        ------
+        InvalidInput
+            A lease is too long or not positive.
+        """
+        if not results and not new and (wanted is None or not self._is_work(wanted)):
+            return Turn(settled=set(), accepted=[], claims=[])
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            settled = queue.settle(connection, results, now=now, keep_s=keep_s, lease_s=lease_s) if results else set()
+            accepted = queue.accept(connection, new, at=now, forget_s=keep_s) if new else []
+            claims = [] if wanted is None else queue.claim(
+                connection, wanted.fleets, owner=wanted.owner, now=now, lease_s=wanted.lease_s, limit=wanted.limit,
+                suspects=False,
+            )  # fmt: skip
+            return Turn(settled=settled, accepted=accepted, claims=claims)
+
+    def _is_work(self, wanted: Wanted) -> bool:
+        with self._database.read() as connection:
+            return queue.is_work(connection, wanted.fleets, now=self._database.now(connection))
+
+    def sweep(self, *, keep_s: float) -> Backlog:
+        """Discard what came too late, give up what only kills its workers, forget what was kept long enough.
+
+        Parameters
+        ----------
+        keep_s : float
+            How long what ends by this is kept, in seconds.
+
+        Returns
+        -------
+        Backlog
+            What waits or is being worked on.
+        """
+        with self._database.read() as connection:
+            needed = queue.sweep_needed(connection, now=self._database.now(connection))
+            gone = [owner for owner in queue.owners(connection) if is_gone(owner)]
+            backlog = queue.backlog(connection)
+        if needed or gone:
+            with self._database.write() as connection:
+                now = self._database.now(connection)
+                for owner in gone:
+                    queue.end_leases(connection, owner, now=now)
+                queue.sweep(connection, now=now, keep_s=keep_s)
+        return backlog
+
+    def settled_among(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that are settled, or are not there any more.
+
+        Raises
+        ------
+        NotFound
+            A text is no id.
+        """
+        with self._database.read() as connection:
+            return queue.settled_among(connection, ids)
+
+    def one(self, prediction_id: str) -> PredictionRecord:
+        """A prediction, with what was asked and answered.
+
+        Raises
+        ------
+        NotFound
+            There is none of this id.
+        """
+        with self._database.read() as connection:
+            return queue.one(connection, prediction_id)
+
+    def many(self, ids: Sequence[str]) -> list[PredictionRecord]:
+        """Predictions with what was asked and answered, in the order given; those that are not there are left out.
+
+        Raises
+        ------
+        NotFound
+            A text is no id.
+        """
+        with self._database.read() as connection:
+            return queue.many(connection, ids)
+
+    def of_request(self, request_id: str) -> list[PredictionRecord]:
+        """The durable results of a request, newest first, with what was asked and answered."""
+        with self._database.read() as connection:
+            return queue.of_request(connection, request_id)
+
+    def listed(
+        self,
+        *,
+        state: PredictionState | None = None,
+        kind: PredictionKind | None = None,
+        fleet: str | None = None,
+        principal: str | None = None,
+        limit: int = 50,
+    ) -> list[PredictionRecord]:
+        """The newest predictions, newest first, filtered; without what was asked and answered."""
+        with self._database.read() as connection:
+            return queue.listed(
+                connection, state=state, kind=kind, fleet=fleet, principal=principal, limit=limit
+            )  # fmt: skip
+
+    def backlog(self) -> Backlog:
+        """What waits or is being worked on."""
+        with self._database.read() as connection:
+            return queue.backlog(connection)
+
+    def replay(self, prediction_id: str, *, more_attempts: int = 5) -> PredictionRecord:
+        """Let a prediction that failed or came too late wait again, at its place and without a deadline.
+
+        Raises
+        ------
+        NotFound
+            There is none of this id.
+        Conflict
+            It neither failed nor expired.
+        """
+        with self._database.write() as connection:
+            queue.replay(connection, prediction_id, more_attempts=more_attempts)
+            return queue.one(connection, prediction_id)
+
+    def replay_failed(self, *, fleet: str | None = None, more_attempts: int = 5) -> int:
+        """Let all failed predictions, or those of one fleet, wait again; how many there were."""
+        with self._database.write() as connection:
+            return queue.replay_failed(connection, fleet=fleet, more_attempts=more_attempts)

@@ -1,0 +1,401 @@
+"""The prediction log: what was asked and answered, in Parquet files, without any request waiting for it.
+
+A request hands over references. A thread turns them into columns and writes files of bounded size and age, each of
+which becomes visible whole. What does not fit the queue, or cannot be written, is dropped and counted.
+"""
+
+import contextlib
+import datetime as dt
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shoal.errors import ShoalError, StorageError
+from shoal.serving.messages import Datatype
+from shoal.serving.outputs import Output, OutputSchema
+from shoal.serving.scoring import Part
+from shoal.serving.tensors import InputSchema, Rows
+from shoal.storage.files import staged, storage_errors
+
+#: Bytes that a request counts for, beside its inputs.
+REQUEST_BYTES: Final = 600
+#: Requests, and rows, that are converted at a time; between two such pieces the event loop gets its turn.
+PIECE: Final = 128
+PIECE_ROWS: Final = 2048
+#: Unfinished files of processes that died are removed when they are so old, in seconds.
+STALE_S: Final = 3600.0
+
+_DAY_S: Final = 86_400
+_APART: Final = frozenset({"outcome", "reason", "model_level", "snapshot"})
+_DTYPES: Final[dict[Datatype, pl.DataType]] = {
+    Datatype.FP64: pl.Float64(),
+    Datatype.INT64: pl.Int64(),
+    Datatype.BOOL: pl.Boolean(),
+    Datatype.BYTES: pl.String(),
+}
+
+_log = logging.getLogger("shoal.serving")
+
+
+class LogSchema:
+    """What is logged of one snapshot of a fleet.
+
+    Parameters
+    ----------
+    fleet : str
+        Its name.
+    version : int
+        The snapshot.
+    inputs : InputSchema
+        Its inputs.
+    outputs : OutputSchema
+        Its outputs; all but ``snapshot`` are logged, whichever a request wants.
+    columns : sequence of str, optional
+        Only these inputs and outputs.
+    sample : float
+        Share of the requests, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        fleet: str,
+        version: int,
+        inputs: InputSchema,
+        outputs: OutputSchema,
+        *,
+        columns: Sequence[str] | None = None,
+        sample: float = 1.0,
+    ) -> None:
+        self.fleet = fleet
+        self.version = version
+        self.inputs = inputs
+        self.sample = sample
+        self.named = {output.name: output for output in outputs.outputs}
+        self.keys = [one.name for one in inputs.inputs if one.key]
+        wanted = {*self.named, *(one.name for one in inputs.inputs)} if columns is None else set(columns)
+        self.input_names = [one.name for one in inputs.inputs if one.name in wanted]
+        self.answers = [one for name, one in self.named.items() if name in wanted and name not in _APART]
+
+
+class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request that was answered, by reference: nothing is copied or converted to make one.
+
+    Attributes
+    ----------
+    schema : LogSchema
+        What was asked.
+    request_id, principal : str
+        Which request it was, and whose.
+    model : str
+        The address as the request named it.
+    rows : Rows
+        The inputs as they were scored.
+    parts : sequence of Part
+        What was found for them.
+    at_s : float
+        When it was answered, in seconds since 1970, UTC.
+    latency_ms : float
+        How long that took, in milliseconds.
+    """
+
+    schema: LogSchema
+    request_id: str
+    principal: str
+    model: str
+    rows: Rows
+    parts: Sequence[Part]
+    at_s: float
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogStatistics:
+    """What a log has done so far; all but ``waiting_bytes`` only ever grow.
+
+    Attributes
+    ----------
+    written_rows : int
+        Rows in files that are complete.
+    dropped_requests : int
+        Requests that found the queue full, or could not be converted or written.
+    files : int
+        Complete files.
+    waiting_bytes : int
+        About how much waits in memory.
+    """
+
+    written_rows: int
+    dropped_requests: int
+    files: int
+    waiting_bytes: int
+
+
+class PredictionLog:
+    """Writes what is offered to Parquet, ``<folder>/fleet=<name>/date=<day>/``, in a thread of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    queue_bytes : int
+        What may wait to be converted; more is dropped.
+    file_bytes : int
+        About how much is gathered in memory, over all fleets, before a file is written.
+    file_s : float
+        A file is written when its first row has waited so long, in seconds.
+    pause_s : float
+        How often the thread looks, in seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        queue_bytes: int = 64 * 2**20,
+        file_bytes: int = 64 * 2**20,
+        file_s: float = 30.0,
+        pause_s: float = 0.2,
+    ) -> None:
+        self._folder = folder
+        self._queue_bytes = queue_bytes
+        self._file_bytes = file_bytes
+        self._file_s = file_s
+        self._pause_s = pause_s
+        self._queue: deque[LoggedRequest] = deque()
+        # Each of these numbers has one thread that changes it, so that none needs a lock.
+        self._offered_bytes = self._refused = 0
+        self._taken_bytes = self._lost = self._rows = self._files = 0
+        self._gathered: dict[tuple[LogSchema, int], _Gathered] = {}
+        self._ending = threading.Event()
+        self._name = secrets.token_hex(4)
+        self._thread = threading.Thread(target=self._work, name="shoal-log", daemon=True)
+        self._thread.start()
+
+    def offer(self, logged: LoggedRequest) -> bool:
+        """Take a request if it is in the sample and the queue has room; never waits. For one thread only.
+
+        Returns
+        -------
+        bool
+            Whether it was taken.
+        """
+        sample = logged.schema.sample
+        if sample < 1.0 and random.random() >= sample:  # noqa: S311
+            return False
+        size_bytes = logged.rows.size_bytes + REQUEST_BYTES
+        if self._offered_bytes - self._taken_bytes + size_bytes > self._queue_bytes or self._ending.is_set():
+            self._refused += 1
+            return False
+        self._offered_bytes += size_bytes
+        self._queue.append(logged)
+        return True
+
+    def statistics(self) -> LogStatistics:
+        """What the log has done so far."""
+        gathered = sum([one.size_bytes for one in list(self._gathered.values())])
+        return LogStatistics(
+            written_rows=self._rows,
+            dropped_requests=self._refused + self._lost,
+            files=self._files,
+            waiting_bytes=self._offered_bytes - self._taken_bytes + gathered,
+        )
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Write all that was taken, and end.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for that, in seconds.
+        """
+        self._ending.set()
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        self._clean()
+        ending = False
+        while not ending:
+            ending = self._ending.wait(self._pause_s)
+            while self._queue:
+                self._take(self._piece())
+                self._write_what_is_full()
+                time.sleep(0)  # lets go of the interpreter
+            self._write_what_is_old(everything=ending)
+
+    def _piece(self) -> list[LoggedRequest]:
+        piece: list[LoggedRequest] = []
+        rows = 0
+        while self._queue and len(piece) < PIECE and rows < PIECE_ROWS:
+            piece.append(self._queue.popleft())
+            rows += piece[-1].rows.rows
+        return piece
+
+    def _take(self, requests: Sequence[LoggedRequest]) -> None:
+        """Convert some requests."""
+        by_file: dict[tuple[LogSchema, int], list[LoggedRequest]] = {}
+        for logged in requests:
+            by_file.setdefault((logged.schema, int(logged.at_s // _DAY_S)), []).append(logged)
+        for key, together in by_file.items():
+            try:
+                frame = columns_of(key[0], together)
+            except Exception:  # noqa: BLE001 - it is logged and counted, and the log goes on
+                self._lost += len(together)
+                _log.exception("requests of fleet %s could not be logged", key[0].fleet)
+                continue
+            gathered = self._gathered.get(key)
+            if gathered is None:
+                gathered = self._gathered[key] = _Gathered()
+            gathered.add(frame, len(together))
+        self._taken_bytes += sum([logged.rows.size_bytes + REQUEST_BYTES for logged in requests])
+
+    def _write_what_is_full(self) -> None:
+        while sum([one.size_bytes for one in self._gathered.values()]) > self._file_bytes:
+            self._write(max(self._gathered, key=lambda key: self._gathered[key].size_bytes))
+
+    def _write_what_is_old(self, *, everything: bool) -> None:
+        before_s = time.monotonic() - self._file_s
+        for key in [key for key, one in self._gathered.items() if everything or one.since_s < before_s]:
+            self._write(key)
+
+    def _write(self, key: tuple[LogSchema, int]) -> None:
+        gathered = self._gathered.pop(key)
+        day = dt.date(1970, 1, 1) + dt.timedelta(days=key[1])
+        name = f"{dt.datetime.now(dt.UTC):%H%M%S}-{self._name}-{self._files:05}.parquet"
+        path = self._folder / f"fleet={key[0].fleet}" / f"date={day}" / name
+        try:
+            with staged(path) as temporary, storage_errors(path):
+                pl.concat(gathered.frames).write_parquet(temporary, compression="zstd", statistics=True)
+        except (ShoalError, pl.exceptions.PolarsError) as error:
+            self._lost += gathered.requests
+            _log.warning("%d logged requests were dropped: %s", gathered.requests, error)
+            return
+        self._rows += gathered.rows
+        self._files += 1
+
+    def _clean(self) -> None:
+        """Remove what processes that were killed left unfinished."""
+        before_s = time.time() - STALE_S
+        with contextlib.suppress(OSError):
+            for path in self._folder.glob("fleet=*/date=*/.*.part"):
+                if path.stat().st_mtime < before_s:
+                    path.unlink()
+
+
+class _Gathered:
+    """Rows of what will be one file."""
+
+    def __init__(self) -> None:
+        self.frames: list[pl.DataFrame] = []
+        self.rows = self.requests = self.size_bytes = 0
+        self.since_s = time.monotonic()
+
+    def add(self, frame: pl.DataFrame, requests: int) -> None:
+        self.frames.append(frame)
+        self.rows += frame.height
+        self.requests += requests
+        self.size_bytes += int(frame.estimated_size())
+
+
+def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataFrame:
+    """The rows of logged requests of one snapshot.
+
+    Returns
+    -------
+    DataFrame
+        ``time``, ``request_id``, ``principal``, ``version``, ``model``, ``key``, ``level``, ``outcome``, ``reason``,
+        ``latency_ms``, and the structs ``inputs`` and ``outputs``.
+
+    Raises
+    ------
+    InvalidInput
+        The rows cannot be put together.
+    """
+    inputs = schema.inputs.frame([logged.rows for logged in requests])
+    repeats = [logged.rows.rows for logged in requests]
+    micros = np.repeat([int(logged.at_s * 1e6) for logged in requests], repeats)
+    series = [
+        pl.Series("time", micros, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+        pl.Series("request_id", _repeated([logged.request_id for logged in requests], repeats), dtype=pl.String),
+        pl.Series("principal", _repeated([logged.principal for logged in requests], repeats), dtype=pl.String),
+        pl.repeat(schema.version, inputs.height, dtype=pl.Int64, eager=True).alias("version"),
+        pl.Series("model", _repeated([logged.model for logged in requests], repeats), dtype=pl.String),
+        _keys(inputs.select(schema.keys)) if schema.keys else pl.repeat("", inputs.height, eager=True).alias("key"),
+        _column(schema.named["model_level"], requests).alias("level"),
+        _column(schema.named["outcome"], requests),
+        _column(schema.named["reason"], requests),
+        pl.Series("latency_ms", np.repeat([logged.latency_ms for logged in requests], repeats), dtype=pl.Float64),
+    ]
+    if schema.input_names:
+        series.append(inputs.select(schema.input_names).to_struct("inputs"))
+    if schema.answers:
+        series.append(pl.DataFrame([_column(output, requests) for output in schema.answers]).to_struct("outputs"))
+    return pl.DataFrame(series)
+
+
+def _repeated(values: Sequence[str], repeats: Sequence[int]) -> list[str]:
+    return [value for value, count in zip(values, repeats, strict=True) for _ in range(count)]
+
+
+def _column(output: Output, requests: Sequence[LoggedRequest]) -> pl.Series:
+    """An output of many requests; several elements per row become a list, null where none of them is there."""
+    values = [
+        value
+        for logged in requests
+        for batch, start, stop in logged.parts
+        for value in batch.values(output, start, stop)
+    ]
+    dtype, width = _DTYPES[output.datatype], output.width
+    if not width:
+        return pl.Series(output.name, values, dtype=dtype)
+    rows = [values[start : start + width] for start in range(0, len(values), width)]
+    lists = [None if row.count(None) == width else row for row in rows]
+    return pl.Series(output.name, lists, dtype=pl.List(dtype))
+
+
+def _keys(keys: pl.DataFrame) -> pl.Series:
+    """Each row's key as addresses write it; a missing value is empty."""
+    texts = [":".join([_quoted(value) for value in row]) for row in keys.iter_rows()]
+    return pl.Series("key", texts, dtype=pl.String)
+
+
+@lru_cache(maxsize=65_536)
+def _quoted(value: object) -> str:
+    if value is None:
+        return ""
+    return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
+
+
+def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:
+    """What was logged of a fleet, of all its snapshots; columns that a snapshot does not have are null there.
+
+    Parameters
+    ----------
+    folder : Path
+        The log's.
+    fleet : str
+        The fleet's name.
+
+    Raises
+    ------
+    StorageError
+        Nothing was logged of it.
+    """
+    files = sorted((folder / f"fleet={fleet}").glob("date=*/*.parquet"))
+    if not files:
+        raise StorageError(f"nothing was logged of fleet {fleet!r} yet; its serving spec says what is, in `log`")
+    return pl.concat(
+        [pl.scan_parquet(file, hive_partitioning=True) for file in files], how="diagonal_relaxed", rechunk=False
+    )

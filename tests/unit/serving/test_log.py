@@ -1,0 +1,236 @@
+"""The prediction log: what is written is what was asked and answered, and nothing ever waits for it."""
+
+import datetime as dt
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from shoal.errors import StorageError
+from shoal.serving.log import REQUEST_BYTES, PredictionLog, scan_log
+from tests.unit.serving.fleets import FLEETS, pumps, rows_for
+from tests.unit.serving.logged import Asked, pieces
+
+
+@pytest.mark.parametrize("kind", FLEETS)
+def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind):
+    fleet = FLEETS[kind]()
+    asked, frame = Asked(fleet, version=3), rows_for(fleet, np.random.default_rng(5), 60)
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    assert all(log.offer(one) for one in asked.logged(pieces(frame, 4)))
+    log.close()
+    found = scan_log(tmp_path, fleet.name).collect()
+    truth = fleet.predict(frame, outcome=True, model_level=True)
+    assert log.statistics().written_rows == found.height == 60
+    assert log.statistics().waiting_bytes == 0
+    inputs = found["inputs"].struct.unnest()
+    assert inputs.columns == [*(key.name for key in fleet.keys), *(feature.name for feature in fleet.features)]
+    for name in inputs.columns:
+        told = frame[name].cast(pl.String) if frame[name].dtype == pl.Date else frame[name]
+        assert (
+            inputs[name].fill_nan(None).to_list() == told.to_list()
+            if told.dtype == pl.Float64
+            else (inputs[name].to_list() == told.to_list())
+        )
+    outputs = found["outputs"].struct.unnest()
+    for name in outputs.columns:
+        assert outputs[name].to_list() == truth[name].to_list()
+    assert found["outcome"].to_list() == truth["outcome"].cast(pl.String).to_list()
+    assert found["level"].to_list() == truth["model_level"].cast(pl.String).to_list()
+    assert found["request_id"].to_list() == [f"r{row // 4}" for row in range(60)]
+    assert found["latency_ms"].to_list() == [0.5 + row // 4 for row in range(60)]
+    assert set(found["version"]) == {3}
+    assert set(found["fleet"]) == {fleet.name}
+
+
+def test_keys_are_written_as_addresses_write_them(tmp_path):
+    fleet = pumps()
+    frame = pl.DataFrame({"device": ["b:1", "ü %", None], "sensor": ["s1", "s2", "s1"], "x": 1.0, "y": 1.0, "z": 1.0})
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    log.offer(Asked(fleet).logged([frame])[0])
+    log.close()
+    assert scan_log(tmp_path, "pumps").collect()["key"].to_list() == ["b%3A1:s1", "%C3%BC%20%25:s2", ":s1"]
+
+
+def test_snapshots_with_other_columns_are_read_together(tmp_path):
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    fleet = pumps()
+    frame = rows_for(fleet, np.random.default_rng(1), 3)
+    log.offer(Asked(fleet, version=1, columns=["x", "prediction"]).logged([frame])[0])
+    log.offer(Asked(fleet, version=2).logged([frame])[0])
+    log.offer(Asked(fleet, version=3, columns=[]).logged([frame])[0])
+    log.close()
+    found = scan_log(tmp_path, "pumps").collect().sort("version")
+    assert found["version"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    inputs = found["inputs"].struct.unnest()
+    assert inputs["x"].fill_nan(None).to_list()[:6] == frame["x"].to_list() * 2
+    assert inputs["y"].to_list()[:3] == [None] * 3
+    assert inputs["x"].to_list()[6:] == [None] * 3
+    assert log.statistics().files == 3
+
+
+def test_days_lie_in_folders_of_their_own(tmp_path):
+    fleet = pumps()
+    asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 2)
+    midnight = dt.datetime(2026, 3, 1, tzinfo=dt.UTC).timestamp()
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    for at_s in (midnight - 0.5, midnight + 0.5):
+        log.offer(asked.logged([frame], at_s=at_s)[0])
+    log.close()
+    assert sorted(path.name for path in (tmp_path / "fleet=pumps").iterdir()) == ["date=2026-02-28", "date=2026-03-01"]
+    found = scan_log(tmp_path, "pumps").filter(pl.col("date") == dt.date(2026, 3, 1)).collect()
+    assert set(found["time"]) == {dt.datetime.fromtimestamp(midnight + 0.5, dt.UTC)}
+
+
+def test_only_a_sample_is_taken(tmp_path):
+    fleet = pumps()
+    asked = Asked(fleet, sample=0.25)
+    one = asked.logged([rows_for(fleet, np.random.default_rng(1), 1)])[0]
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    taken = sum(log.offer(one) for _ in range(4000))
+    log.close()
+    assert 800 < taken < 1200
+    assert scan_log(tmp_path, "pumps").collect().height == taken
+    assert log.statistics().dropped_requests == 0
+
+
+def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path):
+    fleet = pumps()
+    one = Asked(fleet).logged([rows_for(fleet, np.random.default_rng(1), 10)])[0]
+    log = PredictionLog(tmp_path, queue_bytes=5 * (one.rows.size_bytes + REQUEST_BYTES), pause_s=30)
+    taken = [log.offer(one) for _ in range(50)]
+    assert taken == [True] * 5 + [False] * 45
+    assert log.statistics().dropped_requests == 45
+    log.close()
+    assert log.statistics().written_rows == 50
+    assert not log.offer(one)
+
+
+def test_files_are_cut_by_size_and_by_age(tmp_path):
+    fleet = pumps()
+    asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 1000)
+    log = PredictionLog(tmp_path / "size", pause_s=0.01, file_bytes=20_000)
+    for one in asked.logged([frame] * 10):
+        log.offer(one)
+    log.close()
+    assert log.statistics().files > 2
+    assert scan_log(tmp_path / "size", "pumps").collect().height == 10_000
+    log = PredictionLog(tmp_path / "age", pause_s=0.01, file_s=0.02)
+    log.offer(asked.logged([frame])[0])
+    deadline = time.monotonic() + 20
+    while not log.statistics().files:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert scan_log(tmp_path / "age", "pumps").collect().height == 1000
+    log.close()
+
+
+def test_what_cannot_be_written_is_counted_and_the_log_goes_on(tmp_path):
+    fleet = pumps()
+    asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 100)
+    (tmp_path / "fleet=pumps").write_text("in the way")
+    log = PredictionLog(tmp_path, pause_s=0.01, file_s=0.01)
+    log.offer(asked.logged([frame])[0])
+    deadline = time.monotonic() + 20
+    while not log.statistics().dropped_requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (tmp_path / "fleet=pumps").unlink()
+    log.offer(asked.logged([frame], first=7)[0])
+    log.close()
+    assert set(scan_log(tmp_path, "pumps").collect()["request_id"]) == {"r7"}
+    assert log.statistics().dropped_requests == 1
+
+
+def test_a_full_disk_costs_nothing_but_the_log(tmp_path):
+    """The limit on file sizes stands in for the disk; each process has its own."""
+    script = f"""
+import resource, signal, sys, time
+import numpy as np
+from pathlib import Path
+from shoal.serving.log import PredictionLog
+from tests.unit.serving.fleets import pumps, rows_for
+from tests.unit.serving.logged import Asked
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+fleet = pumps()
+log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.01, file_s=0.01)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+one = Asked(fleet).logged([rows_for(fleet, np.random.default_rng(1), 500)])[0]
+assert log.offer(one)
+deadline = time.monotonic() + 20
+while not log.statistics().dropped_requests:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+log.close()
+print(log.statistics().dropped_requests, log.statistics().files)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "0"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_killed_process_leaves_only_complete_files(tmp_path):
+    script = f"""
+import itertools, time
+import numpy as np
+from pathlib import Path
+from shoal.serving.log import PredictionLog
+from tests.unit.serving.fleets import pumps, rows_for
+from tests.unit.serving.logged import Asked
+fleet = pumps()
+log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.001, file_s=0.0)
+asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 300)
+for number in itertools.count():
+    log.offer(asked.logged([frame], first=number)[0])
+    if log.statistics().files > 5:
+        print("ready", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    found = scan_log(tmp_path, "pumps").collect()
+    assert set(found.group_by("request_id").len()["len"]) == {300}
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_later(tmp_path):
+    folder = tmp_path / "fleet=pumps" / "date=2026-01-01"
+    folder.mkdir(parents=True)
+    old, fresh = folder / ".a.parquet.1.part", folder / ".b.parquet.2.part"
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    log.close()
+    assert [path.name for path in folder.iterdir()] == [fresh.name]
+    with pytest.raises(StorageError, match="nothing was logged"):
+        scan_log(tmp_path, "pumps")
+
+
+def test_offering_goes_on_while_files_are_written(tmp_path):
+    """Many more rows than the queue holds: memory stays bounded, and what is not written is counted."""
+    fleet = pumps()
+    asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 200)
+    made = asked.logged([frame] * 20)
+    size_bytes = made[0].rows.size_bytes + REQUEST_BYTES
+    log = PredictionLog(tmp_path, pause_s=0.001, file_bytes=200_000, queue_bytes=10 * size_bytes)
+    taken = 0
+    for _ in range(30):
+        taken += sum(log.offer(one) for one in made)
+        assert log.statistics().waiting_bytes <= 10 * size_bytes + 200_000 + 64 * 200 * 300
+        time.sleep(0.002)
+    log.close()
+    assert log.statistics().dropped_requests == 600 - taken
+    assert scan_log(tmp_path, "pumps").select(pl.len()).collect().item() == 200 * taken
+    assert threading.active_count() < 50
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20
