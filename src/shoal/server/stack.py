@@ -17,8 +17,10 @@ from shoal.server.observation import Observation
 from shoal.server.options import ServerOptions
 from shoal.server.permissions import RouteTable
 from shoal.server.request_ids import RequestIds
+from shoal.server.tracing import Tracing
 from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import Metrics
+from shoal.telemetry.traces import Tracer
 
 
 class Doors:
@@ -66,6 +68,7 @@ def build_stack(
     metrics: Metrics,
     log: LineWriter,
     options: ServerOptions,
+    tracer: Tracer | None = None,
     table: RouteTable | None = None,
 ) -> Stack:
     """Put the middlewares before the doors.
@@ -82,6 +85,8 @@ def build_stack(
         Where to count and to log.
     options : ServerOptions
         The limits among them.
+    tracer : Tracer, optional
+        Who sends traces; none unless told.
     table : RouteTable, optional
         Permissions of the routes; the real ones unless told.
     """
@@ -89,5 +94,7 @@ def build_stack(
     app = Authentication(app, ring, table or RouteTable())
     app = doorkeeper = Doorkeeper(app, options.limits)
     app = ErrorAnswers(app)
+    if tracer is not None:
+        app = Tracing(app, tracer)
     app = Observation(app, metrics, log, share=options.access_log)
     return Stack(app=RequestIds(app), doorkeeper=doorkeeper)

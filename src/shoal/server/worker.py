@@ -39,6 +39,7 @@ from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
 from shoal.telemetry.metrics import Kind, Metrics
 from shoal.telemetry.pages import Page
+from shoal.telemetry.traces import Tracer
 from shoal.workspace import Workspace
 
 LINGER_S: Final = 0.5
@@ -121,6 +122,7 @@ class Worker:
         self._plane = None if job.manages else workspace.data_plane(job.options.fleets, category=job.options.category)
         self._gauges = _Gauges(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
+        self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
         self._stack = self._build()
         self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
         self._grpc: GrpcDoor | None = None
@@ -202,6 +204,9 @@ class Worker:
             await self._plane.drain(max(0.0, deadline_s - time.monotonic()))
         self._http.close()
         self._meter.publish()
+        if self._tracer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._tracer.close), _GIVEN_UP_S)
         return drained
 
     async def _leave(self) -> None:
@@ -219,6 +224,7 @@ class Worker:
             metrics=self._metrics,
             log=self._writer,
             options=self._options,
+            tracer=self._tracer,
         )
 
     def _doors(self) -> Mapping[str, ASGIApp]:

@@ -21,6 +21,7 @@ from shoal.server.options import Limits, ServerOptions
 from shoal.server.stack import Stack, build_stack
 from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import Metrics, exposition, merge
+from shoal.telemetry.traces import Tracer
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -103,6 +104,7 @@ async def world(
     limits: Limits | None = None,
     local: bool = True,
     access_log: float = 0.0,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[World]:
     keys, echo = keys or Keys(), Echo()
     ring = KeyRing(keys, local=local)
@@ -119,6 +121,7 @@ async def world(
         metrics=metrics,
         log=log,
         options=options,
+        tracer=tracer,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
