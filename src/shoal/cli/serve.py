@@ -43,6 +43,8 @@ _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_clie
               help="Bytes that a request may have.")  # fmt: skip
 @click.option("--max-requests", type=click.IntRange(min=1), default=4096, show_default=True,
               help="Requests under way at once, per worker; more are refused.")  # fmt: skip
+@click.option("--batching/--no-batching", default=True, show_default=True,
+              help="Let requests that wait at the same moment share a kernel call.")  # fmt: skip
 @click.option("--access-log", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Share of the requests that are logged; failures of the server always are.")  # fmt: skip
 @click.option("--otlp-endpoint", metavar="URL", help="Send traces there, e.g. http://localhost:4318/v1/traces.")

@@ -66,6 +66,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Where others reach REST, when that is not where the server listens; discovery tells it.
     drain_s : float
         How long requests under way may take to finish when the server ends, in seconds.
+    batching : bool
+        Whether requests that wait at the same moment share a kernel call.
     access_log : float
         Share of the requests that are logged, from 0 to 1; those that fail on our side always are.
     otlp_endpoint : str or None
@@ -83,6 +85,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     category: str = ""
     url: str | None = None
     drain_s: float = 30.0
+    batching: bool = True
     access_log: float = 0.0
     otlp_endpoint: str | None = None
     limits: Limits = Limits()

@@ -31,9 +31,10 @@ from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
 from shoal.server.metrics import FleetCounters, Meter
-from shoal.server.options import is_loopback
+from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
+from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
 from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
@@ -119,7 +120,7 @@ class Worker:
         self._traffic = Traffic()
         self._ending = asyncio.Event()
         self._metrics = Metrics()
-        self._plane = None if job.manages else workspace.data_plane(job.options.fleets, category=job.options.category)
+        self._plane = None if job.manages else _plane(workspace, job.options)
         self._gauges = _Gauges(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
@@ -238,6 +239,12 @@ class Worker:
 
     def _look(self) -> None:
         self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
+
+
+def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:
+    return workspace.data_plane(
+        options.fleets, options=ServingOptions(batching=options.batching), category=options.category
+    )
 
 
 class _Gauges:
