@@ -32,6 +32,7 @@ from shoal.server.limits import Traffic
 from shoal.server.management import Management
 from shoal.server.metrics import FleetCounters, Meter
 from shoal.server.options import ServerOptions, is_loopback
+from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
 from shoal.serving.options import ServingOptions
@@ -121,6 +122,7 @@ class Worker:
         self._ending = asyncio.Event()
         self._metrics = Metrics()
         self._plane = None if job.manages else _plane(workspace, job.options)
+        self._deferred = None if self._plane is None else workspace.deferred(self._plane, job.options.deferred)
         self._gauges = _Gauges(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
@@ -157,6 +159,8 @@ class Worker:
         if self._plane is not None:
             await self._plane.start()
             _require_fleets(self._plane, self._options.fleets)
+            if self._deferred is not None:
+                self._deferred.start()
             if self._job.grpc_port is not None:
                 self._grpc = await GrpcDoor.start(
                     self._plane,
@@ -193,6 +197,8 @@ class Worker:
         await self._leave()
         await asyncio.sleep(min(LINGER_S, self._options.drain_s))
         self._http.stop_accepting()
+        if self._deferred is not None:
+            self._deferred.close_doors()
         left_s = max(0.0, deadline_s - time.monotonic())
         calls = asyncio.create_task(self._grpc.stop(left_s)) if self._grpc is not None else None
         drained = await self._http.finish(deadline_s)
@@ -201,6 +207,8 @@ class Worker:
             await self._http.finish(time.monotonic() + _GIVEN_UP_S)
         if calls is not None:
             await calls
+        if self._deferred is not None:
+            await self._deferred.drain(max(0.0, deadline_s - time.monotonic()))
         if self._plane is not None:
             await self._plane.drain(max(0.0, deadline_s - time.monotonic()))
         self._http.close()
@@ -231,7 +239,10 @@ class Worker:
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = {"health": Health(self._traffic)}
         if self._plane is not None:
-            doors |= dict.fromkeys(("v2", "invocations", "ping"), InferenceApp(self._plane))
+            inference = InferenceApp(self._plane, deferred=self._deferred, body_bytes=self._options.limits.body_bytes)
+            doors |= dict.fromkeys(("v2", "invocations", "ping"), inference)
+        if self._deferred is not None:
+            doors |= dict.fromkeys(TEMPLATES, PredictionsApp(self._deferred))
         if self._job.manages or self._options.admin_port is None:
             doors |= {"api": Management(self._workspace), "metrics": self._meter}
         doors["/api/v1/services"] = Services(self._workspace.registry)
