@@ -7,6 +7,7 @@ loading from the cache, 0.1 to 0.6 s) happens at the first call or at :meth:`Ker
 does not depend on how many neighbours it has; a kernel that wants a vectorised sum spells its accumulators out.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -16,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba import types as nt
+from numba.core.caching import UserProvidedCacheLocator
 
 FAST = {"contract", "nsz", "arcp"}
 
@@ -52,21 +54,57 @@ _PACKAGE = Path(__file__).parents[1]
 def use_cache_below(folder: Path) -> None:
     """Keep compiled kernels in the package's own folder, or below ``folder`` where that cannot be written.
 
-    The cache is a pickle, so its folder is private (0700). Its name holds a digest of the kernels' sources: Numba
-    itself would not notice that a function which a kernel calls has changed in another file. ``NUMBA_CACHE_DIR`` goes
-    first.
+    The cache is a pickle, so nobody else may write it: below ``folder`` it is private (0700); in the package it is as
+    its code is. Where neither can be written, as in an image, kernels that were compiled there before are read. The
+    folder's name holds a digest of the kernels' sources: Numba itself would not notice that a function which a kernel
+    calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
     name = f"kernels-{_sources_digest()}"
-    for parent in (_PACKAGE / "kernels" / "__pycache__", folder):
-        try:
-            (parent / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
-            continue
-        if os.access(parent / name, os.W_OK):
-            vars(numba.config)["CACHE_DIR"] = str(parent / name)  # read when a kernel is first compiled
+    places = ((_PACKAGE / "kernels" / "__pycache__" / name, 0o755), (folder / name, 0o700))
+    for place, mode in places:
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True, mode=mode)
+            if os.access(place, os.W_OK):
+                vars(numba.config)["CACHE_DIR"] = str(place)  # read when a kernel is first compiled
+                return
+    for place, _ in places:
+        if _is_trusted(place):
+            vars(numba.config)["CACHE_DIR"] = str(place)
+            vars(numba.config)["CACHE_LOCATOR_CLASSES"] = f"{__name__}.{CompiledBefore.__name__}"
             return
+
+
+def _is_trusted(place: Path) -> bool:
+    """Whether a folder can be read, and written only by those who could change the package's code as well."""
+    try:
+        found, code = place.stat(), _PACKAGE.stat()
+    except OSError:
+        return False
+    ours = found.st_uid in (0, os.geteuid(), code.st_uid) and not found.st_mode & 0o022
+    return ours and os.access(place, os.R_OK | os.X_OK)
+
+
+class CompiledBefore(UserProvidedCacheLocator):
+    """Finds compiled kernels in a folder that cannot be written; Numba's own locators want to write there."""
+
+    def ensure_cache_path(self) -> None:
+        """Look whether there is anything.
+
+        Raises
+        ------
+        OSError
+            There is not: the function is compiled for this process only.
+        """
+        place = str(self.get_cache_path())  # type: ignore[no-untyped-call]
+        if not Path(place).is_dir():
+            raise FileNotFoundError(place)
+
+
+def use_cpu(name: str) -> None:
+    """Compile for a kind of CPU, e.g. ``x86-64-v3``, not for this machine's; the cache then fits all that have it."""
+    vars(numba.config).update(CPU_NAME=name, CPU_FEATURES="")
 
 
 def _sources_digest() -> str:
@@ -108,10 +146,10 @@ class Kernel:
             if self._compiled is None:
                 try:
                     self._compiled = numba.njit(self.signature, cache=True, **self.options)(self.function)
-                except RuntimeError as error:
-                    if "cannot cache" not in str(error):
+                except (RuntimeError, OSError) as error:
+                    if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
                         raise
-                    # Neither the package nor the home can be written: compile for this process only.
+                    # It was not compiled before, and nothing can be written: compile for this process only.
                     self._compiled = numba.njit(self.signature, **self.options)(self.function)
             return self._compiled
 
@@ -148,4 +186,6 @@ def exact(function: Function) -> Function:
     return cast("Function", numba.njit(**options)(function))
 
 
+if os.environ.get("SHOAL_CPU"):
+    use_cpu(os.environ["SHOAL_CPU"])
 use_cache_below(Path(os.environ.get("SHOAL_HOME", ".shoal")) / "cache")

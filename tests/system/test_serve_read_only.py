@@ -1,0 +1,75 @@
+"""A server in an image: neither the package's folder nor the home can be written, and kernels were compiled before."""
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from serve_process import make_home
+
+import shoal
+
+_DROP, _OVERRIDES = 24, (1, 2, 3)  # PR_CAPBSET_DROP; CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+
+_PROGRAM = """
+import json, sys
+import numba.core.caching as caching
+compiled = []
+save = caching.Cache.save_overload
+caching.Cache.save_overload = lambda self, sig, data: (compiled.append(str(sig)), save(self, sig, data))[1]
+import shoal
+with shoal.open(sys.argv[1]) as workspace:
+    answer = workspace.fleet("pumps").predict({"device": ["d1"], "a": [1.0], "b": [2.0]})
+    print(json.dumps({"file": shoal.__file__, "compiled": len(compiled), "prediction": answer["prediction"][0]}))
+"""
+
+
+def held_to_permissions():
+    """What runs next is held to permissions, root too."""
+    for capability in _OVERRIDES:
+        ctypes.CDLL(None).prctl(_DROP, capability, 0, 0, 0)
+
+
+def run(package: Path, home: Path, *, cpu: str, held: bool) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(home)],
+        env={**os.environ, "PYTHONPATH": str(package), "SHOAL_CPU": cpu, "SHOAL_HOME": str(home)},
+        preexec_fn=held_to_permissions if held else None,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def close(folder: Path, *, closed: bool) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o555 if closed else 0o755)
+
+
+@pytest.fixture
+def image(tmp_path):
+    shutil.copytree(
+        Path(shoal.__file__).parent, tmp_path / "image" / "shoal", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    make_home(tmp_path / "home")
+    yield tmp_path / "image", tmp_path / "home"
+    for folder in (tmp_path / "image", tmp_path / "home"):
+        close(folder, closed=False)
+
+
+def test_kernels_that_were_compiled_into_an_image_are_used(image):
+    package, home = image
+    made = run(package, home, cpu="x86-64-v2", held=False)
+    assert made["file"].startswith(str(package))
+    assert made["compiled"] >= 3
+    for folder in image:
+        close(folder, closed=True)
+    used = run(package, home, cpu="x86-64-v2", held=True)
+    assert used["compiled"] == 0
+    assert used["prediction"] == made["prediction"]
