@@ -24,9 +24,12 @@ from shoal.requests.sources import document as source_document
 from shoal.requests.spec import LookupSpec, ServingSpec, schema_of
 from shoal.security.api_keys import IssuedKey, new_key
 from shoal.security.permissions import Role
+from shoal.serving.claim_loop import DeferredOptions
+from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.desired import Selection
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
+from shoal.serving.sinks import Sinks
 from shoal.settings import Settings
 from shoal.storage.documents import read_document
 from shoal.storage.lookup_reader import Wanted
@@ -82,6 +85,8 @@ class Workspace:
         Fleets, snapshots, aliases, lineage, audit.
     ledger : Ledger
         Runs, shards, outcomes.
+    predictions : Predictions
+        Those that are kept: ``listed``, ``one``, ``replay``.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -90,6 +95,7 @@ class Workspace:
         self._database.migrate()
         self.registry = Registry(self._database)
         self.ledger = Ledger(self._database)
+        self.predictions = self.ledger.predictions
         self._store = SnapshotStore(settings.home / "store", VerifiedFiles(settings.home / "cache" / "verified"))
 
     def register(
@@ -328,6 +334,21 @@ class Workspace:
             options or ServingOptions(),
             self.settings.home / "cache" / "lookups",
         )
+
+    def deferred(self, plane: DataPlane, options: DeferredOptions | None = None) -> DeferredPredictions:
+        """What a data plane needs to take requests that nobody waits for; ``deferred.start()`` begins.
+
+        Parameters
+        ----------
+        plane : DataPlane
+            What answers.
+        options : DeferredOptions, optional
+            How.
+        """
+        return DeferredPredictions(plane, self.predictions, Sinks(self._sink_spec), options)
+
+    def _sink_spec(self, name: str) -> Mapping[str, Json]:
+        return self.registry.source(name).spec
 
     def serving(self, name: str) -> ServingSpec:
         """What a fleet is served with beside its models.

@@ -10,9 +10,11 @@ import shoal
 from shoal.security.permissions import Role
 from shoal.server.management import build
 from shoal.server.permissions import TABLE
+from shoal.server.predictions import TEMPLATES
 from shoal.server.rest import InferenceApp
 
 NAMES = {"model": "pumps", "name": "pumps", "version": "1", "run": "none", "id": "none"}
+PREDICTIONS = {("POST" if path.endswith("/replay") else "GET", path) for path in TEMPLATES}
 OWN = {"/api/v1/services", "/health", "/health/live", "/health/ready", "/metrics"}
 
 
@@ -41,7 +43,7 @@ def routes(home):
             if method != "HEAD"
         }
         inference = set(InferenceApp(workspace.data_plane()).handlers)
-    return described | inference | {("GET", path) for path in OWN}
+    return described | inference | {("GET", path) for path in OWN} | PREDICTIONS
 
 
 def _flat(routes):
@@ -148,6 +150,7 @@ def test_the_documentation_loads_nothing_from_anywhere(server):
     assert set(described["paths"]) == {path for _, path, _ in TABLE if path.startswith("/api/v1/")} - {
         "/api/v1/docs",
         "/api/v1/services",
+        *TEMPLATES,
         "/api/v1/openapi.json",
     }
 

@@ -5,6 +5,7 @@ import ipaddress
 import msgspec
 
 from shoal.errors import InvalidInput
+from shoal.serving.claim_loop import DeferredOptions
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +75,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Where to send traces; None makes none.
     limits : Limits
         What a worker takes on.
+    deferred : DeferredOptions
+        How predictions that nobody waits for are handled.
     """
 
     fleets: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     access_log: float = 0.0
     otlp_endpoint: str | None = None
     limits: Limits = Limits()
+    deferred: DeferredOptions = DeferredOptions()
 
 
 def require_keys_beyond_loopback(host: str, *, active_keys: int) -> None:

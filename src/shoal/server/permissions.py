@@ -30,10 +30,12 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("GET", f"{_MODEL}/ready", PREDICT),
     ("GET", f"{_MODEL}/stats", READ),
     ("POST", f"{_MODEL}/infer", PREDICT),
+    ("POST", f"{_MODEL}/infer/async", PREDICT),
     ("GET", _VERSION, PREDICT),
     ("GET", f"{_VERSION}/ready", PREDICT),
     ("GET", f"{_VERSION}/stats", READ),
     ("POST", f"{_VERSION}/infer", PREDICT),
+    ("POST", f"{_VERSION}/infer/async", PREDICT),
     ("GET", "/v2/models/stats", READ),
     ("POST", "/v2/repository/index", READ),
     ("POST", f"{_STORE}/load", OPERATE),
@@ -43,6 +45,10 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("POST", "/invocations", PREDICT),
     # Discovery
     ("GET", "/api/v1/services", PREDICT),
+    # Callers see their own; everybody's with READ, and with OPERATE they may replay them
+    ("GET", "/api/v1/predictions", PREDICT),
+    ("GET", "/api/v1/predictions/{id}", PREDICT),
+    ("POST", "/api/v1/predictions/{id}/replay", PREDICT),
     # Management
     ("GET", "/api/v1/docs", READ),
     ("GET", "/api/v1/openapi.json", READ),

@@ -11,14 +11,16 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from shoal.errors import InvalidInput
+from shoal.errors import InvalidInput, NotFound
 from shoal.server.bodies import packed, read_body
 from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
 from shoal.server.options import Limits
+from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
 from shoal.server.wire import Form, decode, encode, read_raw, read_request, write_response
+from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.messages import InferenceRequest, ModelMetadata, RequestContext
 from shoal.serving.plane import DataPlane
 
@@ -54,6 +56,8 @@ class InferenceApp:
     ----------
     plane : DataPlane
         What answers.
+    deferred : DeferredPredictions, optional
+        Takes requests that nobody waits for; without it there are none.
     body_bytes : int
         Largest body of a request, once it is unpacked.
 
@@ -63,8 +67,15 @@ class InferenceApp:
         What answers each route of the permission table.
     """
 
-    def __init__(self, plane: DataPlane, *, body_bytes: int = Limits().body_bytes) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        deferred: DeferredPredictions | None = None,
+        body_bytes: int = Limits().body_bytes,
+    ) -> None:
         self._plane = plane
+        self._deferred = deferred
         self._body_bytes = body_bytes
         handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/ping"): self._ready,
@@ -84,6 +95,7 @@ class InferenceApp:
                 ("GET", f"{path}/ready"): self._model_ready,
                 ("GET", f"{path}/stats"): self._statistics,
                 ("POST", f"{path}/infer"): self._infer,
+                ("POST", f"{path}/infer/async"): self._infer_later,
             }
         self.handlers: Mapping[tuple[str, str], Handler] = handlers
         self._targets = Targets(handlers)
@@ -98,6 +110,8 @@ class InferenceApp:
 
     async def _infer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
         headers: Mapping[bytes, bytes] = scope["shoal.headers"]
+        if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
+            return await self._infer_later(target, scope, receive)
         if self._plane.serves(target.fleet):
             scope["shoal.fleet"] = target.fleet
         _require_kind(headers, _JSON_KIND, _BINARY_KIND)
@@ -115,6 +129,22 @@ class InferenceApp:
         if accepted is None and header_bytes is None:
             return 200, body, _JSON_HEADERS
         return await _packed(body, header_bytes, accepted)
+
+    async def _infer_later(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+        """Keep the request; the form of the answer is not kept, it is going to be JSON."""
+        if self._deferred is None:
+            raise NotFound("this server takes no requests that nobody waits for; leave out /async")
+        headers: Mapping[bytes, bytes] = scope["shoal.headers"]
+        if self._plane.serves(target.fleet):
+            scope["shoal.fleet"] = target.fleet
+        _require_kind(headers, _JSON_KIND, _BINARY_KIND)
+        body = await read_body(receive, headers, self._body_bytes)
+        length = headers.get(_HEADER_LENGTH)
+        if length is None:
+            request, _ = read_request(body, None, model=target.model, version=target.version)
+        else:
+            request, _ = await self._read_binary(target, length, body)
+        return await accept(self._deferred, request, scope)
 
     async def _read_binary(self, target: Target, length: bytes, body: bytes) -> tuple[InferenceRequest, Form]:
         header_bytes = _header_bytes(length, len(body))

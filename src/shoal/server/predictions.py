@@ -1,0 +1,190 @@
+"""Predictions that nobody waits for, over REST: accepted with 202, asked for later, replayed.
+
+Callers see and replay their own predictions; who may read sees everybody's, who may operate replays everybody's. What
+a caller may not see is not there for it.
+"""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from shoal.errors import InvalidInput, NotFound
+from shoal.jobs.states import PredictionState
+from shoal.ledger import PredictionRecord
+from shoal.security.permissions import Permission
+from shoal.security.principals import Principal
+from shoal.server.errors import answer
+from shoal.server.routing import Answer
+from shoal.server.wire import JSON, encode, write_response
+from shoal.serving.deferred import DeferredPredictions, Wishes
+from shoal.serving.messages import InferenceRequest, RequestContext
+from shoal.serving.payloads import decode_response
+
+LIST: Final = "/api/v1/predictions"
+ONE: Final = "/api/v1/predictions/{id}"
+REPLAY: Final = "/api/v1/predictions/{id}/replay"
+TEMPLATES: Final = (LIST, ONE, REPLAY)
+"""The routes that :class:`PredictionsApp` answers."""
+
+_JSON_KIND: Final = (b"content-type", b"application/json")
+_TEXT: Final = re.compile(rb"[!-~](?:[ -~]{0,253}[!-~])?")
+_LONGEST_DEADLINE_S: Final = 30 * 86_400.0
+_MOST_LISTED: Final = 10_000
+_MARGIN_S: Final = 0.5
+_ENDED: Final = 200
+_UNDER_WAY: Final = 202
+
+Number = TypeVar("Number", int, float)
+
+
+def prefers_later(header: bytes) -> bool:
+    """Whether a header ``Prefer`` asks not to wait for the answer (RFC 7240)."""
+    return any(part.partition(b";")[0].strip().lower() == b"respond-async" for part in header.split(b","))
+
+
+def wishes_of(headers: Mapping[bytes, bytes]) -> Wishes:
+    """What the headers of a request say about how it is to be handled.
+
+    Raises
+    ------
+    InvalidInput
+        One of them cannot be used.
+    """
+    timeout = headers.get(b"prediction-timeout")
+    return Wishes(
+        ordering_key=_text(headers, "Ordering-Key"),
+        idempotency_key=_text(headers, "Idempotency-Key"),
+        sink=_text(headers, "Prediction-Sink"),
+        deadline_s=None if timeout is None else _seconds("the header Prediction-Timeout", timeout.decode("latin-1")),
+    )
+
+
+async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope: Scope) -> Answer:
+    """Keep a request and say where its answer is going to be; raises as :meth:`DeferredPredictions.accept` does."""
+    context = RequestContext(request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name)
+    prediction_id = await deferred.accept(request, context, wishes_of(scope["shoal.headers"]))
+    location = b"/api/v1/predictions/" + prediction_id.encode()
+    headers = [_JSON_KIND, (b"location", location), (b"preference-applied", b"respond-async")]
+    return _UNDER_WAY, encode({"id": prediction_id, "state": PredictionState.WAITING}), headers
+
+
+class PredictionsApp:
+    """Answers ``/api/v1/predictions`` and what is below.
+
+    Parameters
+    ----------
+    deferred : DeferredPredictions
+        Knows them.
+    """
+
+    def __init__(self, deferred: DeferredPredictions) -> None:
+        self._deferred = deferred
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        template = scope["shoal.rule"].template
+        if template == LIST:
+            status, document = await self._list(scope)
+        elif template == ONE:
+            status, document = await self._show(scope)
+        else:
+            status, document = await self._replay(scope)
+        await answer(send, status, encode(document))
+
+    async def _list(self, scope: Scope) -> tuple[int, object]:
+        asked = _query(scope, "state", "fleet", "limit")
+        principal: Principal = scope["shoal.principal"]
+        found = await self._deferred.listed(
+            state=_state(asked.get("state")),
+            fleet=asked.get("fleet"),
+            principal=None if _may(principal, Permission.READ) else principal.name,
+            limit=_limit(asked.get("limit", "50")),
+        )
+        return _ENDED, [document(record) for record in found]
+
+    async def _show(self, scope: Scope) -> tuple[int, object]:
+        asked = _query(scope, "timeout")
+        prediction_id = _id(scope)
+        record = _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.READ)
+        if not record.is_settled and "timeout" in asked:
+            left_s: float = scope["shoal.deadline_s"] - time.monotonic() - _MARGIN_S
+            await self._deferred.wait(prediction_id, min(_seconds("timeout", asked["timeout"]), left_s))
+            record = await self._deferred.get(prediction_id)
+        return _ENDED if record.is_settled else _UNDER_WAY, document(record)
+
+    async def _replay(self, scope: Scope) -> tuple[int, object]:
+        prediction_id = _id(scope)
+        _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.OPERATE)
+        return _UNDER_WAY, document(await self._deferred.replay(prediction_id))
+
+
+def document(record: PredictionRecord) -> dict[str, object]:
+    """A prediction as callers see it: what there is to say, and the protocol's response once there is one."""
+    values = msgspec.structs.asdict(record)
+    del values["request"], values["answer"]
+    shown = {name: value for name, value in values.items() if value is not None}
+    if record.answer is not None:
+        shown["response"] = msgspec.Raw(write_response(decode_response(record.answer), JSON)[0])
+    return shown
+
+
+def _may(principal: Principal, permission: Permission) -> bool:
+    return permission in principal.role.permissions
+
+
+def _visible(record: PredictionRecord, principal: Principal, permission: Permission) -> PredictionRecord:
+    if record.principal != principal.name and not _may(principal, permission):
+        raise NotFound(f"there is no prediction {record.id!r} of yours; whoever asked for it sees it")
+    return record
+
+
+def _id(scope: Scope) -> str:
+    return unquote(scope["raw_path"].split(b"?")[0].decode("latin-1").split("/")[4])
+
+
+def _query(scope: Scope, *known: str) -> dict[str, str]:
+    asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InvalidInput(f"{unknown[0][:60]!r} is not known here; there is {', '.join(known)}")
+    return asked
+
+
+def _state(text: str | None) -> PredictionState | None:
+    if text is None:
+        return None
+    try:
+        return PredictionState(text)
+    except ValueError as error:
+        raise InvalidInput(f"state is one of {', '.join(PredictionState)}, not {text[:60]!r}") from error
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= _MOST_LISTED:
+        return int(text)
+    raise InvalidInput(f"limit has to be a number from 1 to {_MOST_LISTED}")
+
+
+def _seconds(what: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_DEADLINE_S:
+        raise InvalidInput(f"{what} has to be a number of seconds above 0, at most {_LONGEST_DEADLINE_S:.0f}")
+    return seconds
+
+
+def _text(headers: Mapping[bytes, bytes], name: str) -> str | None:
+    value = headers.get(name.lower().encode())
+    if value is None:
+        return None
+    if not _TEXT.fullmatch(value):
+        raise InvalidInput(f"the header {name} has to have 1 to 255 printable ASCII characters")
+    return value.decode()

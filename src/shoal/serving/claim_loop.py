@@ -1,0 +1,458 @@
+"""The loop in which a process accepts predictions, claims them, has them answered, and settles them.
+
+All writing is done in turns: one transaction settles what is done, takes in what has come meanwhile, and claims what
+comes next, so that the disk is flushed once for all of it. Nobody waits for company: a turn takes what there is. One
+thread per process talks to the database; claims run as tasks of the event loop, side by side, so that the batcher makes
+one kernel call of many.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import msgspec
+
+from shoal.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidArtifact,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+    NotReady,
+    ShoalError,
+    StorageError,
+    TooLarge,
+    Unavailable,
+)
+from shoal.jobs.states import PredictionState
+from shoal.ledger import this_worker
+from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionClaim, PredictionResult, Wanted
+from shoal.ledger.predictions import Predictions
+from shoal.serving.deliveries import Deliveries
+from shoal.serving.messages import InferenceResponse, RequestContext
+from shoal.serving.payloads import decode_request, decode_response, encode_response
+from shoal.serving.plane import DataPlane
+from shoal.serving.sinks import Sinks
+from shoal.serving.waiters import Waiters
+
+Result = TypeVar("Result")
+
+_HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
+"""Trying again would bring the same."""
+
+_MOST_ACCEPTED: Final = 1000
+_LONGEST_PAUSE_S: Final = 0.02
+_LONGEST_ERROR: Final = 1000
+
+_log = logging.getLogger("shoal.serving")
+
+
+class DeferredOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How predictions that nobody waits for are handled.
+
+    Attributes
+    ----------
+    batch : int
+        Most predictions that a process works on at a time.
+    lease_s : float
+        After so long without a sign of life others take over what a process had claimed, in seconds.
+    poll_s : float
+        Seconds between two looks for what other processes accepted or settled.
+    sweep_s : float
+        Seconds between two looks for what came too late, and for what may be forgotten.
+    attempts : int
+        How often a prediction is tried before it goes to the dead-letter list.
+    backoff_s, longest_backoff_s : float
+        How long after the first failure the second attempt comes, in seconds; it doubles with each, up to the longest.
+    keep_s : float
+        How long results are kept, in seconds.
+    backlog : int
+        Most predictions that may wait; more are refused.
+    backlog_bytes : int
+        Most bytes of requests that may wait.
+    request_bytes : int
+        Largest request.
+    waiters : int
+        Most callers of a process that may wait for a result at a time.
+    """
+
+    batch: int = 512
+    lease_s: float = 30.0
+    poll_s: float = 0.2
+    sweep_s: float = 1.0
+    attempts: int = 5
+    backoff_s: float = 0.5
+    longest_backoff_s: float = 60.0
+    keep_s: float = 86_400.0
+    backlog: int = 200_000
+    backlog_bytes: int = 2**30
+    request_bytes: int = 2**20
+    waiters: int = 10_000
+
+
+class DeferredCounts(msgspec.Struct, kw_only=True):
+    """What a process has done; only ever grows.
+
+    Attributes
+    ----------
+    accepted, done, failed, expired, retried : int
+        Predictions that were accepted, answered, given up, discarded, and given back to be tried again.
+    """
+
+    accepted: int = 0
+    done: int = 0
+    failed: int = 0
+    expired: int = 0
+    retried: int = 0
+
+
+class ClaimLoop:
+    """Works on predictions in one event loop.
+
+    Parameters
+    ----------
+    plane : DataPlane
+        What answers.
+    predictions : Predictions
+        Where they are kept.
+    sinks : Sinks
+        Where results may go.
+    waiters : Waiters
+        Who wants to know when one is settled.
+    options : DeferredOptions
+        How.
+
+    Attributes
+    ----------
+    backlog : Backlog
+        What waited or was being worked on when that was last looked at, and what was accepted here since.
+    counts : DeferredCounts
+        What was done.
+    """
+
+    def __init__(
+        self, plane: DataPlane, predictions: Predictions, sinks: Sinks, waiters: Waiters, options: DeferredOptions
+    ) -> None:
+        self._plane = plane
+        self._predictions = predictions
+        self._waiters = waiters
+        self._options = options
+        self._owner = this_worker(f"predictions-{secrets.token_hex(4)}")
+        self._deliveries = Deliveries(sinks, self._keep)
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
+        self._acceptances: list[tuple[NewPrediction, asyncio.Future[str]]] = []
+        self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
+        self._held: dict[int, tuple[PredictionClaim, asyncio.Task[None]]] = {}
+        self._suspect: PredictionClaim | None = None
+        self._wake = asyncio.Event()
+        self._look = self._claiming = True
+        self._closed = False
+        self._due_s = {"poll": 0.0, "sweep": 0.0, "renew": 0.0}
+        self._task: asyncio.Task[None] | None = None
+        self._is_broken = False
+        self.backlog = Backlog(requests=0, size_bytes=0)
+        self.counts = DeferredCounts()
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    def look(self) -> None:
+        """Something may be there to be claimed."""
+        self._look = True
+        self._wake.set()
+
+    def stop_claiming(self) -> None:
+        """Take on nothing more."""
+        self._claiming = False
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what is being worked on, give back what takes longer, and stop."""
+        self._claiming = False
+        working = [task for _, task in self._held.values()]
+        if working:
+            _, late = await asyncio.wait(working, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+        self._closed = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        for _, future in self._acceptances:
+            future.cancel()
+        self._database.shutdown(wait=False)
+
+    def accept(self, new: NewPrediction) -> "asyncio.Future[str]":
+        """Keep a prediction with the next turn.
+
+        Returns
+        -------
+        Future of str
+            Its id, once it survives a power cut. Raises what :meth:`Predictions.accept` says or raises.
+
+        Raises
+        ------
+        NotReady
+            The server ends.
+        """
+        if self._closed or self._task is None:
+            raise NotReady("the server ends; ask another" if self._closed else "the server is starting; try again")
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._acceptances.append((new, future))
+        self._wake.set()
+        return future
+
+    async def _run(self) -> None:
+        while not (self._closed and not self._results and not self._acceptances):
+            try:
+                await self._round()
+            except ShoalError as error:
+                self._trouble(error)
+                if self._closed:
+                    return
+                await asyncio.sleep(self._options.poll_s)
+            except Exception as error:  # noqa: BLE001 - it is logged; the leases of what was held run out
+                _log.exception("predictions cannot be worked on")
+                self._trouble(StorageError(f"predictions cannot be kept just now ({type(error).__name__}); try again"))
+                if self._closed:
+                    return
+                await asyncio.sleep(self._options.poll_s)
+
+    def _trouble(self, error: ShoalError) -> None:
+        """Tell those who wait for their prediction to be kept; what is to be settled waits for a better moment."""
+        if not self._is_broken:
+            _log.warning("predictions wait: %s", error)
+        self._is_broken = True
+        accepting, self._acceptances = self._acceptances, []
+        for _, future in accepting:
+            if not future.done():
+                future.set_exception(error)
+
+    async def _round(self) -> None:
+        """Wait until there is something to do, and do it."""
+        if not (self._acceptances or self._results or (self._look and self._room()) or self._closed):
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, min(self._due_s.values()) - time.monotonic()))
+        started_s = time.monotonic()
+        await self._chores(started_s)
+        if self._acceptances or self._results or (self._look and self._room()):
+            await self._turn()
+            # As long a break as the turn took lets more come together when there is much to do.
+            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_PAUSE_S))
+        if self._is_broken:
+            _log.info("predictions are worked on again")
+        self._is_broken = False
+
+    def _room(self) -> int:
+        """How many predictions may be claimed; none while one that may kill the process is to run alone."""
+        if not self._claiming or self._suspect is not None:
+            return 0
+        return max(0, self._options.batch - len(self._held))
+
+    async def _turn(self) -> None:
+        """Settle, accept and claim, in one transaction."""
+        accepting, self._acceptances = self._acceptances[:_MOST_ACCEPTED], self._acceptances[_MOST_ACCEPTED:]
+        settling, self._results = self._results, []
+        room = self._room()
+        wanted = None
+        if room:
+            wanted = Wanted(fleets=self._fleets(), owner=self._owner, lease_s=self._options.lease_s, limit=room)
+        new, results = [one for one, _ in accepting], [one for one, _ in settling]
+        try:
+            turn = await self._in_thread(
+                lambda: self._predictions.turn(
+                    results, new, wanted, keep_s=self._options.keep_s, lease_s=self._options.lease_s
+                )
+            )
+        except BaseException:
+            self._results = settling + self._results
+            self._acceptances = accepting + self._acceptances
+            raise
+        if room:
+            self._look = len(turn.claims) >= room
+        elif new:
+            self._look = True
+        self._settled(settling, turn.settled)
+        self._accepted(accepting, turn.accepted)
+        for claim in turn.claims:
+            self._held[claim.number] = (claim, asyncio.create_task(self._work(claim)))
+
+    def _accepted(
+        self, accepting: "list[tuple[NewPrediction, asyncio.Future[str]]]", answers: list[str | Conflict]
+    ) -> None:
+        size_bytes = 0
+        for (new, future), answer in zip(accepting, answers, strict=True):
+            size_bytes += len(new.request)
+            if future.done():
+                continue
+            if isinstance(answer, Conflict):
+                future.set_exception(answer)
+            else:
+                self.counts.accepted += 1
+                future.set_result(answer)
+        before = self.backlog
+        self.backlog = Backlog(requests=before.requests + len(accepting), size_bytes=before.size_bytes + size_bytes)
+
+    def _settled(
+        self, settling: "list[tuple[PredictionResult, asyncio.Future[bool] | None]]", settled: set[int]
+    ) -> None:
+        ended: list[str] = []
+        for result, future in settling:
+            number, is_ours = result.claim.number, result.claim.number in settled
+            if future is not None and not future.done():
+                future.set_result(is_ours)
+            if result.state is PredictionState.CLAIMED:
+                continue
+            if self._holds(result.claim):
+                del self._held[number]
+            if self._suspect is result.claim:
+                self._suspect = None
+                self._due_s["sweep"] = 0.0  # there may be more of its kind
+            if is_ours:
+                self._count(result)
+                ended.append(result.claim.id)
+        if ended:
+            self._look = True  # of each ordering key the next one may be claimed now
+        self._waiters.settled(ended)
+
+    def _count(self, result: PredictionResult) -> None:
+        name = "retried" if result.state is PredictionState.WAITING else str(result.state)
+        setattr(self.counts, name, getattr(self.counts, name) + 1)
+
+    async def _chores(self, now_s: float) -> None:
+        if self._is_due("renew", now_s, self._options.lease_s / 3):
+            await self._renew()
+        if self._is_due("sweep", now_s, self._options.sweep_s):
+            self.backlog = await self._in_thread(lambda: self._predictions.sweep(keep_s=self._options.keep_s))
+            await self._claim_suspect()
+        if self._is_due("poll", now_s, self._options.poll_s):
+            self._look = True
+            if ids := list(self._waiters.ids):
+                self._waiters.settled(await self._in_thread(lambda: self._predictions.settled_among(ids)))
+        if self._suspect is not None and not self._held:
+            self._held[self._suspect.number] = (self._suspect, asyncio.create_task(self._work(self._suspect)))
+
+    def _is_due(self, chore: str, now_s: float, every_s: float) -> bool:
+        if now_s < self._due_s[chore]:
+            return False
+        # Not all processes at the same moment, again and again.
+        self._due_s[chore] = now_s + every_s * random.uniform(0.8, 1.2)  # noqa: S311
+        return True
+
+    async def _renew(self) -> None:
+        """Say that this process lives; what others took over meanwhile is dropped."""
+        claims = [claim for claim, _ in self._held.values()]
+        if self._suspect is not None and self._suspect.number not in self._held:
+            claims.append(self._suspect)
+        if not claims:
+            return
+        held = await self._in_thread(lambda: self._predictions.renew(claims, lease_s=self._options.lease_s))
+        for claim in claims:
+            if claim.number not in held:
+                self._lose(claim)
+
+    def _lose(self, claim: PredictionClaim) -> None:
+        if self._suspect is claim:
+            self._suspect = None
+        if self._holds(claim):
+            self._held.pop(claim.number)[1].cancel()
+
+    def _holds(self, claim: PredictionClaim) -> bool:
+        held = self._held.get(claim.number)
+        return held is not None and held[0] is claim
+
+    async def _claim_suspect(self) -> None:
+        """Take one of those whose workers fell silent again and again; it waits until nothing else runs here."""
+        if not self._claiming or self._suspect is not None:
+            return
+        claims = await self._in_thread(
+            lambda: self._predictions.claim(
+                self._fleets(), owner=self._owner, lease_s=self._options.lease_s, limit=1, suspects=True
+            )
+        )
+        self._suspect = claims[0] if claims else None
+
+    def _fleets(self) -> list[str]:
+        return [entry.name for entry in self._plane.index(ready=True)]
+
+    async def _work(self, claim: PredictionClaim) -> None:
+        """Have a prediction answered, and its answer delivered."""
+        try:
+            result = await self._result(claim)
+        except asyncio.CancelledError:
+            if not self._holds(claim):
+                return
+            result = PredictionResult(
+                claim=claim, state=PredictionState.WAITING, error="the server ended before it was done", counts=False
+            )
+        except LeaseLost:
+            self._lose(claim)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the prediction's fate
+            result = self._failure(claim, error)
+        self._results.append((result, None))
+        self._wake.set()
+
+    async def _result(self, claim: PredictionClaim) -> PredictionResult:
+        deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
+        if claim.answer is None:
+            request = decode_request(claim.request)
+            context = RequestContext(request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s)
+            response = await self._plane.infer(request, context)
+        else:
+            response = decode_response(claim.answer)
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            raise DeadlineExceeded("its deadline passed while it was worked on")
+        if claim.sink is None:
+            return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+        await self._deliveries.deliver(claim, response)
+        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+
+    async def _keep(self, kept: list[tuple[PredictionClaim, InferenceResponse]], delivery: str | None) -> set[int]:
+        """Write down answers before a sink gets them; the numbers of those that are still ours."""
+        loop = asyncio.get_running_loop()
+        futures: list[tuple[int, asyncio.Future[bool]]] = []
+        for claim, response in kept:
+            result = PredictionResult(
+                claim=claim, state=PredictionState.CLAIMED, answer=encode_response(response), delivery=delivery
+            )
+            future: asyncio.Future[bool] = loop.create_future()
+            self._results.append((result, future))
+            futures.append((claim.number, future))
+        self._wake.set()
+        return {number for number, future in futures if await future}
+
+    def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
+        text = self._said(claim, error)
+        if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
+            return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
+        if isinstance(error, _HOPELESS):
+            return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
+        options = self._options
+        delay_s = min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
+        counts = not isinstance(error, Unavailable)
+        if isinstance(error, Unavailable):  # it is not the request's fault
+            delay_s = max(error.retry_after_s, options.backoff_s)
+        delay_s *= random.uniform(0.8, 1.2)  # noqa: S311
+        return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
+
+    def _said(self, claim: PredictionClaim, error: Exception) -> str:
+        if isinstance(error, ShoalError):
+            text = " ".join(str(error).split())
+        else:
+            _log.error("prediction %s failed", claim.id, exc_info=error)
+            text = "something went wrong here, not with the request; the server's log says what"
+        return text.encode("utf-8", "replace").decode().replace("\0", " ")[:_LONGEST_ERROR]
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._database, work)

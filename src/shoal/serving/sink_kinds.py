@@ -1,0 +1,266 @@
+"""The kinds of sinks: a table, a folder of Parquet files, a webhook."""
+
+import asyncio
+import datetime as dt
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import httpx
+import msgspec
+import numpy as np
+import polars as pl
+
+from shoal.errors import LeaseLost, StorageError
+from shoal.ledger.prediction_records import PredictionClaim
+from shoal.security import signing
+from shoal.serving.messages import InferenceResponse, Tensor
+from shoal.storage.sink_parquet import SinkFolder
+from shoal.storage.sink_sql import SinkRow, SinkTable
+
+_AT_A_TIME: Final = 16
+_OWN: Final = ("prediction_id", "row", "version", "request_id", "accepted_at")
+_json: Final = msgspec.json.Encoder(enc_hook=lambda array: array.tolist())
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A result on its way to a sink.
+
+    Attributes
+    ----------
+    claim : PredictionClaim
+        The prediction.
+    response : InferenceResponse
+        What was answered.
+    """
+
+    claim: PredictionClaim
+    response: InferenceResponse
+
+
+class Sink(Protocol):
+    """Where results go. Belongs to one event loop."""
+
+    def next_name(self) -> str | None:
+        """A name for the next delivery, to be written down before it; None where delivering twice is harmless."""
+        ...
+
+    async def has_delivered(self, delivery: Delivery, name: str) -> bool:
+        """Whether an earlier delivery of this name, by whomever, was made; if not, it never will be.
+
+        Raises
+        ------
+        StorageError
+            The sink cannot be reached.
+        """
+        ...
+
+    async def deliver(self, deliveries: Sequence[Delivery], name: str) -> "list[Exception | None]":
+        """Deliver results; what became of each.
+
+        Raises
+        ------
+        StorageError
+            The sink cannot be reached; none was delivered.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class TableSink:
+    """A table: each result is a row, and a row is written once, for its key is the prediction's id.
+
+    Parameters
+    ----------
+    url, table : str
+        As in :class:`~shoal.storage.sink_sql.SinkTable`.
+    """
+
+    def __init__(self, url: str, table: str) -> None:
+        self._table = SinkTable(url, table)
+
+    def next_name(self) -> None:
+        """None is needed."""
+        return
+
+    async def has_delivered(self, delivery: Delivery, name: str) -> bool:  # noqa: D102 - as the protocol says
+        return False
+
+    async def deliver(self, deliveries: Sequence[Delivery], name: str) -> list[Exception | None]:  # noqa: D102
+        await asyncio.to_thread(self._table.write, [_row(one) for one in deliveries])
+        return [None] * len(deliveries)
+
+    async def close(self) -> None:  # noqa: D102
+        await asyncio.to_thread(self._table.close)
+
+
+class FolderSink:
+    """Parquet files, in a folder for each fleet; a row for each row of an answer.
+
+    Parameters
+    ----------
+    folder : SinkFolder
+        Where.
+    """
+
+    def __init__(self, folder: SinkFolder) -> None:
+        self._folder = folder
+
+    def next_name(self) -> str:
+        """Sorts by time."""
+        return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+
+    async def has_delivered(self, delivery: Delivery, name: str) -> bool:  # noqa: D102
+        like = _frame([delivery])
+        return await asyncio.to_thread(self._folder.was_published, delivery.claim.fleet, name, like)
+
+    async def deliver(self, deliveries: Sequence[Delivery], name: str) -> list[Exception | None]:  # noqa: D102
+        by_fleet: defaultdict[str, list[int]] = defaultdict(list)
+        for place, one in enumerate(deliveries):
+            by_fleet[one.claim.fleet].append(place)
+        outcomes: list[Exception | None] = [None] * len(deliveries)
+        for fleet, places in by_fleet.items():
+            try:
+                await asyncio.to_thread(self._publish, fleet, name, [deliveries[place] for place in places])
+            except (StorageError, LeaseLost) as error:
+                for place in places:
+                    outcomes[place] = error
+        return outcomes
+
+    def _publish(self, fleet: str, name: str, deliveries: Sequence[Delivery]) -> None:
+        self._folder.publish(fleet, name, _frame(deliveries))
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class WebhookSink:
+    """A service that gets each result by POST, signed; it may get one twice, under the same ``Idempotency-Key``.
+
+    Parameters
+    ----------
+    url : str
+        Where to.
+    secrets_of : callable
+        The secrets to sign with, read each time, so that they can be replaced.
+    headers : mapping of str to str
+        What to send along.
+    timeout_s : float
+        How long the service may take to answer, in seconds.
+    """
+
+    def __init__(
+        self, url: str, secrets_of: Callable[[], Sequence[bytes]], headers: Mapping[str, str], timeout_s: float
+    ) -> None:
+        self._url = url
+        self._secrets_of = secrets_of
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._client = httpx.AsyncClient(
+            headers={**headers, "content-type": "application/json"},
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=_AT_A_TIME, max_keepalive_connections=_AT_A_TIME),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def next_name(self) -> str:
+        """The answer is written down first, so that a second delivery says the same as the first."""
+        return "webhook"
+
+    async def has_delivered(self, delivery: Delivery, name: str) -> bool:
+        """Nobody knows."""
+        return False
+
+    async def deliver(self, deliveries: Sequence[Delivery], name: str) -> list[Exception | None]:  # noqa: D102
+        return list(await asyncio.gather(*map(self._one_or_why_not, deliveries)))
+
+    async def _one_or_why_not(self, delivery: Delivery) -> Exception | None:
+        try:
+            await self._post(delivery)
+        except StorageError as error:
+            return error
+        return None
+
+    async def _post(self, delivery: Delivery) -> None:
+        claim = delivery.claim
+        body = _json.encode(
+            {
+                "id": claim.id,
+                "fleet": claim.fleet,
+                "request_id": claim.request_id,
+                "accepted_at": claim.accepted_at,
+                "response": delivery.response,
+            }
+        )
+        async with self._turns:
+            signature = signing.sign(body, self._secrets_of(), at_s=time.time())
+            headers = {signing.HEADER: signature, "idempotency-key": claim.id}
+            try:
+                async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                    status = answer.status_code
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                raise StorageError(f"the webhook does not answer: {str(error) or type(error).__name__}") from error
+        if not httpx.codes.is_success(status):
+            raise StorageError(f"the webhook answers {status}; it should answer 2xx once it has the result")
+
+    async def close(self) -> None:  # noqa: D102
+        await self._client.aclose()
+
+
+def _row(delivery: Delivery) -> SinkRow:
+    claim, response = delivery.claim, delivery.response
+    return SinkRow(
+        prediction_id=claim.id,
+        fleet=claim.fleet,
+        model=response.model_name,
+        version=response.model_version,
+        request_id=claim.request_id,
+        principal=claim.principal,
+        accepted_at=claim.accepted_at,
+        response=_json.encode(response).decode(),
+    )
+
+
+def _frame(deliveries: Sequence[Delivery]) -> pl.DataFrame:
+    """A row for each row of each answer; outputs that not all of the answers have are null there."""
+    return pl.concat([_rows(one) for one in deliveries], how="diagonal_relaxed")
+
+
+def _rows(delivery: Delivery) -> pl.DataFrame:
+    claim, response = delivery.claim, delivery.response
+    outputs = {tensor.name: _column(tensor) for tensor in response.outputs if tensor.name not in _OWN}
+    count = response.outputs[0].shape[0] if response.outputs else 0
+    return pl.DataFrame(
+        {
+            "prediction_id": pl.Series([claim.id] * count, dtype=pl.String),
+            "row": pl.Series(range(count), dtype=pl.Int64),
+            "model": pl.Series([response.model_name] * count, dtype=pl.String),
+            "version": pl.Series([int(response.model_version)] * count, dtype=pl.Int64),
+            "request_id": pl.Series([claim.request_id] * count, dtype=pl.String),
+            "accepted_at": pl.Series([claim.accepted_at] * count, dtype=pl.Datetime("us", "UTC")),
+            **outputs,
+        }
+    )
+
+
+def _column(tensor: Tensor) -> pl.Series:
+    """A tensor as a column; several elements per row are a list."""
+    data = tensor.data.tolist() if isinstance(tensor.data, np.ndarray) else list(tensor.data)
+    values = [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in data]
+    if len(tensor.shape) > 1:
+        width = tensor.shape[1]
+        rows = [values[start : start + width] for start in range(0, len(values), width)]
+        return pl.Series(tensor.name, rows, dtype=pl.List(_DTYPES[tensor.datatype.value]))
+    return pl.Series(tensor.name, values, dtype=_DTYPES[tensor.datatype.value])
+
+
+_DTYPES: Final[Mapping[str, type[pl.DataType]]] = {
+    "BOOL": pl.Boolean, "BYTES": pl.String, "FP64": pl.Float64, "FP32": pl.Float32, "FP16": pl.Float32,
+    "INT64": pl.Int64, "INT32": pl.Int32, "INT16": pl.Int16, "INT8": pl.Int8,
+    "UINT64": pl.UInt64, "UINT32": pl.UInt32, "UINT16": pl.UInt16, "UINT8": pl.UInt8,
+}  # fmt: skip
