@@ -5,9 +5,11 @@ loads its parts from the internet; ours needs nothing.
 """
 
 import asyncio
+import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shoal.errors import ShoalError
 from shoal.server.errors import error_body, headers_of, status_of, told
 from shoal.server.management.callers import PREFIX
+from shoal.server.management.description import describe
 from shoal.server.management.page import page
 from shoal.workspace import Workspace
 
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _DESCRIPTION: Final = (
-    'Fleets, aliases, serving, runs and API keys of a Shoal workspace. Errors are `{"error": "what to do"}`.'
+    "Inference over the open protocol, and fleets, aliases, serving, runs and API keys of a Shoal workspace. Errors "
+    'are `{"error": "what to do"}`. With an admin port, management and metrics are there, and inference is not.'
 )
 
 
@@ -66,7 +70,7 @@ def build(workspace: Workspace) -> "FastAPI":
         title="Shoal",
         version=importlib.metadata.version("shoal"),
         description=_DESCRIPTION,
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -74,9 +78,17 @@ def build(workspace: Workspace) -> "FastAPI":
     for part in (fleets, serving, runs, keys):
         app.include_router(part.router(workspace))
 
+    @functools.cache
+    def description() -> dict[str, object]:
+        return describe(app.openapi())
+
+    @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
+    def openapi() -> Response:
+        return Response(msgspec.json.encode(description()), media_type="application/json")
+
     @app.get(f"{PREFIX}/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": _POLICY})
+        return HTMLResponse(page(description()), headers={"content-security-policy": _POLICY})
 
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(ShoalError, _failed)
