@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shoal.errors import InvalidInput, LeaseLost
+from shoal.storage.arrays import among, unnested
 
 LONGEST_LEASE_S = 3600.0
 """Leases may not be longer; workers that need more time renew."""
@@ -102,6 +103,8 @@ class ClaimTable:
         self._held = held
         self._given_up = given_up
         self._lane = lane
+        # Making one takes longer than asking with it.
+        self._earlier = None if lane is None else table.alias("earlier")
 
     def claim(
         self,
@@ -120,7 +123,7 @@ class ClaimTable:
         keys = self._free(connection, scope, now=now, limit=limit)
         if not keys:
             return []
-        chosen = self._among(keys)
+        chosen = self._among(connection, keys)
         until = now + dt.timedelta(seconds=checked_lease(lease_s))
         connection.execute(
             sa.update(self._table)
@@ -154,7 +157,7 @@ class ClaimTable:
         until = now + dt.timedelta(seconds=checked_lease(lease_s))
         renewed: list[Holding] = []
         for held in self._still_held(connection, holdings):
-            chosen = self._among([holding.key for holding in held])
+            chosen = self._among(connection, [holding.key for holding in held])
             connection.execute(sa.update(self._table).where(chosen).values(lease_until=until))
             renewed += held
         return renewed
@@ -217,9 +220,9 @@ class ClaimTable:
 
     def _first_of_lane(self) -> list[sa.ColumnElement[bool]]:
         """No unsettled row of the same lane comes before."""
-        if self._lane is None:
+        earlier = self._earlier
+        if self._lane is None or earlier is None:
             return []
-        earlier = self._table.alias("earlier")
         before = sa.and_(
             earlier.c[self._lane] == self._c[self._lane],
             earlier.c.state.in_((self._waiting, self._held)),
@@ -233,17 +236,20 @@ class ClaimTable:
         for start in range(0, len(in_order), AT_ONCE):
             some = in_order[start : start + AT_ONCE]
             query = sa.select(*self._key, self._c.owner, self._c.attempts).where(
-                self._among([holding.key for holding in some]), self._c.state == self._held
+                self._among(connection, [holding.key for holding in some]), self._c.state == self._held
             )
             # In one order everywhere, so that two who lock the same rows wait instead of blocking each other.
             rows = connection.execute(query.order_by(*self._key).with_for_update())
             held = {tuple(row) for row in rows}
             yield [holding for holding in some if (*holding.key, holding.owner, holding.attempt) in held]
 
-    def _among(self, keys: Sequence[tuple[Value, ...]]) -> sa.ColumnElement[bool]:
-        if len(self._key) == 1:
-            return self._key[0].in_([key[0] for key in keys])
-        return sa.tuple_(*self._key).in_(keys)
+    def _among(self, connection: sa.Connection, keys: Sequence[tuple[Value, ...]]) -> sa.ColumnElement[bool]:
+        if len(self._key) > 1:
+            return sa.tuple_(*self._key).in_(keys)
+        values = [key[0] for key in keys]
+        if connection.dialect.name == "postgresql":
+            return self._key[0] == among(self._key[0].type, values)
+        return self._key[0].in_(values)
 
     def _write(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
         """Settle rows that this transaction has locked."""
@@ -252,10 +258,22 @@ class ClaimTable:
             key = {f"key_{number}": value for number, value in enumerate(settlement.holding.key)}
             row = {"lease_until": None, **settlement.values, "state": settlement.state}
             by_columns.setdefault(tuple(sorted(row)), []).append(row | key)
-        same = [column == sa.bindparam(f"key_{number}") for number, column in enumerate(self._key)]
         for columns, rows in by_columns.items():
-            values: dict[str, object] = {name: sa.bindparam(name) for name in columns}
-            connection.execute(sa.update(self._table).where(*same).values(values), rows)
+            if connection.dialect.name == "postgresql":
+                self._write_arrays(connection, columns, rows)
+            else:
+                same = [column == sa.bindparam(f"key_{number}") for number, column in enumerate(self._key)]
+                values: dict[str, object] = {name: sa.bindparam(name) for name in columns}
+                connection.execute(sa.update(self._table).where(*same).values(values), rows)
+
+    def _write_arrays(
+        self, connection: sa.Connection, columns: Sequence[str], rows: Sequence[Mapping[str, object]]
+    ) -> None:
+        keys = {f"key_{number}": column.type for number, column in enumerate(self._key)}
+        given = unnested(keys | {name: self._c[name].type for name in columns}, rows)
+        same = [column == given.c[name] for column, name in zip(self._key, keys, strict=True)]
+        values = {name: given.c[name] for name in columns}
+        connection.execute(sa.update(self._table).where(*same).values(values))
 
     def _update(self, connection: sa.Connection, holding: Holding, values: Mapping[str, object]) -> bool:
         same = [column == value for column, value in zip(self._key, holding.key, strict=True)]

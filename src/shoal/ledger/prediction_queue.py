@@ -21,6 +21,7 @@ from shoal.ledger.prediction_records import (
     PredictionResult,
 )
 from shoal.ledger.prediction_tables import predictions
+from shoal.storage.arrays import unnested
 
 SILENT_ATTEMPTS = 2
 """What killed its workers so often is claimed alone from then on: it may be what kills them, its neighbours are not."""
@@ -65,16 +66,22 @@ def accept(
 
 def _insert(connection: sa.Connection, rows: Sequence[dict[str, object]]) -> dict[object, str | Conflict]:
     """Insert what has no idempotency key that is taken; ids by tag."""
-    dialect = connection.dialect.name
-    insert = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(predictions)
+    is_sqlite = connection.dialect.name == "sqlite"
+    insert = (sqlite.insert if is_sqlite else postgresql.insert)(predictions)
     if any(row["idempotency_key"] is not None for row in rows):
-        if dialect == "postgresql":
+        if not is_sqlite:
             # Two transactions that insert the same keys in different orders would block each other.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_IDEMPOTENCY_LOCK)))
         insert = insert.on_conflict_do_nothing(
             index_elements=["principal", "idempotency_key"], index_where=sa.text("idempotency_key IS NOT NULL")
         )
-    found = connection.execute(insert.returning(_c.number, _c.tag), rows)
+    if is_sqlite:
+        found = connection.execute(insert.returning(_c.number, _c.tag), rows)
+    else:
+        names = list(rows[0])
+        given = unnested({name: _c[name].type for name in names}, rows)
+        ordered = sa.select(*[given.c[name] for name in names]).order_by(given.c.place)
+        found = connection.execute(insert.from_select(names, ordered).returning(_c.number, _c.tag))
     return {tag: id_of(number, tag) for number, tag in found}
 
 
@@ -111,7 +118,8 @@ def _row(one: NewPrediction, at: dt.datetime, forget_s: float | None) -> dict[st
         "accepted_at": at,
         "expires_at": None if one.deadline_s is None else at + dt.timedelta(seconds=one.deadline_s),
         "settled_at": at if is_done else None,
-        "forget_at": _forget_at(at, forget_s) if is_done else None,
+        "forget_at": _forget_at(at, _kept_s(one, forget_s)) if is_done else None,
+        "keep_s": one.keep_s,
         "size_bytes": len(one.request),
         "request": one.request,
         "answer": one.answer,
@@ -121,6 +129,11 @@ def _row(one: NewPrediction, at: dt.datetime, forget_s: float | None) -> dict[st
 def _fingerprint(one: NewPrediction) -> str:
     parts = (one.fleet, one.sink or "", one.ordering_key or "")
     return hashlib.sha256("\n".join(parts).encode() + b"\n" + one.request).hexdigest()
+
+
+def _kept_s(one: NewPrediction | PredictionClaim, others_s: float | None) -> float | None:
+    """How long a prediction is kept; None for ever."""
+    return one.keep_s if one.kind is PredictionKind.STORED else others_s
 
 
 def _forget_at(at: dt.datetime, keep_s: float | None) -> dt.datetime | None:
@@ -201,7 +214,8 @@ def _values(
         more = 0 if result.counts else 1
         due_at = now + dt.timedelta(seconds=result.delay_s) if result.delay_s else None
         return {"error": result.error, "due_at": due_at, "most_attempts": result.claim.most_attempts + more}
-    ended: dict[str, object] = {"error": result.error, "settled_at": now, "forget_at": _forget_at(now, keep_s)}
+    forget_at = _forget_at(now, _kept_s(result.claim, keep_s))
+    ended: dict[str, object] = {"error": result.error, "settled_at": now, "forget_at": forget_at}
     return {**ended, "answer": result.answer} if state is PredictionState.DONE else ended
 
 
@@ -213,7 +227,9 @@ def sweep_needed(connection: sa.Connection, *, now: dt.datetime) -> bool:
 
 def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> None:
     """Discard what came too late, give up what only kills its workers, and forget what was kept long enough."""
-    ended: dict[str, object] = {"settled_at": now, "forget_at": _forget_at(now, keep_s), "lease_until": None}
+    # A durable result that its sink did not get stays until somebody replays or purges it.
+    forget_at = sa.case((_c.kind == PredictionKind.STORED.value, None), else_=_forget_at(now, keep_s))
+    ended: dict[str, object] = {"settled_at": now, "forget_at": forget_at, "lease_until": None}
     late = {**ended, "state": PredictionState.EXPIRED.value, "error": "its deadline passed before it was its turn"}
     connection.execute(sa.update(predictions).where(_overdue(now)).values(late))
     _CLAIMS.give_up(
@@ -390,6 +406,7 @@ def _claim(row: sa.RowMapping, now: dt.datetime) -> PredictionClaim:
     return PredictionClaim(
         id=id_of(row["number"], row["tag"]),
         number=row["number"],
+        kind=PredictionKind(row["kind"]),
         owner=row["owner"],
         attempt=row["attempts"],
         most_attempts=row["most_attempts"],
@@ -403,6 +420,7 @@ def _claim(row: sa.RowMapping, now: dt.datetime) -> PredictionClaim:
         accepted_at=row["accepted_at"],
         expires_at=expires_at,
         left_s=None if expires_at is None else (expires_at - now).total_seconds(),
+        keep_s=row["keep_s"],
     )
 
 

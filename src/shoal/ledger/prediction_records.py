@@ -42,6 +42,9 @@ class NewPrediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Where the result is to go.
     deadline_s : float or None
         After so many seconds nobody wants it any more.
+    keep_s : float or None
+        How long a durable result is kept, in seconds; for ever unless told. How long others are kept is for those to
+        say who settle them.
     most_attempts : int
         How often it may be tried.
     """
@@ -56,6 +59,7 @@ class NewPrediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     idempotency_key: str | None = None
     sink: str | None = None
     deadline_s: float | None = None
+    keep_s: float | None = None
     most_attempts: int = 5
 
 
@@ -66,6 +70,8 @@ class PredictionClaim(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     id, number : str, int
         Which it is; numbers are in the order of acceptance.
+    kind : PredictionKind
+        Why it is kept.
     owner, attempt : str, int
         Who holds it, and for the how manieth time it is held.
     most_attempts : int
@@ -84,10 +90,13 @@ class PredictionClaim(msgspec.Struct, frozen=True, kw_only=True):
         When nobody wants it any more.
     left_s : float or None
         How long that was away when it was claimed, in seconds.
+    keep_s : float or None
+        As in :class:`NewPrediction`.
     """
 
     id: str
     number: int
+    kind: PredictionKind
     owner: str
     attempt: int
     most_attempts: int
@@ -101,6 +110,7 @@ class PredictionClaim(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: dt.datetime
     expires_at: dt.datetime | None
     left_s: float | None
+    keep_s: float | None
 
 
 class PredictionResult(msgspec.Struct, frozen=True, kw_only=True):

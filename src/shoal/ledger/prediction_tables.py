@@ -3,7 +3,7 @@
 import datetime as dt
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, Named, Text, TypedColumns
+from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, Named, Text, TypedColumns
 
 from shoal.storage.columns import UtcTime
 from shoal.storage.sql import metadata
@@ -36,6 +36,7 @@ class _Predictions(TypedColumns):
     error: Named[str | None] = Column(Text)
     request: Named[bytes] = Column(LargeBinary, nullable=False)
     answer: Named[bytes | None] = Column(LargeBinary)
+    keep_s: Named[float | None] = Column(Float)
 
 
 def _partial(*columns: str, where: str, unique: bool = False) -> sa.Index:
