@@ -25,6 +25,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "score": ("shoal.cli.score:score", "Score files with a fleet."),
     "predict": ("shoal.cli.predict:predict", "Score one row."),
     "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
+    "predictions": ("shoal.cli.predictions:predictions", "See what became of requests that nobody waited for."),
     "keys": ("shoal.cli.keys:keys", "Make, list and revoke API keys."),
     "fleets": ("shoal.cli.fleets:fleets", "List and inspect fleets and their models."),
     "sources": ("shoal.cli.sources:sources", "Name the places where features are looked up."),

@@ -5,7 +5,7 @@ import ipaddress
 import msgspec
 
 from shoal.errors import InvalidInput
-from shoal.serving.claim_loop import DeferredOptions
+from shoal.serving.deferred_options import DeferredOptions
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

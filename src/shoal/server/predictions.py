@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
@@ -21,10 +20,10 @@ from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
 from shoal.server.routing import Answer
-from shoal.server.wire import JSON, encode, write_response
+from shoal.server.wire import encode
 from shoal.serving.deferred import DeferredPredictions, Wishes
+from shoal.serving.documents import prediction_document
 from shoal.serving.messages import InferenceRequest, RequestContext
-from shoal.serving.payloads import decode_response
 
 LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
@@ -90,12 +89,12 @@ class PredictionsApp:
         """Answer a request."""
         template = scope["shoal.rule"].template
         if template == LIST:
-            status, document = await self._list(scope)
+            status, shown = await self._list(scope)
         elif template == ONE:
-            status, document = await self._show(scope)
+            status, shown = await self._show(scope)
         else:
-            status, document = await self._replay(scope)
-        await answer(send, status, encode(document))
+            status, shown = await self._replay(scope)
+        await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "state", "fleet", "limit")
@@ -106,7 +105,7 @@ class PredictionsApp:
             principal=None if _may(principal, Permission.READ) else principal.name,
             limit=_limit(asked.get("limit", "50")),
         )
-        return _ENDED, [document(record) for record in found]
+        return _ENDED, [prediction_document(record) for record in found]
 
     async def _show(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "timeout")
@@ -116,22 +115,12 @@ class PredictionsApp:
             left_s: float = scope["shoal.deadline_s"] - time.monotonic() - _MARGIN_S
             await self._deferred.wait(prediction_id, min(_seconds("timeout", asked["timeout"]), left_s))
             record = await self._deferred.get(prediction_id)
-        return _ENDED if record.is_settled else _UNDER_WAY, document(record)
+        return _ENDED if record.is_settled else _UNDER_WAY, prediction_document(record)
 
     async def _replay(self, scope: Scope) -> tuple[int, object]:
         prediction_id = _id(scope)
         _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.OPERATE)
-        return _UNDER_WAY, document(await self._deferred.replay(prediction_id))
-
-
-def document(record: PredictionRecord) -> dict[str, object]:
-    """A prediction as callers see it: what there is to say, and the protocol's response once there is one."""
-    values = msgspec.structs.asdict(record)
-    del values["request"], values["answer"]
-    shown = {name: value for name, value in values.items() if value is not None}
-    if record.answer is not None:
-        shown["response"] = msgspec.Raw(write_response(decode_response(record.answer), JSON)[0])
-    return shown
+        return _UNDER_WAY, prediction_document(await self._deferred.replay(prediction_id))
 
 
 def _may(principal: Principal, permission: Permission) -> bool:

@@ -16,101 +16,26 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import msgspec
-
-from shoal.errors import (
-    Conflict,
-    DeadlineExceeded,
-    InvalidArtifact,
-    InvalidInput,
-    LeaseLost,
-    NotFound,
-    NotReady,
-    ShoalError,
-    StorageError,
-    TooLarge,
-    Unavailable,
-)
+from shoal.errors import Conflict, LeaseLost, NotReady, ShoalError, StorageError
 from shoal.jobs.states import PredictionState
 from shoal.ledger import this_worker
 from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionClaim, PredictionResult, Wanted
 from shoal.ledger.predictions import Predictions
+from shoal.serving.attempts import Attempts
+from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.deliveries import Deliveries
-from shoal.serving.messages import InferenceResponse, RequestContext
-from shoal.serving.payloads import decode_request, decode_response, encode_response
+from shoal.serving.messages import InferenceResponse
+from shoal.serving.payloads import encode_response
 from shoal.serving.plane import DataPlane
 from shoal.serving.sinks import Sinks
 from shoal.serving.waiters import Waiters
 
 Result = TypeVar("Result")
 
-_HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
-"""Trying again would bring the same."""
-
 _MOST_ACCEPTED: Final = 1000
 _LONGEST_PAUSE_S: Final = 0.02
-_LONGEST_ERROR: Final = 1000
 
 _log = logging.getLogger("shoal.serving")
-
-
-class DeferredOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How predictions that nobody waits for are handled.
-
-    Attributes
-    ----------
-    batch : int
-        Most predictions that a process works on at a time.
-    lease_s : float
-        After so long without a sign of life others take over what a process had claimed, in seconds.
-    poll_s : float
-        Seconds between two looks for what other processes accepted or settled.
-    sweep_s : float
-        Seconds between two looks for what came too late, and for what may be forgotten.
-    attempts : int
-        How often a prediction is tried before it goes to the dead-letter list.
-    backoff_s, longest_backoff_s : float
-        How long after the first failure the second attempt comes, in seconds; it doubles with each, up to the longest.
-    keep_s : float
-        How long results are kept, in seconds.
-    backlog : int
-        Most predictions that may wait; more are refused.
-    backlog_bytes : int
-        Most bytes of requests that may wait.
-    request_bytes : int
-        Largest request.
-    waiters : int
-        Most callers of a process that may wait for a result at a time.
-    """
-
-    batch: int = 512
-    lease_s: float = 30.0
-    poll_s: float = 0.2
-    sweep_s: float = 1.0
-    attempts: int = 5
-    backoff_s: float = 0.5
-    longest_backoff_s: float = 60.0
-    keep_s: float = 86_400.0
-    backlog: int = 200_000
-    backlog_bytes: int = 2**30
-    request_bytes: int = 2**20
-    waiters: int = 10_000
-
-
-class DeferredCounts(msgspec.Struct, kw_only=True):
-    """What a process has done; only ever grows.
-
-    Attributes
-    ----------
-    accepted, done, failed, expired, retried : int
-        Predictions that were accepted, answered, given up, discarded, and given back to be tried again.
-    """
-
-    accepted: int = 0
-    done: int = 0
-    failed: int = 0
-    expired: int = 0
-    retried: int = 0
 
 
 class ClaimLoop:
@@ -145,7 +70,7 @@ class ClaimLoop:
         self._waiters = waiters
         self._options = options
         self._owner = this_worker(f"predictions-{secrets.token_hex(4)}")
-        self._deliveries = Deliveries(sinks, self._keep)
+        self._attempts = Attempts(plane, Deliveries(sinks, self._keep), options)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
         self._acceptances: list[tuple[NewPrediction, asyncio.Future[str]]] = []
         self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
@@ -388,7 +313,7 @@ class ClaimLoop:
     async def _work(self, claim: PredictionClaim) -> None:
         """Have a prediction answered, and its answer delivered."""
         try:
-            result = await self._result(claim)
+            result = await self._attempts.result(claim)
         except asyncio.CancelledError:
             if not self._holds(claim):
                 return
@@ -398,25 +323,8 @@ class ClaimLoop:
         except LeaseLost:
             self._lose(claim)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the prediction's fate
-            result = self._failure(claim, error)
         self._results.append((result, None))
         self._wake.set()
-
-    async def _result(self, claim: PredictionClaim) -> PredictionResult:
-        deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
-        if claim.answer is None:
-            request = decode_request(claim.request)
-            context = RequestContext(request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s)
-            response = await self._plane.infer(request, context)
-        else:
-            response = decode_response(claim.answer)
-        if deadline_s is not None and time.monotonic() >= deadline_s:
-            raise DeadlineExceeded("its deadline passed while it was worked on")
-        if claim.sink is None:
-            return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
-        await self._deliveries.deliver(claim, response)
-        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
 
     async def _keep(self, kept: list[tuple[PredictionClaim, InferenceResponse]], delivery: str | None) -> set[int]:
         """Write down answers before a sink gets them; the numbers of those that are still ours."""
@@ -431,28 +339,6 @@ class ClaimLoop:
             futures.append((claim.number, future))
         self._wake.set()
         return {number for number, future in futures if await future}
-
-    def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
-        text = self._said(claim, error)
-        if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
-            return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
-        if isinstance(error, _HOPELESS):
-            return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
-        options = self._options
-        delay_s = min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
-        counts = not isinstance(error, Unavailable)
-        if isinstance(error, Unavailable):  # it is not the request's fault
-            delay_s = max(error.retry_after_s, options.backoff_s)
-        delay_s *= random.uniform(0.8, 1.2)  # noqa: S311
-        return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
-
-    def _said(self, claim: PredictionClaim, error: Exception) -> str:
-        if isinstance(error, ShoalError):
-            text = " ".join(str(error).split())
-        else:
-            _log.error("prediction %s failed", claim.id, exc_info=error)
-            text = "something went wrong here, not with the request; the server's log says what"
-        return text.encode("utf-8", "replace").decode().replace("\0", " ")[:_LONGEST_ERROR]
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._database, work)

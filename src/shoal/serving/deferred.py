@@ -10,7 +10,8 @@ from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
 from shoal.serving.addresses import split
-from shoal.serving.claim_loop import ClaimLoop, DeferredCounts, DeferredOptions
+from shoal.serving.claim_loop import ClaimLoop
+from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.messages import InferenceRequest, RequestContext
 from shoal.serving.payloads import encode_request
 from shoal.serving.plane import DataPlane

@@ -1,28 +1,24 @@
-"""The kinds of sinks: a table, a folder of Parquet files, a webhook."""
+"""The kinds of sinks that are places: a table, a folder of Parquet files."""
 
 import asyncio
 import datetime as dt
 import secrets
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-import httpx
 import msgspec
 import numpy as np
 import polars as pl
 
 from shoal.errors import LeaseLost, StorageError
 from shoal.ledger.prediction_records import PredictionClaim
-from shoal.security import signing
+from shoal.serving.documents import response_json
 from shoal.serving.messages import InferenceResponse, Tensor
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
 
-_AT_A_TIME: Final = 16
 _OWN: Final = ("prediction_id", "row", "version", "request_id", "accepted_at")
-_json: Final = msgspec.json.Encoder(enc_hook=lambda array: array.tolist())
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,79 +135,6 @@ class FolderSink:
         """There is nothing to let go of."""
 
 
-class WebhookSink:
-    """A service that gets each result by POST, signed; it may get one twice, under the same ``Idempotency-Key``.
-
-    Parameters
-    ----------
-    url : str
-        Where to.
-    secrets_of : callable
-        The secrets to sign with, read each time, so that they can be replaced.
-    headers : mapping of str to str
-        What to send along.
-    timeout_s : float
-        How long the service may take to answer, in seconds.
-    """
-
-    def __init__(
-        self, url: str, secrets_of: Callable[[], Sequence[bytes]], headers: Mapping[str, str], timeout_s: float
-    ) -> None:
-        self._url = url
-        self._secrets_of = secrets_of
-        self._turns = asyncio.Semaphore(_AT_A_TIME)
-        self._client = httpx.AsyncClient(
-            headers={**headers, "content-type": "application/json"},
-            timeout=timeout_s,
-            limits=httpx.Limits(max_connections=_AT_A_TIME, max_keepalive_connections=_AT_A_TIME),
-            follow_redirects=False,
-            trust_env=False,
-        )
-
-    def next_name(self) -> str:
-        """The answer is written down first, so that a second delivery says the same as the first."""
-        return "webhook"
-
-    async def has_delivered(self, delivery: Delivery, name: str) -> bool:
-        """Nobody knows."""
-        return False
-
-    async def deliver(self, deliveries: Sequence[Delivery], name: str) -> list[Exception | None]:  # noqa: D102
-        return list(await asyncio.gather(*map(self._one_or_why_not, deliveries)))
-
-    async def _one_or_why_not(self, delivery: Delivery) -> Exception | None:
-        try:
-            await self._post(delivery)
-        except StorageError as error:
-            return error
-        return None
-
-    async def _post(self, delivery: Delivery) -> None:
-        claim = delivery.claim
-        body = _json.encode(
-            {
-                "id": claim.id,
-                "fleet": claim.fleet,
-                "request_id": claim.request_id,
-                "accepted_at": claim.accepted_at,
-                "response": delivery.response,
-            }
-        )
-        async with self._turns:
-            signature = signing.sign(body, self._secrets_of(), at_s=time.time())
-            headers = {signing.HEADER: signature, "idempotency-key": claim.id}
-            try:
-                async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
-                    status = answer.status_code
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-                raise StorageError(f"the webhook does not answer: {str(error) or type(error).__name__}") from error
-        if not httpx.codes.is_success(status):
-            raise StorageError(f"the webhook answers {status}; it should answer 2xx once it has the result")
-
-    async def close(self) -> None:  # noqa: D102
-        await self._client.aclose()
-
-
 def _row(delivery: Delivery) -> SinkRow:
     claim, response = delivery.claim, delivery.response
     return SinkRow(
@@ -222,7 +145,7 @@ def _row(delivery: Delivery) -> SinkRow:
         request_id=claim.request_id,
         principal=claim.principal,
         accepted_at=claim.accepted_at,
-        response=_json.encode(response).decode(),
+        response=response_json(response).decode(),
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from shoal.errors import InvalidSpec
 from shoal.requests.sources import allowed, resolved
-from shoal.serving.sink_kinds import FolderSink, Sink, TableSink, WebhookSink
+from shoal.serving.sink_kinds import FolderSink, Sink, TableSink
 from shoal.storage.columns import json_text
 from shoal.storage.documents import load_document, read_document
 from shoal.storage.sink_parquet import SinkFolder
@@ -202,6 +202,8 @@ def _opened(spec: SinkSpec) -> Sink:
         return TableSink(resolved(spec.url), spec.table)
     if isinstance(spec, ParquetSinkSpec):
         return FolderSink(SinkFolder(Path(spec.folder)))
+    from shoal.serving.sink_webhook import WebhookSink  # its client of HTTP is not always installed
+
     texts = [text for text in (spec.secret, spec.old_secret) if text is not None]
     headers = {name: resolved(value) for name, value in spec.headers.items()}
     return WebhookSink(resolved(spec.url), lambda: [resolved(text).encode() for text in texts], headers, spec.timeout_s)
