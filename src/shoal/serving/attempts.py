@@ -1,0 +1,102 @@
+"""One attempt at a claimed prediction: answered, delivered, or what follows from its failure."""
+
+import logging
+import random
+import time
+from typing import Final
+
+from shoal.errors import (
+    DeadlineExceeded,
+    InvalidArtifact,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+    ShoalError,
+    TooLarge,
+    Unavailable,
+)
+from shoal.jobs.states import PredictionState
+from shoal.ledger.prediction_records import PredictionClaim, PredictionResult
+from shoal.serving.deferred_options import DeferredOptions
+from shoal.serving.deliveries import Deliveries
+from shoal.serving.messages import RequestContext
+from shoal.serving.payloads import decode_request, decode_response, encode_response
+from shoal.serving.plane import DataPlane
+
+_HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
+"""Trying again would bring the same."""
+
+_LONGEST_ERROR: Final = 1000
+
+_log = logging.getLogger("shoal.serving")
+
+
+class Attempts:
+    """Answers predictions.
+
+    Parameters
+    ----------
+    plane : DataPlane
+        What answers.
+    deliveries : Deliveries
+        What brings answers to sinks.
+    options : DeferredOptions
+        When to try again.
+    """
+
+    def __init__(self, plane: DataPlane, deliveries: Deliveries, options: DeferredOptions) -> None:
+        self._plane = plane
+        self._deliveries = deliveries
+        self._options = options
+
+    async def result(self, claim: PredictionClaim) -> PredictionResult:
+        """What becomes of a prediction by this attempt.
+
+        Raises
+        ------
+        LeaseLost
+            It is somebody else's by now; there is nothing to settle.
+        """
+        try:
+            return await self._answered(claim)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the prediction's fate
+            return self._failure(claim, error)
+
+    async def _answered(self, claim: PredictionClaim) -> PredictionResult:
+        deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
+        if claim.answer is None:
+            request = decode_request(claim.request)
+            context = RequestContext(request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s)
+            response = await self._plane.infer(request, context)
+        else:
+            response = decode_response(claim.answer)
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            raise DeadlineExceeded("its deadline passed while it was worked on")
+        if claim.sink is None:
+            return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+        await self._deliveries.deliver(claim, response)
+        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+
+    def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
+        text = self._said(claim, error)
+        if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
+            return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
+        if isinstance(error, _HOPELESS):
+            return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
+        options = self._options
+        delay_s = min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
+        counts = not isinstance(error, Unavailable)
+        if isinstance(error, Unavailable):  # it is not the request's fault
+            delay_s = max(error.retry_after_s, options.backoff_s)
+        delay_s *= random.uniform(0.8, 1.2)  # noqa: S311
+        return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
+
+    def _said(self, claim: PredictionClaim, error: Exception) -> str:
+        if isinstance(error, ShoalError):
+            text = " ".join(str(error).split())
+        else:
+            _log.error("prediction %s failed", claim.id, exc_info=error)
+            text = "something went wrong here, not with the request; the server's log says what"
+        return text.encode("utf-8", "replace").decode().replace("\0", " ")[:_LONGEST_ERROR]
