@@ -27,6 +27,7 @@ from shoal.security.permissions import Role
 from shoal.serving.claim_loop import DeferredOptions
 from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.desired import Selection
+from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
 from shoal.serving.sinks import Sinks
@@ -193,7 +194,7 @@ class Workspace:
         return model_records(written.table, before)
 
     def _manifest(self, snapshot: SnapshotRecord) -> Manifest:
-        return self._store.open(snapshot.digest)[1]
+        return self._store.manifest(snapshot.digest)
 
     def fleet(self, reference: str) -> Fleet:
         """Map the fleet that ``name@alias``, ``name:version`` or ``name`` (its champion) means now.
@@ -333,6 +334,7 @@ class Workspace:
             Selection(fleets, category=category),
             options or ServingOptions(),
             self.settings.home / "cache" / "lookups",
+            Keepers(self.settings.home / "predictions", self.ledger.predictions),
         )
 
     def deferred(self, plane: DataPlane, options: DeferredOptions | None = None) -> DeferredPredictions:

@@ -140,10 +140,11 @@ def _forget_at(at: dt.datetime, keep_s: float | None) -> dt.datetime | None:
     return None if keep_s is None else at + dt.timedelta(seconds=keep_s)
 
 
-def is_work(connection: sa.Connection, fleets: Collection[str], *, now: dt.datetime) -> bool:
+def is_work(connection: sa.Connection, fleets: Collection[str], *, now: dt.datetime, suspects: bool) -> bool:
     """Whether there seems to be something to claim; asked before, for claiming keeps other writers out."""
     free = sa.or_(_c.state == _WAITING, _CLAIMS.run_out(now))
-    return bool(connection.execute(sa.select(sa.exists().where(_claimable(fleets, now), free))).scalar())
+    wanted = sa.exists().where(_claimable(fleets, now, suspects), free)
+    return bool(connection.execute(sa.select(wanted)).scalar())
 
 
 def claim(
@@ -157,15 +158,16 @@ def claim(
     suspects: bool,
 ) -> list[PredictionClaim]:
     """Take predictions that wait or whose worker fell silent; or one of those whose workers did so again and again."""
-    silent = sa.and_(_c.state == _CLAIMED, _c.attempts >= SILENT_ATTEMPTS)
-    scope = sa.and_(_claimable(fleets, now), silent if suspects else sa.not_(silent))
+    scope = _claimable(fleets, now, suspects)
     limit = 1 if suspects else limit
     rows = _CLAIMS.claim(connection, scope, owner=owner, now=now, lease_s=lease_s, limit=limit)
     return [_claim(row, now) for row in rows]
 
 
-def _claimable(fleets: Collection[str], now: dt.datetime) -> sa.ColumnElement[bool]:
+def _claimable(fleets: Collection[str], now: dt.datetime, suspects: bool) -> sa.ColumnElement[bool]:
+    silent = sa.and_(_c.state == _CLAIMED, _c.attempts >= SILENT_ATTEMPTS)
     conditions = [
+        silent if suspects else sa.not_(silent),
         _c.attempts < _c.most_attempts,
         sa.or_(_c.due_at.is_(None), _c.due_at <= now),
         sa.or_(_c.expires_at.is_(None), _c.expires_at > now),
@@ -242,6 +244,14 @@ def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> None
     )
     old = sa.select(_c.number).where(_c.forget_at <= now).order_by(_c.forget_at).limit(FORGET_AT_ONCE)
     connection.execute(sa.delete(predictions).where(_c.number.in_(old)))
+
+
+def purge(connection: sa.Connection, fleet: str, *, before: dt.datetime) -> int:
+    """Forget some durable results of a fleet that are older and need no worker any more; how many."""
+    settled = _c.state.not_in((_WAITING, _CLAIMED))
+    stored = sa.and_(_c.kind == sa.literal_column("'stored'"), _c.fleet == fleet)
+    old = sa.select(_c.number).where(stored, settled, _c.accepted_at < before).order_by(_c.number)
+    return connection.execute(sa.delete(predictions).where(_c.number.in_(old.limit(FORGET_AT_ONCE)))).rowcount
 
 
 def _overdue(now: dt.datetime) -> sa.ColumnElement[bool]:
@@ -322,11 +332,15 @@ def listed(
     kind: PredictionKind | None,
     fleet: str | None,
     principal: str | None,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
     limit: int,
 ) -> list[PredictionRecord]:
     """The newest predictions, newest first, filtered; without what was asked and answered."""
     wanted = {"state": state, "kind": kind, "fleet": fleet, "principal": principal}
     conditions = [_c[name] == str(value) for name, value in wanted.items() if value is not None]
+    conditions += [] if since is None else [_c.accepted_at >= since]
+    conditions += [] if until is None else [_c.accepted_at < until]
     query = sa.select(*_LISTED).where(*conditions).order_by(_c.number.desc()).limit(limit)
     return [_record(row) for row in connection.execute(query).mappings()]
 

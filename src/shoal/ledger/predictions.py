@@ -1,5 +1,6 @@
 """Predictions that are kept: asked for without waiting, or committed before they are answered."""
 
+import datetime as dt
 from collections.abc import Collection, Sequence
 
 from shoal.errors import Conflict
@@ -80,7 +81,7 @@ class Predictions:
             The lease is too long or not positive.
         """
         with self._database.read() as connection:
-            if not queue.is_work(connection, fleets, now=self._database.now(connection)):
+            if not queue.is_work(connection, fleets, now=self._database.now(connection), suspects=suspects):
                 return []
         with self._database.write() as connection:
             return queue.claim(
@@ -162,7 +163,7 @@ class Predictions:
 
     def _is_work(self, wanted: Wanted) -> bool:
         with self._database.read() as connection:
-            return queue.is_work(connection, wanted.fleets, now=self._database.now(connection))
+            return queue.is_work(connection, wanted.fleets, now=self._database.now(connection), suspects=False)
 
     def sweep(self, *, keep_s: float) -> Backlog:
         """Discard what came too late, give up what only kills its workers, forget what was kept long enough.
@@ -234,13 +235,44 @@ class Predictions:
         kind: PredictionKind | None = None,
         fleet: str | None = None,
         principal: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
         limit: int = 50,
     ) -> list[PredictionRecord]:
-        """The newest predictions, newest first, filtered; without what was asked and answered."""
+        """The newest predictions, newest first, filtered; without what was asked and answered.
+
+        Parameters
+        ----------
+        state, kind, fleet, principal : PredictionState, PredictionKind, str, str, optional
+            Only those.
+        since, until : datetime, optional
+            Only those that were accepted then or later, and before; aware.
+        limit : int
+            How many at most.
+        """
         with self._database.read() as connection:
             return queue.listed(
-                connection, state=state, kind=kind, fleet=fleet, principal=principal, limit=limit
+                connection, state=state, kind=kind, fleet=fleet, principal=principal, since=since, until=until,
+                limit=limit,
             )  # fmt: skip
+
+    def purge(self, fleet: str, *, before: dt.datetime) -> int:
+        """Forget the durable results of a fleet that are older and need no worker any more; how many there were.
+
+        Parameters
+        ----------
+        fleet : str
+            Whose.
+        before : datetime
+            Those that were accepted before this; aware.
+        """
+        gone = 0
+        while True:
+            with self._database.write() as connection:  # in steps, so that others can write in between
+                some = queue.purge(connection, fleet, before=before)
+            gone += some
+            if some < queue.FORGET_AT_ONCE:
+                return gone
 
     def backlog(self) -> Backlog:
         """What waits or is being worked on."""

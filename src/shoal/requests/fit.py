@@ -1,6 +1,6 @@
 """Whether a serving spec fits the fleet, its sources, and what its models were trained with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shoal.errors import InvalidSpec
 from shoal.requests.checks import Checks
@@ -27,7 +27,11 @@ def require_fit(spec: ServingSpec, schema: FleetSchema, find: FindSource) -> Non
     NotFound
         There is no source of that name.
     """
-    Checks(spec.checks, schema, Rules(spec, schema).outputs)
+    outputs = Rules(spec, schema).outputs
+    Checks(spec.checks, schema, outputs)
+    if spec.log is not None and spec.log.columns is not None:
+        looked_up_by = () if spec.lookup is None else spec.lookup.keys
+        _require_columns(spec.log.columns, {*schema.inputs, *outputs, *looked_up_by})
     if spec.lookup is not None:
         columns = key_columns(spec.lookup, schema)
         feature_kinds(spec.lookup, schema)
@@ -35,6 +39,12 @@ def require_fit(spec: ServingSpec, schema: FleetSchema, find: FindSource) -> Non
     store = "process" if spec.cache is None else spec.cache.store
     if store != "process" and not isinstance(find(store), RedisSource):
         raise InvalidSpec(f"field 'cache.store': {store!r} is not of kind redis")
+
+
+def _require_columns(columns: Sequence[str], known: set[str]) -> None:
+    unknown = sorted(set(columns) - known)
+    if unknown:
+        raise InvalidSpec(f"field 'log.columns': there is no input or output {unknown[0]!r}; there are {sorted(known)}")
 
 
 def as_trained(lookup: object, trained: Mapping[str, object] | None) -> object:

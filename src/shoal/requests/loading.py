@@ -104,10 +104,14 @@ def _problems_of_numbers(spec: ServingSpec) -> Iterator[str]:
         "limits.max_rows": (spec.limits.max_rows, 1),
         "limits.timeout_s": (spec.limits.timeout_s, 0.001),
         "log.sample": (spec.log.sample if spec.log else None, 0),
+        "log.file_s": (spec.log.file_s if spec.log else None, 0.1),
+        "keep_s": (spec.keep_s, 1),
     }
     yield from _too_small(least)
     if spec.log is not None and spec.log.sample > 1:
         yield f"field 'log.sample' is {spec.log.sample:g}: it is a share, at most 1"
+    if spec.store is None and spec.keep_s is not None:
+        yield "field 'keep_s' is about durable results: add `store: durable`"
 
 
 def problems_of_lookup(spec: LookupSpec) -> Iterator[str]:

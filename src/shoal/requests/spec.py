@@ -193,10 +193,14 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Share of the requests, 0 to 1.
     columns : tuple of str, optional
         Which inputs and outputs; all unless told.
+    file_s : float
+        How long a row waits at most before it is in a file, in seconds; rows that wait are lost when a server is
+        killed.
     """
 
     sample: float = 1.0
     columns: tuple[str, ...] | None = None
+    file_s: float = 60.0
 
 
 class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -233,6 +237,8 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         The prediction log; none unless told.
     store : {"durable"}, optional
         ``durable``: a result is committed before it is answered.
+    keep_s : float, optional
+        How long durable results are kept, in seconds; for ever unless told.
     sink : str, optional
         Name of the source that durable results go to beside the database.
     limits : LimitsSpec
@@ -246,6 +252,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cache: CacheSpec | None = None
     log: LogSpec | None = None
     store: Literal["durable"] | None = None
+    keep_s: float | None = None
     sink: str | None = None
     limits: LimitsSpec = LimitsSpec()
 

@@ -91,8 +91,10 @@ class Between:
         if self.store is not None:
             self._remembered = Remembered(self.store, self._keys, outputs)
 
-    async def parts(self, rows: Rows, given: Collection[str], deadline_s: float | None, score: Score) -> Sequence[Part]:
-        """The answers for rows: completed, remembered or scored.
+    async def parts(
+        self, rows: Rows, given: Collection[str], deadline_s: float | None, score: Score
+    ) -> tuple[Rows, Sequence[Part]]:
+        """The rows, completed, and the answers for them, remembered or scored.
 
         Parameters
         ----------
@@ -112,7 +114,7 @@ class Between:
         """
         if self.lookup is not None and rows.rows:
             rows = await self._complete(self.lookup, rows, given, deadline_s)
-        return await (score(rows) if self._remembered is None else self._remembered.parts(rows, score))
+        return rows, await (score(rows) if self._remembered is None else self._remembered.parts(rows, score))
 
     async def _complete(self, lookup: Lookup, rows: Rows, given: Collection[str], deadline_s: float | None) -> Rows:
         wanted = [name for name in lookup.features if name not in given]

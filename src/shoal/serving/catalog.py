@@ -18,6 +18,7 @@ from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
 from shoal.serving.desired import Selection, Wanted
+from shoal.serving.keeping import Keepers
 from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
@@ -129,6 +130,8 @@ class Catalog:
         How to serve.
     cache : Path
         Private folder for what lookups map.
+    keepers : Keepers
+        Where what is kept of requests goes.
 
     Attributes
     ----------
@@ -143,9 +146,16 @@ class Catalog:
     """
 
     def __init__(
-        self, registry: Registry, opener: Opener, selection: Selection, options: ServingOptions, cache: Path
+        self,
+        registry: Registry,
+        opener: Opener,
+        selection: Selection,
+        options: ServingOptions,
+        cache: Path,
+        keepers: Keepers,
     ) -> None:
         self._cache = cache
+        self._keepers = keepers
         self._registry = registry
         self._opener = opener
         self._selection = selection
@@ -253,6 +263,7 @@ class Catalog:
                 lane=self._lane,
                 options=self._options,
                 cache=self._cache,
+                keepers=self._keepers,
                 before=before,
             )
             served.warm()

@@ -1,13 +1,16 @@
 """Results that are committed before they are answered."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from shoal.errors import Conflict, ShoalError
 from shoal.ledger import NewPrediction, PredictionKind, Predictions
 from shoal.serving.group_commit import GroupCommit
-from shoal.serving.log import REQUEST_BYTES, LoggedRequest
+from shoal.serving.log import LoggedRequest
 from shoal.serving.messages import InferenceRequest, InferenceResponse, Tensor
 from shoal.serving.payloads import encode_request, encode_response
+from shoal.serving.scoring import values_of
 
 
 class DurableStore:
@@ -17,22 +20,20 @@ class DurableStore:
     ----------
     predictions : Predictions
         Where they are kept.
-    keep_s : float, optional
-        How long, in seconds; for ever unless told.
     most_attempts : int
         How often a sink is tried.
     """
 
-    def __init__(self, predictions: Predictions, *, keep_s: float | None = None, most_attempts: int = 8) -> None:
+    def __init__(self, predictions: Predictions, *, most_attempts: int = 8) -> None:
         self._predictions = predictions
-        self._keep_s = keep_s
         self._most_attempts = most_attempts
-        self._group: GroupCommit[tuple[LoggedRequest, str | None], str] = GroupCommit(
-            self._commit, name="shoal-durable"
-        )
+        self._group: GroupCommit[Durable, str] = GroupCommit(self._commit, name="shoal-durable")
 
-    async def commit(self, logged: LoggedRequest, *, sink: str | None = None) -> str:
+    async def commit(self, logged: LoggedRequest, *, sink: str | None = None, keep_s: float | None = None) -> str:
         """Keep a result; it may be answered when this returns.
+
+        The same result of the same request, e.g. one that a caller sent again because it was not answered, is kept
+        once.
 
         Parameters
         ----------
@@ -40,6 +41,8 @@ class DurableStore:
             What was asked and what was found.
         sink : str, optional
             Where it goes beside the database, as soon as a worker comes to it.
+        keep_s : float, optional
+            How long it is kept, in seconds; for ever unless told.
 
         Returns
         -------
@@ -53,28 +56,59 @@ class DurableStore:
         Overloaded
             Too many results wait to be committed.
         """
-        return await self._group.submit((logged, sink), logged.rows.size_bytes + REQUEST_BYTES)
+        return await self._group.submit(Durable(logged, sink, keep_s), logged.size_bytes)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Commit what waits, and end."""
         self._group.close(timeout_s)
 
-    def _commit(self, items: Sequence[tuple[LoggedRequest, str | None]]) -> Sequence[str | ShoalError]:
-        new = [self._new(logged, sink) for logged, sink in items]
-        kept: list[str | Conflict] = self._predictions.accept(new, keep_s=self._keep_s)
+    def _commit(self, items: "Sequence[Durable]") -> Sequence[str | ShoalError]:
+        kept: list[str | Conflict] = self._predictions.accept([self._new(item) for item in items])
         return kept
 
-    def _new(self, logged: LoggedRequest, sink: str | None) -> NewPrediction:
+    def _new(self, item: "Durable") -> NewPrediction:
+        logged = item.logged
+        request, answer = encode_request(_request(logged)), encode_response(_response(logged))
         return NewPrediction(
             kind=PredictionKind.STORED,
             fleet=logged.schema.fleet,
             principal=logged.principal,
             request_id=logged.request_id,
-            request=encode_request(_request(logged)),
-            answer=encode_response(_response(logged)),
-            sink=sink,
+            request=request,
+            answer=answer,
+            idempotency_key=_identity(logged, request, answer),
+            sink=item.sink,
+            keep_s=item.keep_s,
             most_attempts=self._most_attempts,
         )
+
+
+class Durable(NamedTuple):
+    """A result that is to be committed.
+
+    Attributes
+    ----------
+    logged : LoggedRequest
+        What was asked and found.
+    sink : str or None
+        Where it goes beside the database.
+    keep_s : float or None
+        How long it is kept, in seconds.
+    """
+
+    logged: LoggedRequest
+    sink: str | None
+    keep_s: float | None
+
+
+def _identity(logged: LoggedRequest, request: bytes, answer: bytes) -> str:
+    """What makes a result the same as another: its request's id, and all that was asked and answered.
+
+    The content is part of it, for callers may use an id, e.g. of a trace, for several requests; and a request that
+    meets another snapshot or other features when it is sent again has another answer, which is kept as well.
+    """
+    digest = hashlib.sha256(b"%d\n%s%s" % (len(request), request, answer)).hexdigest()
+    return f"stored:{digest}:{logged.request_id}"
 
 
 def _request(logged: LoggedRequest) -> InferenceRequest:
@@ -89,7 +123,6 @@ def _request(logged: LoggedRequest) -> InferenceRequest:
 def _response(logged: LoggedRequest) -> InferenceResponse:
     """All outputs, whichever the caller wanted."""
     outputs = [
-        output.tensor([value for batch, start, stop in logged.parts for value in batch.values(output, start, stop)])
-        for output in logged.schema.named.values()
+        output.tensor(values_of(logged.parts, output, is_own=logged.is_own)) for output in logged.schema.named.values()
     ]
     return InferenceResponse(model_name=logged.model, model_version=str(logged.schema.version), outputs=tuple(outputs))

@@ -7,17 +7,14 @@ which becomes visible whole. What does not fit the queue, or cannot be written, 
 import contextlib
 import datetime as dt
 import logging
-import random
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -26,7 +23,7 @@ import polars as pl
 from shoal.errors import ShoalError, StorageError
 from shoal.serving.messages import Datatype
 from shoal.serving.outputs import Output, OutputSchema
-from shoal.serving.scoring import Part
+from shoal.serving.scoring import Part, values_of
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.storage.files import staged, storage_errors
 
@@ -37,6 +34,12 @@ PIECE: Final = 128
 PIECE_ROWS: Final = 2048
 #: Unfinished files of processes that died are removed when they are so old, in seconds.
 STALE_S: Final = 3600.0
+
+OWN_COLUMNS: Final = (
+    "time", "request_id", "row", "principal", "fleet", "date", "version", "model", "outcome", "reason", "model_level",
+    "latency_ms",
+)  # fmt: skip
+"""Columns of the log's own; an input or output of such a name is called ``input.<name>`` or ``output.<name>``."""
 
 _DAY_S: Final = 86_400
 _APART: Final = frozenset({"outcome", "reason", "model_level", "snapshot"})
@@ -65,8 +68,8 @@ class LogSchema:
         Its outputs; all but ``snapshot`` are logged, whichever a request wants.
     columns : sequence of str, optional
         Only these inputs and outputs.
-    sample : float
-        Share of the requests, 0 to 1.
+    file_s : float
+        A file is written when its first row has waited so long, in seconds.
     """
 
     def __init__(
@@ -77,17 +80,18 @@ class LogSchema:
         outputs: OutputSchema,
         *,
         columns: Sequence[str] | None = None,
-        sample: float = 1.0,
+        file_s: float = 60.0,
     ) -> None:
         self.fleet = fleet
         self.version = version
         self.inputs = inputs
-        self.sample = sample
+        self.file_s = file_s
         self.named = {output.name: output for output in outputs.outputs}
-        self.keys = [one.name for one in inputs.inputs if one.key]
-        wanted = {*self.named, *(one.name for one in inputs.inputs)} if columns is None else set(columns)
-        self.input_names = [one.name for one in inputs.inputs if one.name in wanted]
-        self.answers = [one for name, one in self.named.items() if name in wanted and name not in _APART]
+        names = [one.name for one in inputs.inputs]
+        wanted = {*self.named, *names} if columns is None else set(columns)
+        self.asked = {name: _apart("input", name, OWN_COLUMNS) for name in names if name in wanted}
+        answers = [name for name in self.named if name in wanted and name not in _APART]
+        self.answered = {name: _apart("output", name, (*OWN_COLUMNS, *names)) for name in answers}
 
 
 class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -109,6 +113,10 @@ class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         When it was answered, in seconds since 1970, UTC.
     latency_ms : float
         How long that took, in milliseconds.
+    is_own : bool
+        Whether a single model was asked by its own address.
+    first_row : int
+        Number of the first row, where this is a part of a request.
     """
 
     schema: LogSchema
@@ -119,6 +127,26 @@ class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parts: Sequence[Part]
     at_s: float
     latency_ms: float
+    is_own: bool = False
+    first_row: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory is held by it."""
+        return self.rows.size_bytes + REQUEST_BYTES
+
+    def pieces(self, most_rows: int) -> Iterator["LoggedRequest"]:
+        """The request in pieces of at most so many rows."""
+        if self.rows.rows <= most_rows:
+            yield self
+            return
+        first = 0
+        for batch, start, stop in self.parts:
+            for begin in range(start, stop, most_rows):
+                end = min(begin + most_rows, stop)
+                rows = self.rows.slice(first, first + end - begin)
+                yield msgspec.structs.replace(self, rows=rows, parts=((batch, begin, end),), first_row=first)
+                first += end - begin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,8 +182,6 @@ class PredictionLog:
         What may wait to be converted; more is dropped.
     file_bytes : int
         About how much is gathered in memory, over all fleets, before a file is written.
-    file_s : float
-        A file is written when its first row has waited so long, in seconds.
     pause_s : float
         How often the thread looks, in seconds.
     """
@@ -166,13 +192,11 @@ class PredictionLog:
         *,
         queue_bytes: int = 64 * 2**20,
         file_bytes: int = 64 * 2**20,
-        file_s: float = 30.0,
         pause_s: float = 0.2,
     ) -> None:
         self._folder = folder
         self._queue_bytes = queue_bytes
         self._file_bytes = file_bytes
-        self._file_s = file_s
         self._pause_s = pause_s
         self._queue: deque[LoggedRequest] = deque()
         # Each of these numbers has one thread that changes it, so that none needs a lock.
@@ -185,16 +209,13 @@ class PredictionLog:
         self._thread.start()
 
     def offer(self, logged: LoggedRequest) -> bool:
-        """Take a request if it is in the sample and the queue has room; never waits. For one thread only.
+        """Take a request if the queue has room; never waits. For one thread only.
 
         Returns
         -------
         bool
             Whether it was taken.
         """
-        sample = logged.schema.sample
-        if sample < 1.0 and random.random() >= sample:  # noqa: S311
-            return False
         size_bytes = logged.rows.size_bytes + REQUEST_BYTES
         if self._offered_bytes - self._taken_bytes + size_bytes > self._queue_bytes or self._ending.is_set():
             self._refused += 1
@@ -230,21 +251,27 @@ class PredictionLog:
         while not ending:
             ending = self._ending.wait(self._pause_s)
             while self._queue:
-                self._take(self._piece())
+                self._take_next()
                 self._write_what_is_full()
-                time.sleep(0)  # lets go of the interpreter
             self._write_what_is_old(everything=ending)
 
-    def _piece(self) -> list[LoggedRequest]:
-        piece: list[LoggedRequest] = []
+    def _take_next(self) -> None:
+        """Convert what is next in the queue, some rows at a time, so that the event loop gets its turn."""
+        together: list[LoggedRequest] = []
         rows = 0
-        while self._queue and len(piece) < PIECE and rows < PIECE_ROWS:
-            piece.append(self._queue.popleft())
-            rows += piece[-1].rows.rows
-        return piece
+        while self._queue and len(together) < PIECE and rows < PIECE_ROWS:
+            together.append(self._queue.popleft())
+            rows += together[-1].rows.rows
+        if rows < 2 * PIECE_ROWS:
+            self._take(together)
+        else:
+            for piece in [piece for one in together for piece in one.pieces(PIECE_ROWS)]:
+                self._take([piece])
+                time.sleep(0)  # lets go of the interpreter
+        self._taken_bytes += sum([one.size_bytes for one in together])
+        time.sleep(0)
 
     def _take(self, requests: Sequence[LoggedRequest]) -> None:
-        """Convert some requests."""
         by_file: dict[tuple[LogSchema, int], list[LoggedRequest]] = {}
         for logged in requests:
             by_file.setdefault((logged.schema, int(logged.at_s // _DAY_S)), []).append(logged)
@@ -252,22 +279,21 @@ class PredictionLog:
             try:
                 frame = columns_of(key[0], together)
             except Exception:  # noqa: BLE001 - it is logged and counted, and the log goes on
-                self._lost += len(together)
+                self._lost += sum([not one.first_row for one in together])
                 _log.exception("requests of fleet %s could not be logged", key[0].fleet)
                 continue
             gathered = self._gathered.get(key)
             if gathered is None:
                 gathered = self._gathered[key] = _Gathered()
-            gathered.add(frame, len(together))
-        self._taken_bytes += sum([logged.rows.size_bytes + REQUEST_BYTES for logged in requests])
+            gathered.add(frame, sum([not one.first_row for one in together]))
 
     def _write_what_is_full(self) -> None:
         while sum([one.size_bytes for one in self._gathered.values()]) > self._file_bytes:
             self._write(max(self._gathered, key=lambda key: self._gathered[key].size_bytes))
 
     def _write_what_is_old(self, *, everything: bool) -> None:
-        before_s = time.monotonic() - self._file_s
-        for key in [key for key, one in self._gathered.items() if everything or one.since_s < before_s]:
+        now_s = time.monotonic()
+        for key in [key for key, one in self._gathered.items() if everything or now_s - one.since_s >= key[0].file_s]:
             self._write(key)
 
     def _write(self, key: tuple[LogSchema, int]) -> None:
@@ -310,53 +336,55 @@ class _Gathered:
 
 
 def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataFrame:
-    """The rows of logged requests of one snapshot.
+    """The rows of logged requests of one snapshot, as they are in a file.
 
     Returns
     -------
     DataFrame
-        ``time``, ``request_id``, ``principal``, ``version``, ``model``, ``key``, ``level``, ``outcome``, ``reason``,
-        ``latency_ms``, and the structs ``inputs`` and ``outputs``.
+        ``time``, ``request_id``, ``row``, ``principal``, ``version``, ``model``, the inputs (key columns first), the
+        outputs, ``outcome``, ``reason``, ``model_level``, ``latency_ms``.
 
     Raises
     ------
     InvalidInput
         The rows cannot be put together.
     """
-    inputs = schema.inputs.frame([logged.rows for logged in requests])
-    repeats = [logged.rows.rows for logged in requests]
-    micros = np.repeat([int(logged.at_s * 1e6) for logged in requests], repeats)
+    inputs = schema.inputs.frame([one.rows for one in requests]).fill_nan(None)  # a missing number is NaN there
+    asked = pl.DataFrame(
+        {
+            "time": pl.Series([int(one.at_s * 1e6) for one in requests], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "request_id": pl.Series([one.request_id for one in requests], dtype=pl.String),
+            "row": pl.Series([one.first_row for one in requests], dtype=pl.UInt32),
+            "principal": pl.Series([one.principal for one in requests], dtype=pl.String),
+            "version": pl.repeat(schema.version, len(requests), dtype=pl.Int64, eager=True),
+            "model": pl.Series([one.model for one in requests], dtype=pl.String),
+            "latency_ms": pl.Series([one.latency_ms for one in requests], dtype=pl.Float64),
+        }
+    )
+    counts = [one.rows.rows for one in requests]
+    if counts != [1] * len(counts):
+        asked = _repeated(asked, counts)
     series = [
-        pl.Series("time", micros, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
-        pl.Series("request_id", _repeated([logged.request_id for logged in requests], repeats), dtype=pl.String),
-        pl.Series("principal", _repeated([logged.principal for logged in requests], repeats), dtype=pl.String),
-        pl.repeat(schema.version, inputs.height, dtype=pl.Int64, eager=True).alias("version"),
-        pl.Series("model", _repeated([logged.model for logged in requests], repeats), dtype=pl.String),
-        _keys(inputs.select(schema.keys)) if schema.keys else pl.repeat("", inputs.height, eager=True).alias("key"),
-        _column(schema.named["model_level"], requests).alias("level"),
-        _column(schema.named["outcome"], requests),
-        _column(schema.named["reason"], requests),
-        pl.Series("latency_ms", np.repeat([logged.latency_ms for logged in requests], repeats), dtype=pl.Float64),
+        *asked.drop("latency_ms").iter_columns(),
+        *(inputs[name].alias(column) for name, column in schema.asked.items()),
+        *(_column(schema.named[name], requests).alias(column) for name, column in schema.answered.items()),
+        *(_column(schema.named[name], requests) for name in ("outcome", "reason", "model_level")),
+        asked["latency_ms"],
     ]
-    if schema.input_names:
-        series.append(inputs.select(schema.input_names).to_struct("inputs"))
-    if schema.answers:
-        series.append(pl.DataFrame([_column(output, requests) for output in schema.answers]).to_struct("outputs"))
     return pl.DataFrame(series)
 
 
-def _repeated(values: Sequence[str], repeats: Sequence[int]) -> list[str]:
-    return [value for value, count in zip(values, repeats, strict=True) for _ in range(count)]
+def _repeated(asked: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
+    """Each request's row as often as it has rows, numbered."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    firsts = np.cumsum([0, *counts[:-1]])
+    within = pl.Series(np.arange(len(which)) - firsts[which], dtype=pl.UInt32)
+    return asked[which].with_columns((pl.col("row") + within).alias("row"))
 
 
 def _column(output: Output, requests: Sequence[LoggedRequest]) -> pl.Series:
     """An output of many requests; several elements per row become a list, null where none of them is there."""
-    values = [
-        value
-        for logged in requests
-        for batch, start, stop in logged.parts
-        for value in batch.values(output, start, stop)
-    ]
+    values = [value for one in requests for value in values_of(one.parts, output, is_own=one.is_own)]
     dtype, width = _DTYPES[output.datatype], output.width
     if not width:
         return pl.Series(output.name, values, dtype=dtype)
@@ -365,17 +393,9 @@ def _column(output: Output, requests: Sequence[LoggedRequest]) -> pl.Series:
     return pl.Series(output.name, lists, dtype=pl.List(dtype))
 
 
-def _keys(keys: pl.DataFrame) -> pl.Series:
-    """Each row's key as addresses write it; a missing value is empty."""
-    texts = [":".join([_quoted(value) for value in row]) for row in keys.iter_rows()]
-    return pl.Series("key", texts, dtype=pl.String)
-
-
-@lru_cache(maxsize=65_536)
-def _quoted(value: object) -> str:
-    if value is None:
-        return ""
-    return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
+def _apart(kind: str, name: str, taken: Sequence[str]) -> str:
+    """A column's name in the log."""
+    return f"{kind}.{name}" if name in taken else name
 
 
 def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:

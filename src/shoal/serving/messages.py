@@ -120,11 +120,14 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
         Who asks.
     deadline_s : float or None
         Point of ``time.monotonic()`` after which nobody wants the answer, in seconds.
+    kept : bool
+        Whether whoever asks commits the result, so that the data plane need not.
     """
 
     request_id: str
     principal: str
     deadline_s: float | None = None
+    kept: bool = False
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):

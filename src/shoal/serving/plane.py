@@ -15,6 +15,8 @@ from shoal.scoring.warming import warm_kernels
 from shoal.serving.addresses import split
 from shoal.serving.catalog import READY, Catalog
 from shoal.serving.desired import Selection
+from shoal.serving.keeping import Keepers
+from shoal.serving.log import LogStatistics
 from shoal.serving.messages import (
     IndexEntry,
     InferenceRequest,
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 
+#: How long the prediction log has at least to write what it took, in seconds.
+FLUSH_S: Final = 2.0
+
 
 class DataPlane:
     """Serves fleets in one event loop; see :meth:`shoal.Workspace.data_plane`.
@@ -49,6 +54,8 @@ class DataPlane:
         How.
     cache : Path
         Private folder for what lookups map.
+    keepers : Keepers
+        Where what is kept of requests goes.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class DataPlane:
         selection: Selection,
         options: ServingOptions,
         cache: Path,
+        keepers: Keepers,
     ) -> None:
-        self._catalog = Catalog(registry, opener, selection, options, cache)
+        self._catalog = Catalog(registry, opener, selection, options, cache, keepers)
+        self._keepers = keepers
         self._options = options
         self._started = self._draining = False
         self._under_way = 0
@@ -96,6 +105,8 @@ class DataPlane:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
         await self._catalog.close()
+        left_s = max(FLUSH_S, until_s - time.monotonic())
+        await asyncio.get_running_loop().run_in_executor(None, self._keepers.close, left_s)
 
     async def infer(self, request: InferenceRequest, context: RequestContext) -> InferenceResponse:
         """Answer a request, all of it from one snapshot.
@@ -130,11 +141,12 @@ class DataPlane:
         """Whether requests can be answered: kernels compiled, fleets verified and mapped, not ending.
 
         A fleet that cannot be opened says so in :meth:`index` and does not keep the others from being served.
+        Where all were unloaded, nothing is missing: whoever wants to load one again has to find the server.
         """
         if self._draining or not self._started or not self._catalog.asked:
             return False
-        slots = self._catalog.slots.values()
-        return not slots or any(slot.served for slot in slots)
+        wanted = [slot for slot in self._catalog.slots.values() if slot.wanted.loaded]
+        return not wanted or any(slot.served for slot in wanted)
 
     async def open(self, model: str, version: str) -> None:
         """See to it that :meth:`model_metadata` and :meth:`model_ready` know a version that is not served by default.
@@ -253,6 +265,10 @@ class DataPlane:
         """How the lookups and prediction caches of fleets that have any are doing, by fleet."""
         served = {name: slot.served for name, slot in self._catalog.slots.items()}
         return {name: one.between.stats() for name, one in served.items() if one is not None and one.between}
+
+    def kept(self) -> LogStatistics | None:
+        """What the prediction log has done; None where no fleet ever had one."""
+        return self._keepers.statistics()
 
     def registry_problem(self) -> str:
         """Why the registry does not answer; empty when it does."""

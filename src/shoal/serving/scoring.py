@@ -1,19 +1,23 @@
 """One call for many requests: merge their rows, score them, and say which part of the answer is whose."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import polars as pl
 
 from shoal.engines.threads import shared_threads
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
-from shoal.serving.outputs import Batch, ScoredBatch
+from shoal.serving.outputs import Batch, Output, ScoredBatch, Values
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.table.models import ModelTable
+from shoal.types import Outcome
 
 Part: TypeAlias = tuple[Batch, int, int]
 """Rows ``start`` to ``stop`` of what one call found."""
+
+_FALLBACK: Final = Outcome.FALLBACK.word
+_SCORED: Final = Outcome.SCORED.word
 
 
 class Scoring:
@@ -54,3 +58,25 @@ def parts_of(batch: Batch, requests: Sequence[Rows]) -> list[Part]:
         parts.append((batch, start, start + request.rows))
         start += request.rows
     return parts
+
+
+def values_of(parts: Sequence[Part], output: Output, *, is_own: bool) -> Values:
+    """An output's elements for the rows of a request.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        All of the request's.
+    output : Output
+        Which output.
+    is_own : bool
+        Whether the model that answered was asked for by its own address: a coarse one is nobody's fallback then.
+    """
+    if len(parts) == 1:
+        batch, start, stop = parts[0]
+        values = batch.values(output, start, stop)
+    else:
+        values = [value for batch, start, stop in parts for value in batch.values(output, start, stop)]
+    if is_own and output.name == "outcome":
+        return [_SCORED if value == _FALLBACK else value for value in values]
+    return values

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from shoal.errors import TooLarge
 from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
@@ -14,14 +16,14 @@ from shoal.requests.loading import load
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.serving.addressed import SingleModel, SingleModels
 from shoal.serving.desired import Wanted
+from shoal.serving.keeping import Keepers, Keeping
 from shoal.serving.messages import InferenceRequest, InferenceResponse, ModelMetadata, RequestContext, Tensor, Value
 from shoal.serving.options import ServingOptions
 from shoal.serving.outputs import Output, OutputSchema
 from shoal.serving.ruled import RuledScoring
-from shoal.serving.scoring import Part, Scoring
+from shoal.serving.scoring import Part, Scoring, values_of
 from shoal.serving.statistics import FleetCounters
 from shoal.serving.tensors import InputSchema, Rows
-from shoal.types import Outcome
 
 if TYPE_CHECKING:
     from shoal.serving.between import Between
@@ -55,6 +57,8 @@ class ServedFleet:
         Limits.
     cache : Path
         Private folder for what lookups map.
+    keepers : Keepers, optional
+        Where what is to be kept of requests goes; nothing is kept unless told.
     before : ServedFleet, optional
         What is served until now: what it knows of costs and what it looked up is taken over.
 
@@ -73,6 +77,7 @@ class ServedFleet:
         lane: Lane,
         options: ServingOptions,
         cache: Path,
+        keepers: Keepers | None = None,
         before: "ServedFleet | None" = None,
     ) -> None:
         spec = load(wanted.spec)
@@ -89,6 +94,9 @@ class ServedFleet:
         self.outputs = OutputSchema(fleet.table, snapshot.version, ruled)
         if self.between is not None:
             self.between.bind(self.inputs, self.outputs)
+        self._keeping: Keeping | None = None
+        if keepers is not None and (spec.log is not None or spec.store == "durable"):
+            self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
         self.models = SingleModels(fleet)
         limits = Limits(
             queue_rows=options.queue_rows,
@@ -130,8 +138,11 @@ class ServedFleet:
             There is no such single model.
         TooLarge, Overloaded, DeadlineExceeded
             Too many rows, a full queue, or no time left.
+        Unavailable
+            The result is to be durable and could not be committed.
         """
         started_ns = time.perf_counter_ns()
+        keeping = self._keeping
         self._under_way += 1
         try:
             wanted = self.outputs.wanted(request.outputs)
@@ -144,15 +155,23 @@ class ServedFleet:
                 part = await self.batcher.submit(
                     rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s
                 )
-                outputs = _tensors([part], wanted, single)
+                parts: Sequence[Part] = (part,)
+                outputs = _tensors(parts, wanted, single)
             else:
-                outputs = await self._answer(request, deadline_s, single, wanted)
+                rows, parts, outputs = await self._answer(request, deadline_s, single, wanted)
+            if keeping is not None and keeping.is_durable:
+                is_own = single is not None
+                await keeping.commit(
+                    request.model, context, rows, parts, started_ns=started_ns, deadline_s=deadline_s, is_own=is_own
+                )
         except BaseException:
             self.counters.failed(started_ns)
             raise
         finally:
             self._under_way -= 1
         self.counters.answered(started_ns)
+        if keeping is not None:
+            keeping.offer(request.model, context, rows, parts, started_ns=started_ns, is_own=single is not None)
         return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
 
     def _rows(self, request: InferenceRequest, single: SingleModel | None) -> Rows:
@@ -162,7 +181,7 @@ class ServedFleet:
 
     async def _answer(
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...]]:
         """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
         given = len(request.inputs[0].data) if request.inputs else 0
         if given > self._max_rows:
@@ -177,8 +196,8 @@ class ServedFleet:
             parts = await score(rows)
         else:
             names = [tensor.name for tensor in request.inputs]
-            parts = await self.between.parts(rows, names, deadline_s, score)
-        return await self._apart(is_heavy, _tensors, parts, wanted, single)
+            rows, parts = await self.between.parts(rows, names, deadline_s, score)
+        return rows, parts, await self._apart(is_heavy, _tensors, parts, wanted, single)
 
     async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> Result:
         """Do what takes long in the worker thread, away from the event loop."""
@@ -220,10 +239,13 @@ class ServedFleet:
         if key is None:
             inputs = self.inputs.metadata()
             properties["models"] = self.snapshot.model_count
+            properties["keys"] = len(self.fleet.keys)  # so many inputs, from the first on, are key columns
         else:
             layout = self.models[key].layout
             inputs = self.inputs.metadata(keys=False, features=[feature.name for feature in layout.features])
             properties["family"] = layout.family
+        if self.fleet.labels:
+            properties["labels"] = msgspec.json.encode(self.fleet.labels).decode()
         return ModelMetadata(
             name=name,
             versions=(self.version,),
@@ -285,16 +307,5 @@ def _tensors(parts: Sequence[Part], wanted: Sequence[Output], single: SingleMode
     if single is not None:
         batch, start, stop = parts[0]
         single.require_own(batch.levels[start:stop])
-    return tuple([_tensor(parts, output, single) for output in wanted])
-
-
-def _tensor(parts: Sequence[Part], output: Output, single: SingleModel | None) -> Tensor:
-    if len(parts) == 1:
-        batch, start, stop = parts[0]
-        values = batch.values(output, start, stop)
-    else:
-        values = [value for batch, start, stop in parts for value in batch.values(output, start, stop)]
-    if single is not None and single.level > 0 and output.name == "outcome":
-        # a coarse model that was asked for by its own address is nobody's fallback
-        values = [Outcome.SCORED.word if value == Outcome.FALLBACK.word else value for value in values]
-    return output.tensor(values)
+    is_own = single is not None
+    return tuple([output.tensor(values_of(parts, output, is_own=is_own)) for output in wanted])

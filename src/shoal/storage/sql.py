@@ -25,7 +25,7 @@ from shoal.errors import InvalidInput, StorageError
 from shoal.storage import postgresql_engine, sqlite_engine
 from shoal.storage.files import storage_errors
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """The newest migration in ``storage/migrations/versions``; a test keeps the two equal."""
 
 metadata = sa.MetaData(

@@ -125,12 +125,24 @@ class SnapshotStore:
         InvalidArtifact
             A file is damaged, tampered with or crafted.
         """
+        manifest = self.manifest(digest)
+        return self.open_manifest(manifest), manifest
+
+    def manifest(self, digest: str) -> Manifest:
+        """Read the manifest of a snapshot and nothing else; its files may be damaged or gone.
+
+        Raises
+        ------
+        NotFound
+            No such snapshot here.
+        InvalidArtifact
+            The manifest is damaged or tampered with.
+        """
         path = self.manifest_path(digest)
         data = read_limited(path, "snapshot")
         if hashlib.sha256(data).hexdigest() != digest:
             raise InvalidArtifact(f"{path}: its sha256 is not its name; restore it from a backup")
-        manifest = manifests.decode(data)
-        return self.open_manifest(manifest), manifest
+        return manifests.decode(data)
 
     def open_manifest(self, manifest: Manifest) -> ModelTable:
         """Map the files of a manifest that was already read; raises as :meth:`open` does."""

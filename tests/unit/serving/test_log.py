@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import Ridge
 
 from shoal.errors import StorageError
-from shoal.serving.log import REQUEST_BYTES, PredictionLog, scan_log
+from shoal.fleet import Fleet
+from shoal.serving.log import OWN_COLUMNS, PIECE_ROWS, REQUEST_BYTES, PredictionLog, scan_log
 from tests.unit.serving.fleets import FLEETS, pumps, rows_for
 from tests.unit.serving.logged import Asked, pieces
 
@@ -30,33 +33,59 @@ def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind):
     truth = fleet.predict(frame, outcome=True, model_level=True)
     assert log.statistics().written_rows == found.height == 60
     assert log.statistics().waiting_bytes == 0
-    inputs = found["inputs"].struct.unnest()
-    assert inputs.columns == [*(key.name for key in fleet.keys), *(feature.name for feature in fleet.features)]
-    for name in inputs.columns:
+    names = [*(key.name for key in fleet.keys), *(feature.name for feature in fleet.features)]
+    answers = [output.name for output in asked.outputs.outputs if output.name not in OWN_COLUMNS and output.usual]
+    assert found.columns == [
+        *("time", "request_id", "row", "principal", "version", "model"),
+        *names,
+        *answers,
+        *("outcome", "reason", "model_level", "latency_ms", "fleet", "date"),
+    ]
+    for name in names:
         told = frame[name].cast(pl.String) if frame[name].dtype == pl.Date else frame[name]
-        assert (
-            inputs[name].fill_nan(None).to_list() == told.to_list()
-            if told.dtype == pl.Float64
-            else (inputs[name].to_list() == told.to_list())
-        )
-    outputs = found["outputs"].struct.unnest()
-    for name in outputs.columns:
-        assert outputs[name].to_list() == truth[name].to_list()
+        assert found[name].to_list() == told.to_list()
+    for name in answers:
+        assert found[name].to_list() == truth[name].to_list()
     assert found["outcome"].to_list() == truth["outcome"].cast(pl.String).to_list()
-    assert found["level"].to_list() == truth["model_level"].cast(pl.String).to_list()
+    assert found["model_level"].to_list() == truth["model_level"].cast(pl.String).to_list()
     assert found["request_id"].to_list() == [f"r{row // 4}" for row in range(60)]
+    assert found["row"].to_list() == [row % 4 for row in range(60)]
     assert found["latency_ms"].to_list() == [0.5 + row // 4 for row in range(60)]
     assert set(found["version"]) == {3}
     assert set(found["fleet"]) == {fleet.name}
 
 
-def test_keys_are_written_as_addresses_write_them(tmp_path):
+def test_large_requests_are_cut_and_numbered_through(tmp_path):
+    """One that is larger than a piece of conversion, scored in parts, between small ones and an empty one."""
     fleet = pumps()
-    frame = pl.DataFrame({"device": ["b:1", "ü %", None], "sensor": ["s1", "s2", "s1"], "x": 1.0, "y": 1.0, "z": 1.0})
+    asked, rng = Asked(fleet), np.random.default_rng(5)
+    frames = [rows_for(fleet, rng, rows) for rows in (1, 3 * PIECE_ROWS + 5, 0, 2)]
+    first, large, empty, last = asked.logged(frames)
+    (batch, start, stop), middle = large.parts[0], 1000
+    large = msgspec.structs.replace(large, parts=[(batch, start, start + middle), (batch, start + middle, stop)])
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    for one in (first, large, empty, last):
+        log.offer(one)
+    log.close()
+    found = scan_log(tmp_path, "pumps").collect()
+    assert found["row"].to_list() == [0, *range(3 * PIECE_ROWS + 5), 0, 1]
+    assert found["prediction"].to_list() == fleet.predict(pl.concat(frames))["prediction"].to_list()
+    assert found["x"].to_list() == pl.concat(frames)["x"].to_list()
+    assert (log.statistics().written_rows, log.statistics().waiting_bytes) == (3 * PIECE_ROWS + 8, 0)
+
+
+def test_names_that_the_log_needs_for_itself_are_set_apart(tmp_path):
+    models = {("a",): Ridge().fit([[0.0, 1.0], [1.0, 3.0]], [1.0, 2.0])}
+    fleet = Fleet.from_estimators(
+        keys=["date"], models=models, features=["time", "prediction"], task="regression", name="odd"
+    )
+    frame = pl.DataFrame({"date": ["a"], "time": [0.5], "prediction": [1.5]})
     log = PredictionLog(tmp_path, pause_s=0.01)
     log.offer(Asked(fleet).logged([frame])[0])
     log.close()
-    assert scan_log(tmp_path, "pumps").collect()["key"].to_list() == ["b%3A1:s1", "%C3%BC%20%25:s2", ":s1"]
+    found = scan_log(tmp_path, "odd").collect()
+    assert found.select("input.date", "input.time", "prediction").rows() == [("a", 0.5, 1.5)]
+    assert found["output.prediction"].to_list() == fleet.predict(frame)["prediction"].to_list()
 
 
 def test_snapshots_with_other_columns_are_read_together(tmp_path):
@@ -69,10 +98,8 @@ def test_snapshots_with_other_columns_are_read_together(tmp_path):
     log.close()
     found = scan_log(tmp_path, "pumps").collect().sort("version")
     assert found["version"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
-    inputs = found["inputs"].struct.unnest()
-    assert inputs["x"].fill_nan(None).to_list()[:6] == frame["x"].to_list() * 2
-    assert inputs["y"].to_list()[:3] == [None] * 3
-    assert inputs["x"].to_list()[6:] == [None] * 3
+    assert found["x"].to_list() == [*frame["x"], *frame["x"], None, None, None]
+    assert found["y"].to_list() == [None, None, None, *frame["y"], None, None, None]
     assert log.statistics().files == 3
 
 
@@ -87,18 +114,6 @@ def test_days_lie_in_folders_of_their_own(tmp_path):
     assert sorted(path.name for path in (tmp_path / "fleet=pumps").iterdir()) == ["date=2026-02-28", "date=2026-03-01"]
     found = scan_log(tmp_path, "pumps").filter(pl.col("date") == dt.date(2026, 3, 1)).collect()
     assert set(found["time"]) == {dt.datetime.fromtimestamp(midnight + 0.5, dt.UTC)}
-
-
-def test_only_a_sample_is_taken(tmp_path):
-    fleet = pumps()
-    asked = Asked(fleet, sample=0.25)
-    one = asked.logged([rows_for(fleet, np.random.default_rng(1), 1)])[0]
-    log = PredictionLog(tmp_path, pause_s=0.01)
-    taken = sum(log.offer(one) for _ in range(4000))
-    log.close()
-    assert 800 < taken < 1200
-    assert scan_log(tmp_path, "pumps").collect().height == taken
-    assert log.statistics().dropped_requests == 0
 
 
 def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path):
@@ -122,8 +137,8 @@ def test_files_are_cut_by_size_and_by_age(tmp_path):
     log.close()
     assert log.statistics().files > 2
     assert scan_log(tmp_path / "size", "pumps").collect().height == 10_000
-    log = PredictionLog(tmp_path / "age", pause_s=0.01, file_s=0.02)
-    log.offer(asked.logged([frame])[0])
+    log = PredictionLog(tmp_path / "age", pause_s=0.01)
+    log.offer(Asked(fleet, file_s=0.02).logged([frame])[0])
     deadline = time.monotonic() + 20
     while not log.statistics().files:
         assert time.monotonic() < deadline
@@ -134,9 +149,9 @@ def test_files_are_cut_by_size_and_by_age(tmp_path):
 
 def test_what_cannot_be_written_is_counted_and_the_log_goes_on(tmp_path):
     fleet = pumps()
-    asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 100)
+    asked, frame = Asked(fleet, file_s=0.01), rows_for(fleet, np.random.default_rng(1), 100)
     (tmp_path / "fleet=pumps").write_text("in the way")
-    log = PredictionLog(tmp_path, pause_s=0.01, file_s=0.01)
+    log = PredictionLog(tmp_path, pause_s=0.01)
     log.offer(asked.logged([frame])[0])
     deadline = time.monotonic() + 20
     while not log.statistics().dropped_requests:
@@ -160,9 +175,9 @@ from tests.unit.serving.fleets import pumps, rows_for
 from tests.unit.serving.logged import Asked
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 fleet = pumps()
-log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.01, file_s=0.01)
+log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-one = Asked(fleet).logged([rows_for(fleet, np.random.default_rng(1), 500)])[0]
+one = Asked(fleet, file_s=0.01).logged([rows_for(fleet, np.random.default_rng(1), 500)])[0]
 assert log.offer(one)
 deadline = time.monotonic() + 20
 while not log.statistics().dropped_requests:
@@ -186,8 +201,8 @@ from shoal.serving.log import PredictionLog
 from tests.unit.serving.fleets import pumps, rows_for
 from tests.unit.serving.logged import Asked
 fleet = pumps()
-log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.001, file_s=0.0)
-asked, frame = Asked(fleet), rows_for(fleet, np.random.default_rng(1), 300)
+log = PredictionLog(Path({str(tmp_path)!r}), pause_s=0.001)
+asked, frame = Asked(fleet, file_s=0.0), rows_for(fleet, np.random.default_rng(1), 300)
 for number in itertools.count():
     log.offer(asked.logged([frame], first=number)[0])
     if log.statistics().files > 5:

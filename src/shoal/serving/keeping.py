@@ -1,0 +1,204 @@
+"""What is kept of a fleet's requests: the prediction log, after the answer, and durable results, before it."""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from shoal.errors import DeadlineExceeded, StorageError, Unavailable
+from shoal.ledger import Predictions
+from shoal.requests.spec import ServingSpec
+from shoal.serving.durable import DurableStore
+from shoal.serving.log import LoggedRequest, LogSchema, LogStatistics, PredictionLog
+from shoal.serving.messages import RequestContext
+from shoal.serving.outputs import OutputSchema
+from shoal.serving.scoring import Part
+from shoal.serving.tensors import InputSchema, Rows
+
+
+class Keepers:
+    """The prediction log and the durable store of a process; each is there once a fleet wants it. Safe for threads.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the prediction log goes.
+    predictions : Predictions
+        Where durable results are kept.
+    """
+
+    def __init__(self, folder: Path, predictions: Predictions) -> None:
+        self._folder = folder
+        self._predictions = predictions
+        self._making = threading.Lock()
+        self._log: PredictionLog | None = None
+        self._store: DurableStore | None = None
+
+    def log(self) -> PredictionLog:
+        """The prediction log of the process."""
+        with self._making:
+            if self._log is None:
+                self._log = PredictionLog(self._folder)
+            return self._log
+
+    def store(self) -> DurableStore:
+        """The durable store of the process."""
+        with self._making:
+            if self._store is None:
+                self._store = DurableStore(self._predictions)
+            return self._store
+
+    def statistics(self) -> LogStatistics | None:
+        """What the prediction log has done; None where no fleet ever had one."""
+        return None if self._log is None else self._log.statistics()
+
+    def close(self, timeout_s: float) -> None:
+        """Write and commit what was taken on, and end.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for that, in seconds.
+        """
+        until_s = time.monotonic() + timeout_s
+        if self._store is not None:
+            self._store.close(timeout_s)
+        if self._log is not None:
+            self._log.close(max(0.0, until_s - time.monotonic()))
+
+
+class Keeping:
+    """What is kept of the requests of one snapshot of a fleet.
+
+    Parameters
+    ----------
+    fleet : str
+        Its name.
+    version : int
+        The snapshot.
+    spec : ServingSpec
+        What is to be kept, and how long.
+    inputs, outputs : InputSchema, OutputSchema
+        The fleet's.
+    keepers : Keepers
+        Where it goes.
+
+    Raises
+    ------
+    InvalidSpec
+        The log is to have columns that the fleet does not have.
+    """
+
+    def __init__(
+        self,
+        fleet: str,
+        version: int,
+        spec: ServingSpec,
+        inputs: InputSchema,
+        outputs: OutputSchema,
+        keepers: Keepers,
+    ) -> None:
+        self._schema = LogSchema(fleet, version, inputs, outputs)
+        self._log: PredictionLog | None = None
+        self._sample = 0.0
+        if spec.log is not None and spec.log.sample:
+            self._schema = LogSchema(
+                fleet, version, inputs, outputs, columns=spec.log.columns, file_s=spec.log.file_s
+            )  # fmt: skip
+            self._log, self._sample = keepers.log(), spec.log.sample
+        self._store = keepers.store() if spec.store == "durable" else None
+        self._sink, self._keep_s = spec.sink, spec.keep_s
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether results are committed before they are answered."""
+        return self._store is not None
+
+    async def commit(
+        self,
+        model: str,
+        context: RequestContext,
+        rows: Rows,
+        parts: Sequence[Part],
+        *,
+        started_ns: int,
+        deadline_s: float | None,
+        is_own: bool,
+    ) -> None:
+        """Commit a result that is to be durable; it may be answered when this returns.
+
+        Parameters
+        ----------
+        model : str
+            The address as the request named it.
+        context : RequestContext
+            Who asks, and with which request.
+        rows, parts : Rows, sequence of Part
+            The inputs as they were scored, and what was found for them.
+        started_ns : int
+            Point of ``time.perf_counter_ns()`` when the request came.
+        deadline_s : float or None
+            Point of ``time.monotonic()`` until which there is time.
+        is_own : bool
+            See :class:`LoggedRequest`.
+
+        Raises
+        ------
+        Unavailable
+            It could not be committed.
+        DeadlineExceeded
+            It may be committed yet, but too late.
+        """
+        if self._store is None or context.kept:
+            return
+        logged = self._logged(model, context, rows, parts, started_ns, is_own)
+        committed = self._store.commit(logged, sink=self._sink, keep_s=self._keep_s)
+        try:
+            async with asyncio.timeout_at(None if deadline_s is None else _loop_time(deadline_s)):
+                await committed
+        except TimeoutError as error:
+            raise DeadlineExceeded("the result was not committed in time; it may be yet, ask again") from error
+        except StorageError as error:
+            raise Unavailable(f"the result could not be committed, so it is not answered: {error}") from error
+
+    def offer(
+        self,
+        model: str,
+        context: RequestContext,
+        rows: Rows,
+        parts: Sequence[Part],
+        *,
+        started_ns: int,
+        is_own: bool,
+    ) -> None:
+        """Offer an answered request to the prediction log; takes no time. Parameters as of :meth:`commit`."""
+        log = self._log
+        if log is not None and (self._sample >= 1.0 or random.random() < self._sample):  # noqa: S311
+            log.offer(self._logged(model, context, rows, parts, started_ns, is_own))
+
+    def _logged(
+        self,
+        model: str,
+        context: RequestContext,
+        rows: Rows,
+        parts: Sequence[Part],
+        started_ns: int,
+        is_own: bool,
+    ) -> LoggedRequest:
+        return LoggedRequest(
+            schema=self._schema,
+            request_id=context.request_id,
+            principal=context.principal,
+            model=model,
+            rows=rows,
+            parts=parts,
+            at_s=time.time(),
+            latency_ms=(time.perf_counter_ns() - started_ns) / 1e6,
+            is_own=is_own,
+        )
+
+
+def _loop_time(deadline_s: float) -> float:
+    return asyncio.get_running_loop().time() + deadline_s - time.monotonic()
