@@ -24,15 +24,17 @@ from shoal.requests.sources import document as source_document
 from shoal.requests.spec import LookupSpec, ServingSpec, schema_of
 from shoal.security.api_keys import IssuedKey, new_key
 from shoal.security.permissions import Role
-from shoal.serving.claim_loop import DeferredOptions
 from shoal.serving.deferred import DeferredPredictions
+from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.desired import Selection
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
+from shoal.serving.services import Service, find_services
 from shoal.serving.sinks import Sinks
 from shoal.settings import Settings
 from shoal.storage.documents import read_document
+from shoal.storage.files import storage_errors
 from shoal.storage.lookup_reader import Wanted
 from shoal.storage.sql import Database
 from shoal.table import collection
@@ -41,7 +43,8 @@ from shoal.table.columns import with_metrics
 from shoal.table.keys import key_text
 from shoal.table.manifest import Manifest
 from shoal.table.models import ModelTable
-from shoal.table.store import SnapshotStore, Written
+from shoal.table.store import Written
+from shoal.table.stores import Stores
 from shoal.table.verified import VerifiedFiles
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.training.lineage import code_version, libraries
@@ -97,7 +100,8 @@ class Workspace:
         self.registry = Registry(self._database)
         self.ledger = Ledger(self._database)
         self.predictions = self.ledger.predictions
-        self._store = SnapshotStore(settings.home / "store", VerifiedFiles(settings.home / "cache" / "verified"))
+        verified = VerifiedFiles(settings.home / "cache" / "verified")
+        self._stores = Stores(settings.home / "store", verified, self._store_folders)
 
     def register(
         self,
@@ -149,8 +153,9 @@ class Workspace:
         lineage = lineage or Lineage(code_version=code_version(), libraries=libraries(()))
         if lineage.parent is None and fleet.name == name:
             lineage = dataclasses.replace(lineage, parent=fleet.parent if fleet.version is None else fleet.version)
-        with collection.writing(self._store):
-            written = self._store.write(fleet.table, fleet=name, created_by=actor, run=lineage.run)
+        store = self._stores.of(self.registry.fleet(name).category)
+        with collection.writing(store):
+            written = store.write(fleet.table, fleet=name, created_by=actor, run=lineage.run)
             return self.registry.add_snapshot(
                 name,
                 digest=written.digest,
@@ -194,7 +199,10 @@ class Workspace:
         return model_records(written.table, before)
 
     def _manifest(self, snapshot: SnapshotRecord) -> Manifest:
-        return self._store.manifest(snapshot.digest)
+        return self._stores.holding(snapshot.digest).manifest(snapshot.digest)
+
+    def _store_folders(self) -> Mapping[str, Path]:
+        return {one.category: Path(one.folder) for one in self.registry.stores()}
 
     def fleet(self, reference: str) -> Fleet:
         """Map the fleet that ``name@alias``, ``name:version`` or ``name`` (its champion) means now.
@@ -210,7 +218,7 @@ class Workspace:
 
     def open_snapshot(self, snapshot: SnapshotRecord) -> Fleet:
         """Map a snapshot; raises as :meth:`fleet` does."""
-        table, _ = self._store.open(snapshot.digest)
+        table, _ = self._stores.holding(snapshot.digest).open(snapshot.digest)
         return Fleet(table, name=snapshot.fleet, version=snapshot.version)
 
     def promote(
@@ -298,15 +306,47 @@ class Workspace:
         if not dry_run:
             self.ledger.expire_overdue()
         leftovers = find_leftovers(self.ledger, self.settings.home)
-        with collection.collecting(self._store):
+        with self._stores.collecting():
             active = self.ledger.pinned()
             if not dry_run:
                 self.registry.collect(active=active, actor=self.settings.actor)
-            collected = collection.collect(self._store, self.registry.referenced(active=active), dry_run=dry_run)
+            collected = self._stores.collect(self.registry.referenced(active=active), dry_run=dry_run)
         sizes = files_below(leftovers)
         if not dry_run:
             remove(leftovers)
         return Collected(files=(*collected.files, *sizes), size_bytes=collected.size_bytes + sum(sizes.values()))
+
+    def set_store(self, category: str, folder: str | Path | None) -> None:
+        """Keep the next snapshots of a category's fleets in a folder; None: where all others are.
+
+        Snapshots that exist stay where they are; while they are in use, the folder they lie in cannot be given up.
+
+        Raises
+        ------
+        InvalidInput
+            The category's name is not safe.
+        Conflict
+            Snapshots that are in use lie in the folder that the category has now, and nowhere else.
+        """
+        before = self._store_folders().get(category)
+        after = None if folder is None else Path(folder).absolute()
+        if before is not None and before != after:
+            used = self._stores.only_in(before, self.registry.referenced(active=self.ledger.pinned()))
+            if used:
+                raise Conflict(
+                    f"{len(used)} snapshot(s) in use lie in {before} and nowhere else; copy that folder to "
+                    f"{after or self._stores.default.root} first"
+                )
+        if after is not None:
+            with storage_errors(after):
+                after.mkdir(parents=True, exist_ok=True)
+        self.registry.set_store(category, None if after is None else str(after), actor=self.settings.actor)
+
+    def services(
+        self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
+    ) -> list[Service]:
+        """The servers that are alive and hold certain fleets; see :func:`shoal.serving.services.find_services`."""
+        return find_services(self.registry, name=name, tag=tag, category=category, key=key)
 
     def data_plane(
         self, fleets: Sequence[str] = (), *, category: str = "", options: ServingOptions | None = None

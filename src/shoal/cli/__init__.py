@@ -26,6 +26,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "predict": ("shoal.cli.predict:predict", "Score one row."),
     "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
     "predictions": ("shoal.cli.predictions:predictions", "See what became of requests that nobody waited for."),
+    "services": ("shoal.cli.services:services", "List the servers that are alive, and what they hold."),
+    "stores": ("shoal.cli.stores:stores", "Keep the snapshots of a category in a folder of their own."),
     "keys": ("shoal.cli.keys:keys", "Make, list and revoke API keys."),
     "fleets": ("shoal.cli.fleets:fleets", "List and inspect fleets and their models."),
     "sources": ("shoal.cli.sources:sources", "Name the places where features are looked up."),

@@ -158,6 +158,10 @@ class SnapshotStore:
             parts=parts,
         )
 
+    def has(self, digest: str) -> bool:
+        """Whether a snapshot lies here."""
+        return self.manifest_path(digest).is_file()
+
     def manifest_path(self, digest: str) -> Path:
         """Where a snapshot's manifest lies."""
         return self.root / "snapshots" / f"{digest}.json"

@@ -189,7 +189,7 @@ def test_export_list():
     assert sorted(shoal.__all__) == sorted(
         [
             "FeatureKind", "Fleet", "KeyType", "Lineage", "Model", "ModelFacts", "Outcome", "Task", "Workspace",
-            "__version__", "errors", "open",
+            "__version__", "connect", "connect_async", "errors", "open",
         ]
     )  # fmt: skip
     for name in shoal.__all__:

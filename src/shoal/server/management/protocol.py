@@ -6,7 +6,6 @@ from typing import Final
 import msgspec
 
 from shoal.jobs.states import PredictionState
-from shoal.server.discovery import Service
 from shoal.server.management.operations import (
     JSON,
     TEXT,
@@ -20,6 +19,7 @@ from shoal.server.management.operations import (
     reference,
 )
 from shoal.serving.messages import Datatype, IndexEntry, ModelMetadata, ServerMetadata
+from shoal.serving.services import Service
 
 _BINARY: Final = "application/octet-stream"
 _MODEL: Final = "/v2/models/{model}"
