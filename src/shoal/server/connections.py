@@ -15,13 +15,16 @@ import resource
 import socket
 import time
 from typing import Final
+from urllib.parse import unquote
 
+import httptools
 from starlette.types import ASGIApp
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from shoal.server.errors import error_body
+from shoal.server.exchanges import Exchange
 from shoal.server.options import Limits
 
 _SWEEP_S: Final = 0.5
@@ -43,7 +46,7 @@ class Connection(HttpToolsProtocol):
         Since when the sweep has seen it wait for the rest of a head or body; None while it does not.
     """
 
-    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
+    cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
     waiting_since_s: float | None = None
     waited_for: object = None
     head_bytes = 0
@@ -66,6 +69,44 @@ class Connection(HttpToolsProtocol):
             if self.head_bytes > self.header_bytes:
                 self.refuse(431, "the head of the request is too large")
 
+    def on_headers_complete(self) -> None:
+        """Begin with a request whose head has come; as in uvicorn, without what we have no use for."""
+        parser, scope, before = self.parser, self.scope, self.cycle
+        version = parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        self.cycle = Exchange(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request if it is there; who sends none for too long is found by :meth:`look`."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self.refuse(400, "this is no request that HTTP/1.1 knows")
@@ -87,13 +128,17 @@ class Connection(HttpToolsProtocol):
     def look(self, now_s: float, limits: Limits) -> None:
         """Hang up when the client keeps us waiting for too long."""
         cycle = self.cycle
-        idle = cycle is None or cycle.response_complete
-        if self.timeout_keep_alive_task is not None or not (cycle is None or idle or cycle.more_body):
+        is_idle = cycle is None or cycle.response_complete
+        waits = (cycle, self.head_bytes > 0)
+        if not (cycle is None or is_idle or cycle.more_body):
             self.waiting_since_s = None
-        elif self.waiting_since_s is None or self.waited_for is not cycle:
-            self.waiting_since_s, self.waited_for = now_s, cycle
-        elif now_s - self.waiting_since_s > (limits.header_s if idle else limits.body_s):
-            self.refuse(408, f"the {'head' if idle else 'body'} of the request took too long")
+        elif self.waiting_since_s is None or self.waited_for != waits:
+            self.waiting_since_s, self.waited_for = now_s, waits
+        elif cycle is not None and is_idle and not self.head_bytes:
+            if now_s - self.waiting_since_s > limits.idle_s:
+                self.transport.close()
+        elif now_s - self.waiting_since_s > (limits.header_s if is_idle else limits.body_s):
+            self.refuse(408, f"the {'head' if is_idle else 'body'} of the request took too long")
 
 
 class HttpServer:
@@ -120,7 +165,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(limits.idle_s),
         )
         self._config.load()
         self._state = ServerState()
