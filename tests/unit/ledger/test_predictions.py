@@ -331,15 +331,18 @@ def test_one_turn_settles_accepts_and_claims(predictions):
 
 def test_results_that_are_known_are_done_at_once_and_found_by_request(predictions, clock):
     stored = {"kind": PredictionKind.STORED, "answer": b"known", "request_id": "r1"}
-    ids = predictions.accept([new("a", **stored), new("b", **stored, sink="board"), new("c", **stored)], keep_s=50)
+    ids = predictions.accept(
+        [new("a", **stored, keep_s=50), new("b", **stored, sink="board", keep_s=2000), new("c", **stored)], keep_s=5
+    )
     assert [record.id for record in predictions.of_request("r1")] == [ids[2], ids[1], ids[0]]
     assert [predictions.one(one).state for one in ids] == [DONE, WAITING, DONE]
     [claim] = take(predictions)
     assert (claim.answer, claim.sink) == (b"known", "board")
     settle(predictions, [PredictionResult(claim=claim, state=DONE, answer=claim.answer)])
-    clock.move(51)
-    predictions.sweep(keep_s=1000)
-    assert [record.id for record in predictions.of_request("r1")] == [ids[1]]
+    for seconds, left in ((51, [ids[2], ids[1]]), (2000, [ids[2]]), (10**8, [ids[2]])):
+        clock.move(seconds)
+        predictions.sweep(keep_s=5)
+        assert [record.id for record in predictions.of_request("r1")] == left
     assert predictions.of_request("nobody's") == []
 
 
