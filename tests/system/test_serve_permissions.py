@@ -129,13 +129,14 @@ def test_errors_of_the_management_api_are_in_our_form(server):
             client.get("/api/v1/fleets/nothing"),
             client.get("/api/v1/fleets/pumps/snapshots/abc"),
             client.get("/api/v1/runs?limit=-1"),
+            client.get(f"/api/v1/fleets/pumps/models?offset={2**70}"),
             client.post("/api/v1/fleets/pumps/promote", content=b"{", headers={"content-type": "application/json"}),
             client.post("/api/v1/fleets/pumps/promote", json={"version": 99}),
             client.post("/api/v1/fleets/pumps/promote", json={"version": 1, "unknown": 1}),
             client.put("/api/v1/serving/pumps", json={"spec": {"rulez": []}}),
             client.post("/api/v1/keys/none/revoke"),
         ]
-    assert [answer.status_code for answer in said] == [404, 400, 400, 400, 404, 400, 400, 404]
+    assert [answer.status_code for answer in said] == [404, 400, 400, 400, 400, 404, 400, 400, 404]
     assert all(list(answer.json()) == ["error"] for answer in said)
 
 

@@ -12,6 +12,7 @@ from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
 Limit = Annotated[int, Query(ge=1, le=10_000)]
+Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
 class Promotion(BaseModel):
@@ -68,9 +69,9 @@ def router(workspace: Workspace) -> APIRouter:
     def list_models(
         name: str,
         alias: str | None = None,
-        version: int | None = None,
+        version: Version = None,
         limit: Limit = 50,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
     ) -> dict[str, object]:
         """List the models of a snapshot with their metrics: of the champion, or of an alias or a version."""
         reference = f"{name}:{version}" if version is not None else f"{name}@{alias or CHAMPION}"

@@ -1,0 +1,158 @@
+"""A real server against its own description: whatever fits it and whatever does not, nothing breaks.
+
+Requests are made by schemathesis from the description, of every route, those that change something too. Names in a path
+are sometimes those of what is there, and the inputs of a prediction sometimes those that the fleet takes, for by
+chance neither would ever be met.
+"""
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import GenerationConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from serve_process import SLOPES, make_home, request, serving
+
+import shoal
+from shoal.security.permissions import Role
+from shoal.server.permissions import TABLE
+
+EXAMPLES = 6
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+REAL = {
+    "model": ["pumps", "pumps:d1", "pumps:d%31", "pumps:nothing"],
+    "name": ["pumps"],
+    "version": ["1", "2", "9"],
+    "id": ["none"],
+    "run": ["none"],
+}
+BAD_REQUEST, UNAVAILABLE = 400, 503
+
+
+def test_every_route_does_what_the_description_says(tmp_path):
+    make_home(tmp_path / "home")
+    with shoal.open(tmp_path / "home") as workspace:
+        key = workspace.create_key("admin", Role.ADMIN).text
+    with serving(tmp_path / "home", tmp_path) as server, requests.Session() as session:
+        session.trust_env = False
+        session.headers["x-api-key"] = key
+        asked = {}
+        for operation in described(server, key):
+            restore(server.url, session)  # the one before may have changed everything
+            asked[operation.label] = answers(operation, session)
+        restore(server.url, session)
+        assert session.post(f"{server.url}/v2/models/pumps/infer", json=request()).status_code == 200
+        assert server.end() == 0
+        news = server.news()
+    assert set(asked) == {f"{method} {path}" for method, path, _ in TABLE} - {"GET /api/v1/openapi.json"}  # was read
+    assert {label for label, statuses in asked.items() if not statuses & {200, 201, 202}} <= UNKNOWN
+    assert "Traceback" not in news
+
+
+UNKNOWN = {
+    "GET /api/v1/runs/{run}",
+    "GET /api/v1/predictions/{id}",
+    "POST /api/v1/predictions/{id}/replay",
+    "POST /api/v1/keys/{id}/revoke",
+    "POST /api/v1/keys/{id}/rotate",
+    "POST /api/v1/fleets/{name}/rollback",
+}
+"""Routes about what nobody can name by chance."""
+
+
+def restore(url, session):
+    """Have the fleet served again, as in the beginning."""
+    wish = {"loaded": True, "alias": "champion", "pinned": None, "spec": {}}
+    assert session.put(f"{url}/api/v1/serving/pumps", json=wish).status_code == 200
+    assert session.post(f"{url}/v2/repository/models/pumps/load").status_code == 200
+
+
+def described(server, key):
+    """What the description says there is."""
+    config = schemathesis.Config()
+    config.projects.default.generation = GenerationConfig(with_security_parameters=False)
+    address = server.url + "/api/v1/openapi.json"
+    schema = schemathesis.openapi.from_url(address, config=config, headers={"x-api-key": key})
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+def answers(operation, session):
+    """Ask a route in ways that fit its description and ways that do not; the statuses that came."""
+    statuses = set()
+    takes_more_than_names = operation.query or operation.headers or operation.body
+    for mode in GenerationMode if takes_more_than_names else [GenerationMode.POSITIVE]:
+
+        @settings(
+            max_examples=EXAMPLES,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode), data=st.data())
+        def ask(case, data):
+            make_real(case, data.draw)
+            answer = case.call(session=session)
+            statuses.add(answer.status_code)
+            judge(case, answer)
+
+        try:
+            ask()
+        except Unsatisfiable:
+            assert mode is GenerationMode.NEGATIVE  # what takes any text can be given nothing wrong
+    return statuses
+
+
+def make_real(case, draw):
+    """Have a case ask about what is there, mostly."""
+    mostly = st.sampled_from([True, True, False])
+    for name in case.path_parameters or {}:
+        if draw(mostly):
+            case.path_parameters[name] = draw(st.sampled_from(REAL[name]))
+    if not isinstance(case.body, dict) or not draw(mostly):
+        return
+    if "/infer" in case.path:
+        case.body = {**case.body, "inputs": request()["inputs"]}
+        drop(case.body, ["outputs", "parameters"], draw)
+        drop(case.headers, list(case.headers), draw)
+    elif case.path.endswith("/promote"):
+        case.body = {**case.body, "version": draw(st.sampled_from(sorted(SLOPES)))}
+        drop(case.body, ["expected", "alias"], draw)
+    elif case.path == "/invocations":
+        case.body = {"dataframe_records": [{"device": "d1", "a": 1.0, "b": None}]}
+        for given in (case.query, case.headers):
+            drop(given, list(given), draw)
+
+
+def drop(mapping, names, draw):
+    """Leave some out, mostly all of them."""
+    if draw(st.sampled_from([True, True, False])):
+        for name in names:
+            mapping.pop(name, None)
+
+
+def judge(case, answer):
+    """No server error but a deliberate refusal, and every refusal says why."""
+    if answer.status_code >= BAD_REQUEST:
+        error = answer.json()["error"]
+        assert isinstance(error, str)
+        assert error
+    if answer.status_code == UNAVAILABLE:
+        assert int(answer.headers["retry-after"]) >= 1
+    else:
+        case.validate_response(answer, checks=CHECKS)
