@@ -7,6 +7,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from shoal.server.errors import answer
+from shoal.serving.log import LogStatistics
 from shoal.serving.messages import ModelStatistics
 from shoal.telemetry.metrics import Kind, Metrics, exposition, merge
 from shoal.telemetry.pages import Page
@@ -23,7 +24,7 @@ _COUNTED: Final = (
 
 
 class FleetCounters:
-    """Counters per fleet, from statistics that begin anew with every snapshot.
+    """Counters per fleet, from statistics that begin anew when a fleet is loaded anew.
 
     Parameters
     ----------
@@ -42,11 +43,38 @@ class FleetCounters:
         """Add what has come since the last time."""
         for one in statistics:
             before = self._before.get(one.name)
-            fresh = before is None or before.version != one.version
+            fresh = before is None or before.requests + before.failures > one.requests + one.failures
             for field, metric, factor in self._metrics:
                 more = getattr(one, field) - (0 if fresh else getattr(before, field))
                 metric.add((one.name,), max(0, more) * factor)
         self._before = {one.name: one for one in statistics}
+
+
+class LogCounters:
+    """What the prediction log of a process does.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Where to count.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._rows = metrics.metric("shoal_prediction_log_rows", Kind.COUNTER, "Rows in files of the prediction log")
+        self._dropped = metrics.metric(
+            "shoal_prediction_log_dropped", Kind.COUNTER, "Requests that the prediction log had no room for"
+        )
+        self._waiting = metrics.metric(
+            "shoal_prediction_log_waiting_bytes", Kind.SUM, "What waits to be written to the prediction log, in bytes"
+        )
+        self._before = LogStatistics(written_rows=0, dropped_requests=0, files=0, waiting_bytes=0)
+
+    def take(self, statistics: LogStatistics) -> None:
+        """Add what has come since the last time."""
+        self._rows.add((), statistics.written_rows - self._before.written_rows)
+        self._dropped.add((), statistics.dropped_requests - self._before.dropped_requests)
+        self._waiting.set((), statistics.waiting_bytes)
+        self._before = statistics
 
 
 class Meter:

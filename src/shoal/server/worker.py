@@ -30,7 +30,7 @@ from shoal.server.grpc.door import GrpcDoor
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
-from shoal.server.metrics import FleetCounters, Meter
+from shoal.server.metrics import FleetCounters, LogCounters, Meter
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
@@ -270,6 +270,7 @@ class _Gauges:
             "shoal_registry_staleness_seconds", Kind.MAXIMUM, "Since the registry last answered, in seconds"
         )
         self._fleets = FleetCounters(metrics)
+        self._log = LogCounters(metrics)
 
     def take(self, connections: int, under_way: int, dropped: int, plane: DataPlane | None) -> None:
         """Take what is now."""
@@ -279,7 +280,9 @@ class _Gauges:
         if plane is not None:
             self._ready.set((), float(plane.ready()))
             self._staleness.set((), plane.staleness_s())
-            self._fleets.take(plane.statistics())
+            self._fleets.take(plane.totals())
+            if (kept := plane.kept()) is not None:
+                self._log.take(kept)
 
 
 def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
