@@ -97,25 +97,29 @@ class Routes:
         found = self._known.get(fleet)
         return found is not None and self.clock() < found.until_s
 
-    def learn(self, fleet: str, services: Sequence[Service]) -> None:
-        """Remember who serves a fleet."""
-        self._known[fleet] = _Known([service.url for service in services], self.clock() + self.remembered_s)
+    def learn(self, fleet: str, services: Sequence[Service] | None) -> None:
+        """Remember who serves a fleet; None where nobody could tell: then what was known goes on to count."""
+        before = self._known.get(fleet)
+        if services is None:
+            urls = before.urls if before is not None else []
+        else:
+            urls = [service.url for service in services]
+        self._known[fleet] = _Known(urls, self.clock() + self.remembered_s)
 
     def candidates(self, fleet: str | None) -> list[str]:
-        """Whom to ask, in this order: servers of the fleet in turns, then the entry; those that failed last."""
+        """Whom to ask, in this order: servers of the fleet in turns, the entry, others; those that failed last."""
         found = self._known.get(fleet) if fleet is not None else None
         urls = list(found.urls) if found is not None else []
         if urls:
             self._turn += 1
             start = self._turn % len(urls)
             urls = urls[start:] + urls[:start]
-        if self.entry not in urls:
-            urls.append(self.entry)
+        others = [url for known in self._known.values() for url in known.urls] if fleet is None else []
         now = self.clock()
-        return sorted(urls, key=lambda url: self._avoided.get(url, 0.0) > now)
+        return sorted(dict.fromkeys([*urls, self.entry, *others]), key=lambda url: self._avoided.get(url, 0.0) > now)
 
     def failed(self, url: str, fleet: str | None) -> None:
         """A server did not answer: ask others first for a while, and discovery again."""
         self._avoided[url] = self.clock() + self.avoided_s
-        if fleet is not None:
-            self._known.pop(fleet, None)
+        if fleet is not None and fleet in self._known:
+            self._known[fleet].until_s = 0.0

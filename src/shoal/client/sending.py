@@ -106,8 +106,7 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
         yield from _discover(question.fleet, routes)
     failure: ShoalError = StorageError("no server was asked")
     for attempt in range(ATTEMPTS):
-        urls = routes.candidates(question.fleet)
-        url = urls[attempt % len(urls)] if attempt < len(urls) else urls[0]
+        url = routes.candidates(question.fleet)[0]
         report = yield Ask(url=url, method=question.method, path=question.path, body=question.body)
         if isinstance(report, Told) and report.status in _OK:
             return question.read(report.content)
@@ -121,13 +120,15 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
 
 
 def _discover(fleet: str, routes: Routes) -> Generator[Step, Report, None]:
-    """Ask who serves a fleet; where that cannot be told, the entry is asked itself."""
+    """Ask who serves a fleet: the entry, or whoever else is known where that does not answer."""
     question = get("/api/v1/services", list[Service], fleet=None, name=fleet)
-    report = yield Ask(url=routes.entry, method="GET", path=question.path, body=None)
-    if isinstance(report, Told) and report.status in _OK:
-        routes.learn(fleet, question.read(report.content))
-    else:
-        routes.learn(fleet, [])
+    for url in routes.candidates(None):
+        report = yield Ask(url=url, method="GET", path=question.path, body=None)
+        if isinstance(report, Told):
+            services = question.read(report.content) if report.status in _OK else None
+            return routes.learn(fleet, services)
+        routes.failed(url, None)
+    return routes.learn(fleet, None)
 
 
 def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[ShoalError, bool]:

@@ -77,6 +77,18 @@ def test_another_server_answers_for_one_that_is_gone():
     assert urls(steps)[-1] == ENTRY, "it is asked last for a while"
 
 
+def test_when_the_entry_is_gone_the_others_are_asked_who_is_there():
+    clock = [0.0]
+    routes = Routes(entry=ENTRY, clock=lambda: clock[0])
+    question = get("/v2/models/pumps", list[int], fleet="pumps")
+    drive(question, routes, discovered(service(1)), GOOD)
+    clock[0] = 6.0
+    gone = Unreachable(reason="refused", sent=False)
+    steps, answer = drive(question, routes, gone, discovered(service(2)), GOOD)
+    assert answer == [1, 2]
+    assert urls(steps) == [ENTRY, "http://server-1:1", "http://server-2:1"]
+
+
 def test_without_discovery_the_entry_is_asked():
     missing = Told(status=404, content=b'{"error": "no such route"}', retry_after=None)
     steps, answer = drive(get("/v2/models/p", list[int], fleet="p"), Routes(entry=ENTRY), missing, GOOD)

@@ -1,0 +1,163 @@
+"""``shoal.connect``: the answers of a workspace, whichever server gives them."""
+
+import asyncio
+import socket
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+import shoal
+from shoal.errors import Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
+from shoal.security.permissions import Role
+from tests.system.serve_process import make_home, serving, wait_until
+
+ROWS = 12_345  # more than go into one request
+
+
+@pytest.fixture
+def home(tmp_path):
+    make_home(tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A home and a server over it that no test changes."""
+    folder = tmp_path_factory.mktemp("connect")
+    make_home(folder / "home")
+    with shoal.open(folder / "home") as workspace:
+        workspace.registry.describe("pumps", category="water", tags=["wet"], actor="test")
+    with serving(folder / "home", folder / "server") as server:
+        yield folder / "home", server
+
+
+def rows(count):
+    generator = np.random.default_rng(4)
+    devices = [f"d{number}" for number in generator.integers(0, 6, count)]
+    return pl.DataFrame({"device": devices, "a": generator.normal(size=count), "b": generator.normal(size=count)})
+
+
+def told(frame):
+    """Words are texts over the network."""
+    return frame.with_columns(pl.col("outcome", "model_level").cast(pl.String))
+
+
+def test_a_remote_fleet_answers_as_the_fleet_does(world):
+    home, server = world
+    frame = rows(ROWS)
+    wishes = {"outcome": True, "model_level": True, "snapshot": True}
+    with shoal.open(home) as workspace:
+        fleet = workspace.fleet("pumps")
+        expected = told(fleet.predict(frame, **wishes))
+        single = fleet[("d2",)].predict(frame)
+        second = workspace.fleet("pumps:2").predict(frame)
+    with shoal.connect(server.url) as client:
+        remote = client.fleet("pumps")
+        assert (remote.keys, remote.features, remote.task, remote.version) == (["device"], ["a", "b"], "regression", 1)
+        assert remote.predict(frame, **wishes).equals(expected)
+        assert remote["d2"].predict(frame).equals(single)
+        assert client.fleet("pumps:2").predict(frame).equals(second)
+        assert client.fleet("pumps@champion").predict(frame).equals(remote.predict(frame))
+        assert remote.predict(frame.head(0)).height == 0
+
+
+def test_an_event_loop_is_not_blocked(world):
+    home, server = world
+    frame = rows(50)
+    with shoal.open(home) as workspace:
+        expected = workspace.fleet("pumps").predict(frame)
+
+    async def ask(url):
+        async with shoal.connect_async(url) as client:
+            fleet = await client.fleet("pumps")
+            answers = await asyncio.gather(*[fleet.predict(frame) for _ in range(20)])
+            single = await (await fleet.model("d1")).predict(frame)
+            return answers, single, [one.name for one in await client.fleets()], await client.runs()
+
+    answers, single, fleets, runs = asyncio.run(ask(server.url))
+    assert all(answer.equals(expected) for answer in answers)
+    assert single.height == 50
+    assert fleets == ["pumps"]
+    assert runs == []
+
+
+def test_two_servers_follow_promotions_and_stand_in_for_each_other(home):
+    frame = rows(20)
+    folder = home.parent
+    with serving(home, folder / "one") as one, serving(home, folder / "two") as two, shoal.connect(one.url) as client:
+        known = wait_for(lambda: client.services(name="pumps"), 2)
+        assert {service.url for service in known} == {one.url, two.url}
+        change = client.promote("pumps", 2, expected=1, reason="better")
+        assert (change.before, change.after) == (1, 2)
+        for server in (one, two):
+            with shoal.connect(server.url) as other:
+                wait_until(lambda other=other: other.fleet("pumps").version == 2)
+        assert client.rollback("pumps").after == 1
+        with shoal.open(home) as workspace:
+            before = workspace.fleet("pumps:1").predict(frame)
+        fleet = client.fleet("pumps:1")
+        assert one.end() == 0
+        for _ in range(5):
+            assert fleet.predict(frame).equals(before)
+        with shoal.connect(two.url) as other:
+            wait_until(lambda: [service.url for service in other.services()] == [two.url])
+
+
+def test_services_are_found_by_what_they_hold(world):
+    _, server = world
+    with shoal.connect(server.url) as client:
+        wait_for(lambda: client.services(name="pumps"), 1)
+        found = [
+            client.services(tag="wet"),
+            client.services(category="water"),
+            client.services(key="d3"),
+            client.services(name="pumps", key="d3"),
+        ]
+        assert [len(services) for services in found] == [1, 1, 1, 1]
+        served = found[0][0].fleets[0]
+        assert (served.name, served.version, served.category, served.tags) == ("pumps", 1, "water", ["wet"])
+        assert served.metadata_url == f"{server.url}/v2/models/pumps"
+        assert client.services(tag="dry") == client.services(key="nobody") == []
+
+
+def test_keys_are_sent_and_what_they_may_not_do_is_told(home):
+    with shoal.open(home) as workspace:
+        key = workspace.create_key("app", Role.PREDICTOR).text
+    with serving(home, home.parent / "server") as server:
+        with shoal.connect(server.url, api_key=key) as client:
+            assert client.fleet("pumps").predict(rows(3)).height == 3
+            with pytest.raises(Forbidden, match="role"):
+                client.promote("pumps", 2)
+        with shoal.connect(server.url) as stranger, pytest.raises(Unauthenticated):
+            stranger.fleet("pumps")
+
+
+def test_what_does_not_fit_says_so(world):
+    _, server = world
+    with shoal.connect(server.url) as client:
+        with pytest.raises(InvalidInput, match="lack the column"):
+            client.fleet("pumps").predict({"device": ["d1"], "a": [1.0]})
+        with pytest.raises(InvalidInput):
+            client.fleet("pumps").predict({"device": ["d1"], "a": ["x"], "b": [1.0]})
+        for reference in ("nobody", "pumps:7", "pumps@nobody"):
+            with pytest.raises(NotFound):
+                client.fleet(reference)
+        with pytest.raises(NotFound):
+            client.fleet("pumps")["d77"]
+    with socket.socket() as nobody:  # bound, so that nobody else takes it, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with shoal.connect(url) as late, pytest.raises(StorageError, match="is the server running"):
+            late.fleets()
+    with pytest.raises(InvalidInput, match="http://"):
+        shoal.connect("localhost:8080")
+
+
+def wait_for(look, count):
+    """What there is once there are so many, or after a while."""
+    deadline = time.monotonic() + 20
+    while len(found := look()) != count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
