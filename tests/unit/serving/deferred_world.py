@@ -1,0 +1,112 @@
+"""A workspace on any database, a plane that can be made to fail, and processes that work on predictions."""
+
+import asyncio
+import contextlib
+import time
+
+from shoal.serving.deferred import DeferredPredictions, Wishes
+from shoal.serving.deferred_options import DeferredOptions
+from shoal.serving.messages import InferenceRequest, RequestContext
+from shoal.serving.options import ServingOptions
+from shoal.serving.payloads import decode_response
+from shoal.serving.sinks import Sinks
+from shoal.settings import Settings
+from shoal.workspace import Workspace
+from tests.unit.serving.fleets import constant, tensor
+
+OPTIONS = DeferredOptions(poll_s=0.02, sweep_s=0.05, backoff_s=0.02, longest_backoff_s=0.05)
+FOREVER_S = 20.0
+
+
+def request(value=0.5, device="a", model="pumps"):
+    return InferenceRequest(model=model, inputs=(tensor("device", [device]), tensor("x", [value])))
+
+
+def context(principal="ada", request_id="r1"):
+    return RequestContext(request_id=request_id, principal=principal)
+
+
+class Faulty:
+    """A data plane whose answers fail as long as ``fault(request)`` gives an error; it notes what it was asked."""
+
+    def __init__(self, plane):
+        self.plane = plane
+        self.fault = lambda request: None
+        self.asked = []
+        self.may = asyncio.Event()
+        self.may.set()
+        self.at_once = self.most_at_once = 0
+
+    async def infer(self, request, context):
+        value = request.inputs[1].data[0] if len(request.inputs) > 1 else None
+        self.asked.append(value)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.may.wait()
+            error = self.fault(request)
+            if error is not None:
+                raise error
+            return await self.plane.infer(request, context)
+        finally:
+            self.at_once -= 1
+
+    def serves(self, fleet):
+        return self.plane.serves(fleet)
+
+    def index(self, *, ready=None):
+        return self.plane.index(ready=ready)
+
+
+@contextlib.contextmanager
+def opened(url, home):
+    """A workspace with one fleet whose models answer 7."""
+    with Workspace(Settings(home=home, database_url=url, actor="ada")) as workspace:
+        workspace.promote("pumps", workspace.register(constant(7.0)).version)
+        yield workspace
+
+
+@contextlib.asynccontextmanager
+async def process(workspace, options=OPTIONS, fleets=(), claiming=True):
+    """What a process of a server does, in this event loop."""
+    plane = workspace.data_plane(fleets, options=ServingOptions(poll_s=0.02))
+    await plane.start()
+    faulty = Faulty(plane)
+    deferred = DeferredPredictions(
+        faulty, workspace.predictions, Sinks(lambda name: workspace.registry.source(name).spec), options
+    )
+    if not claiming:
+        deferred._loop.stop_claiming()
+    deferred.start()
+    try:
+        yield deferred, faulty
+    finally:
+        faulty.may.set()
+        await deferred.drain(5)
+        await plane.drain(5)
+
+
+async def ended(deferred, prediction_id):
+    """Wait for a prediction's end, and give it back."""
+    deadline = time.monotonic() + FOREVER_S
+    while True:
+        await deferred.wait(prediction_id, 0.5)
+        record = await deferred.get(prediction_id)
+        if record.is_settled:
+            return record
+        assert time.monotonic() < deadline, record
+
+
+async def until(condition):
+    deadline = time.monotonic() + FOREVER_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.005)
+
+
+def value_of(record):
+    return decode_response(record.answer).outputs[0].data[0]
+
+
+def keyed(key):
+    return Wishes(ordering_key=key)

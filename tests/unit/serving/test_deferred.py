@@ -1,0 +1,400 @@
+"""Predictions that nobody waits for: as good as those somebody waits for, once each, in order, and never lost."""
+
+import asyncio
+import datetime as dt
+import signal
+
+import msgspec
+import numpy as np
+import pytest
+
+from shoal.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StorageError, TooLarge
+from shoal.jobs.states import PredictionState
+from shoal.serving.deferred import Wishes
+from shoal.serving.documents import response_json
+from shoal.serving.messages import Datatype, InferenceRequest, Tensor
+from shoal.serving.payloads import decode_response
+from shoal.storage import sql
+from tests.databases import PostgresqlServer
+from tests.unit.serving.deferred_world import OPTIONS, context, ended, keyed, opened, process, request, until, value_of
+from tests.unit.serving.fleets import FLEETS, constant, request_of, rows_for
+
+WAITING, CLAIMED, DONE, FAILED, EXPIRED = PredictionState
+
+
+@pytest.fixture
+def workspace(databases, tmp_path):
+    with opened(databases.migrated(), tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def light(sqlite_databases, tmp_path):
+    """Where the database makes no difference."""
+    with opened(sqlite_databases.migrated(), tmp_path / "home") as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", FLEETS)
+def test_an_answer_later_is_the_answer_at_once(light, kind):
+    fleet = FLEETS[kind]()
+    name = f"other-{fleet.name}"
+    light.promote(name, light.register(fleet, name).version)
+    asked = request_of(rows_for(fleet, np.random.default_rng(3), 40), name, id="mine", parameters={"a": 1})
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            at_once = await plane.plane.infer(asked, context())
+            later = await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+        return at_once, later
+
+    at_once, later = asyncio.run(main())
+    assert later.state is DONE
+    assert response_json(decode_response(later.answer)) == response_json(at_once)
+
+
+def test_arrays_come_through_bit_by_bit(light):
+    x = np.array([1e-300, -0.0, np.nan, 3.5], dtype=np.float64)
+    inputs = (
+        Tensor(name="device", datatype=Datatype.BYTES, shape=(4,), data=[b"a", b"b", b"a", b"b"]),
+        Tensor(name="x", datatype=Datatype.FP64, shape=(4,), data=x),
+    )
+    asked = InferenceRequest(model="pumps", inputs=inputs, outputs=("prediction", "outcome", "reason"))
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            at_once = await plane.plane.infer(asked, context())
+            return at_once, await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+
+    at_once, later = asyncio.run(main())
+    assert msgspec.json.decode(response_json(decode_response(later.answer))) == msgspec.json.decode(
+        response_json(at_once)
+    )
+
+
+def test_many_at_once_are_all_answered_once_each_with_few_kernel_calls(workspace):
+    count = 300
+
+    async def main():
+        async with process(workspace) as (deferred, plane):
+            ids = await asyncio.gather(*[deferred.accept(request(i), context(), Wishes()) for i in range(count)])
+            records = await asyncio.gather(*[ended(deferred, one) for one in ids])
+            return ids, records, plane.asked, plane.plane.statistics("pumps")[0].batches
+
+    ids, records, asked, batches = asyncio.run(main())
+    assert len(set(ids)) == count
+    assert {record.state for record in records} == {DONE}
+    assert {record.attempts for record in records} == {1}
+    assert sorted(asked) == list(range(count))
+    assert batches < count / 5
+
+
+def test_the_same_key_is_the_same_prediction_whoever_comes_first(workspace):
+    async def main():
+        async with process(workspace) as (one, _), process(workspace) as (two, _):
+            wishes = Wishes(idempotency_key="k")
+            ids = await asyncio.gather(*[by.accept(request(1), context(), wishes) for by in (one, two) * 10])
+            with pytest.raises(Conflict, match="another request"):
+                await one.accept(request(2), context(), wishes)
+            other = await two.accept(request(2), context("bob"), wishes)
+            await ended(one, ids[0])
+            await ended(one, other)
+            again = await one.accept(request(1), context(), wishes)
+            return {*ids, again}, other, len(workspace.predictions.listed())
+
+    ids, other, count = asyncio.run(main())
+    assert len(ids) == 1
+    assert other not in ids
+    assert count == 2
+
+
+def test_of_one_key_each_waits_for_the_one_before_also_when_that_fails(workspace):
+    failures = {3: 2, 5: 9}  # value: how often it fails; 5 goes to the dead letters
+
+    async def main():
+        async with process(workspace) as (deferred, plane), process(workspace) as (_, second):
+
+            def fault(request):
+                value = request.inputs[1].data[0]
+                if failures.get(value, 0) > 0:
+                    failures[value] -= 1
+                    return StorageError("the lookup is away; try again")
+                return None
+
+            order = []
+            for one in (plane, second):
+                one.fault = fault
+                one.asked = order
+            ids = [await deferred.accept(request(i), context(), keyed("pump-1")) for i in range(8)]
+            free = await deferred.accept(request(100), context(), Wishes())
+            records = [await ended(deferred, one) for one in ids]
+            await ended(deferred, free)
+            return records, [value for value in order if value != 100], max(plane.most_at_once, second.most_at_once)
+
+    records, order, at_once = asyncio.run(main())
+    assert order == [0, 1, 2, 3, 3, 3, 4, *[5] * OPTIONS.attempts, 6, 7]
+    assert [record.state for record in records] == [DONE] * 5 + [FAILED] + [DONE] * 2
+    assert records[5].error == "the lookup is away; try again"
+    assert records[5].attempts == OPTIONS.attempts
+    assert at_once <= 2
+
+
+def test_what_failed_for_good_is_tried_again_when_it_is_replayed(light):
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.fault = lambda request: RuntimeError("our own fault, with a secret")
+            one = await deferred.accept(request(1), context(), Wishes())
+            failed = await ended(deferred, one)
+            plane.fault = lambda request: None
+            await deferred.replay(one)
+            done = await ended(deferred, one)
+            with pytest.raises(Conflict):
+                await deferred.replay(one)
+            return failed, done
+
+    failed, done = asyncio.run(main())
+    assert (failed.state, failed.attempts) == (FAILED, OPTIONS.attempts)
+    assert "secret" not in failed.error
+    assert (done.state, value_of(done), done.attempts) == (DONE, 7.0, OPTIONS.attempts + 1)
+    assert done.error is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        InferenceRequest(model="pumps", inputs=()),
+        InferenceRequest(model="pumps:nobody", inputs=request().inputs[1:]),
+        InferenceRequest(model="pumps", inputs=request().inputs, version="99"),
+    ],
+)
+def test_what_cannot_be_answered_is_not_tried_again(light, asked):
+    async def main():
+        async with process(light) as (deferred, _):
+            return await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+
+    record = asyncio.run(main())
+    assert (record.state, record.attempts) == (FAILED, 1)
+    assert record.error
+
+
+def test_a_server_that_is_busy_is_not_the_requests_fault(light):
+    left = OPTIONS.attempts * 3
+
+    async def main():
+        async with process(light) as (deferred, plane):
+
+            def fault(request):
+                nonlocal left
+                left -= 1
+                return Overloaded("busy; try again", retry_after_s=0.01) if left > 0 else None
+
+            plane.fault = fault
+            return await ended(deferred, await deferred.accept(request(), context(), Wishes()))
+
+    record = asyncio.run(main())
+    assert (record.state, record.attempts) == (DONE, OPTIONS.attempts * 3)
+
+
+def test_what_comes_too_late_is_discarded_and_says_so(workspace):
+    async def main():
+        async with process(workspace, claiming=False) as (idle, _):
+            waited = await idle.accept(request(1), context(), Wishes(deadline_s=0.05))
+            in_time = await idle.accept(request(2), context(), Wishes(deadline_s=60))
+            late = await ended(idle, waited)
+            async with process(workspace) as (deferred, plane):
+                done = await ended(deferred, in_time)
+                plane.may.clear()
+                slow = await deferred.accept(request(3), context(), Wishes(deadline_s=0.2))
+                await until(lambda: 3 in plane.asked)
+                await asyncio.sleep(0.3)
+                plane.may.set()
+                return late, done, await ended(deferred, slow), plane.asked
+
+    late, done, slow, asked = asyncio.run(main())
+    assert [one.state for one in (late, done, slow)] == [EXPIRED, DONE, EXPIRED]
+    assert "deadline" in late.error
+    assert "deadline" in slow.error
+    assert late.answer is None
+    assert slow.answer is None
+    assert 1 not in asked
+
+
+def test_the_next_of_a_key_goes_on_when_the_one_before_is_discarded(light):
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.fault = lambda request: (
+                NotReady("not yet", retry_after_s=0.01) if request.inputs[1].data[0] == 1 else None
+            )
+            first = await deferred.accept(request(1), context(), Wishes(ordering_key="k", deadline_s=0.2))
+            second = await deferred.accept(request(2), context(), keyed("k"))
+            return await ended(deferred, first), await ended(deferred, second)
+
+    first, second = asyncio.run(main())
+    assert (first.state, second.state) == (EXPIRED, DONE)
+    assert second.settled_at >= first.settled_at
+
+
+def test_whoever_waits_is_told_whichever_process_is_done(workspace):
+    async def main():
+        async with process(workspace, claiming=False) as (asked, _), process(workspace) as (_, plane):
+            plane.may.clear()
+            one = await asked.accept(request(), context(), Wishes())
+            waiting = [asyncio.create_task(asked.wait(one, 20)) for _ in range(50)]
+            await until(lambda: plane.asked)
+            assert not any(task.done() for task in waiting)
+            plane.may.set()
+            await asyncio.gather(*waiting)
+            return await asked.get(one)
+
+    assert asyncio.run(main()).state is DONE
+
+
+def test_waiting_ends_with_its_time_and_when_the_server_ends(light):
+    async def main():
+        async with process(light, claiming=False) as (deferred, _):
+            one = await deferred.accept(request(), context(), Wishes())
+            await deferred.wait(one, 0.05)
+            waiting = asyncio.create_task(deferred.wait(one, 60))
+            await asyncio.sleep(0.05)
+            deferred.close_doors()
+            await asyncio.wait_for(waiting, 5)
+            await deferred.wait(one, 60)
+            return (await deferred.get(one)).state
+
+    assert asyncio.run(main()) is WAITING
+
+
+def test_more_than_may_wait_is_refused(light):
+    options = msgspec.structs.replace(OPTIONS, waiters=2, backlog=3, request_bytes=500)
+
+    async def main():
+        async with process(light, options, claiming=False) as (deferred, _):
+            ids = [await deferred.accept(request(i), context(), Wishes()) for i in range(3)]
+            with pytest.raises(Overloaded, match="3 predictions"):
+                await deferred.accept(request(4), context(), Wishes())
+            waiting = [asyncio.create_task(deferred.wait(ids[0], 20)) for _ in range(2)]
+            await asyncio.sleep(0.02)
+            with pytest.raises(Overloaded):
+                await deferred.wait(ids[1], 20)
+            large = InferenceRequest(model="pumps", inputs=request("x" * 500).inputs)
+            with pytest.raises(TooLarge, match="500 bytes"):
+                await deferred.accept(large, context(), Wishes())
+            with pytest.raises(NotFound):
+                await deferred.accept(request(model="nobody"), context(), Wishes())
+            with pytest.raises(NotFound):
+                await deferred.accept(request(), context(), Wishes(sink="nowhere"))
+            deferred.close_doors()
+            await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+
+
+def test_only_what_a_process_serves_is_claimed_by_it(light):
+    other = constant(8.0, name="valves")
+    light.promote("valves", light.register(other).version)
+
+    async def main():
+        async with process(light, fleets=["valves"]) as _, process(light, claiming=False) as (both, _):
+            one = await both.accept(request(), context(), Wishes())
+            two = await both.accept(request(model="valves"), context(), Wishes())
+            done = await ended(both, two)
+            return done, await both.get(one)
+
+    done, waits = asyncio.run(main())
+    assert (value_of(done), waits.state) == (8.0, WAITING)
+
+
+def test_results_are_forgotten_after_a_while(workspace):
+    options = msgspec.structs.replace(OPTIONS, keep_s=0.1)
+
+    async def main():
+        async with process(workspace, options) as (deferred, plane):
+            plane.fault = lambda request: InvalidInput("no") if request.inputs[1].data[0] == 2 else None
+            ids = [await deferred.accept(request(i), context(), Wishes()) for i in range(4)]
+            await until(lambda: not workspace.predictions.listed())
+            with pytest.raises(NotFound):
+                await deferred.get(ids[0])
+
+    asyncio.run(main())
+
+
+def test_what_another_took_over_is_dropped(workspace):
+    """A process that is slow to come back, e.g. from a debugger: its lease runs out, another one answers."""
+    quick = msgspec.structs.replace(OPTIONS, lease_s=0.3)
+
+    async def main():
+        async with process(workspace, quick) as (slow, plane):
+            plane.may.clear()
+            one = await slow.accept(request(1), context(), Wishes())
+            await until(lambda: plane.asked)
+            # As if the whole process stood still: nothing is renewed, nothing claimed.
+            slow._loop.stop_claiming()
+            held = slow._loop._held.copy()
+            slow._loop._held.clear()
+            async with process(workspace, quick) as (other, _):
+                done = await ended(other, one)
+                slow._loop._held.update(held)
+                plane.may.set()
+                await until(lambda: not slow._loop._held)
+                again = await other.get(one)
+        return done, again
+
+    done, again = asyncio.run(main())
+    assert (done.state, done.attempts) == (DONE, 2)
+    assert again == done
+
+
+def test_a_process_that_ends_gives_back_what_it_holds(workspace):
+    async def main():
+        async with process(workspace) as (ending, plane):
+            plane.may.clear()
+            ids = [await ending.accept(request(i), context(), Wishes()) for i in range(5)]
+            await until(lambda: len(plane.asked) == 5)
+            await ending.drain(0.05)
+            with pytest.raises(NotReady):
+                await ending.accept(request(9), context(), Wishes())
+            given_back = [workspace.predictions.one(one) for one in ids]
+            async with process(workspace) as (other, _):
+                return given_back, [await ended(other, one) for one in ids]
+
+    given_back, done = asyncio.run(main())
+    assert {record.state for record in given_back} == {WAITING}
+    assert {record.state for record in done} == {DONE}
+    assert {record.attempts for record in done} == {2}
+
+
+def test_without_its_database_nothing_is_accepted_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql, "RECONNECT_S", 0.2)
+    server = PostgresqlServer(synchronous_commit="on")
+    try:
+        with opened(server.url(server.take()), tmp_path / "home") as workspace:
+            asyncio.run(_database_goes_away(server, workspace))
+    finally:
+        server.remove()
+
+
+async def _database_goes_away(server, workspace):
+    async with process(workspace) as (deferred, plane):
+        plane.may.clear()
+        before = [await deferred.accept(request(i), context(), Wishes()) for i in range(5)]
+        await until(lambda: len(plane.asked) == 5)
+        await asyncio.to_thread(server.stop, signal.SIGQUIT)
+        plane.may.set()
+        with pytest.raises(StorageError):
+            await deferred.accept(request(6), context(), Wishes())
+        await asyncio.to_thread(server.start)
+        records = [await ended(deferred, one) for one in before]
+        after = await ended(deferred, await deferred.accept(request(7), context(), Wishes()))
+    assert {record.state for record in records} == {DONE}
+    assert after.state is DONE
+    assert {one.state for one in workspace.predictions.listed()} == {DONE}
+
+
+def test_times_are_the_databases(workspace):
+    async def main():
+        async with process(workspace) as (deferred, _):
+            return await ended(deferred, await deferred.accept(request(), context(), Wishes(deadline_s=60)))
+
+    record = asyncio.run(main())
+    assert record.accepted_at <= record.settled_at < record.expires_at < record.forget_at
+    assert record.expires_at - record.accepted_at == dt.timedelta(seconds=60)

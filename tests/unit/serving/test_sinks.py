@@ -1,0 +1,291 @@
+"""Sinks get each result, once where they can tell, signed where they cannot; those that are away get it later."""
+
+import asyncio
+import datetime as dt
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+import sqlalchemy as sa
+
+from shoal.errors import InvalidSpec, LeaseLost, NotFound, Unauthenticated
+from shoal.jobs.states import PredictionState
+from shoal.security import signing
+from shoal.serving.deferred import Wishes
+from shoal.serving.sinks import document, load_sink
+from shoal.storage.sink_parquet import SinkFolder
+from shoal.storage.sink_sql import SinkRow, SinkTable
+from tests.unit.serving.deferred_world import OPTIONS, context, ended, opened, process, request, until
+from tests.unit.serving.fleets import FLEETS, request_of, rows_for
+
+SECRET = b"between you and me"
+DONE, FAILED = PredictionState.DONE, PredictionState.FAILED
+
+
+class Receiver:
+    """A service that gets results, and answers as it is told."""
+
+    def __init__(self):
+        self.status, self.seen = 204, []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.seen.append((dict(self.headers.items()), body))
+                self.send_response(receiver.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def workspace(databases, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET.decode())
+    with opened(databases.migrated(), tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def light(sqlite_databases, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET.decode())
+    with opened(sqlite_databases.migrated(), tmp_path / "home") as made:
+        yield made
+
+
+def name_sink(workspace, name, spec):
+    workspace.registry.set_source(name, document(load_sink(spec)), actor="ada")
+
+
+def webhook(receiver, **given):
+    return {
+        "kind": "webhook", "url": f"http://{receiver.host}/results", "hosts": [receiver.host],
+        "secret": "${WEBHOOK_SECRET}", **given,
+    }  # fmt: skip
+
+
+def send(workspace, sink, requests, *, options=OPTIONS, faults=None):
+    """Have requests made that go to a sink; their records."""
+
+    async def main():
+        async with process(workspace, options) as (deferred, plane):
+            if faults is not None:
+                plane.fault = faults
+            accepting = [deferred.accept(one, context(), Wishes(sink=sink)) for one in requests]
+            return [await ended(deferred, one) for one in await asyncio.gather(*accepting)]
+
+    return asyncio.run(main())
+
+
+def test_a_table_gets_every_result_once(workspace, databases):
+    url = databases.empty()
+    name_sink(workspace, "results", {"kind": "sql_sink", "url": url, "table": "results"})
+    records = send(workspace, "results", [request(i) for i in range(40)])
+    assert {record.state for record in records} == {DONE}
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT * FROM results")).mappings().all()
+    engine.dispose()
+    assert sorted(row["prediction_id"] for row in rows) == sorted(record.id for record in records)
+    responses = [json.loads(row["response"]) for row in rows]
+    assert {response["outputs"][0]["data"][0] for response in responses} == {7.0}
+    assert {(row["fleet"], row["version"], row["principal"]) for row in rows} == {("pumps", "1", "ada")}
+
+
+def test_a_row_is_written_once_by_whoever_comes_first(databases):
+    url = databases.empty()
+    rows = [
+        SinkRow(
+            prediction_id=f"p{number}", fleet="f", model="f", version="1", request_id="r", principal="a",
+            accepted_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), response="{}",
+        )
+        for number in range(50)
+    ]  # fmt: skip
+    tables = [SinkTable(url, "results") for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda table: table.write(rows), tables * 3))
+    later = [msgspec.structs.replace(row, response="{}2") for row in rows]
+    tables[0].write(later)
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT prediction_id, response FROM results")).all()
+    engine.dispose()
+    for table in tables:
+        table.close()
+    assert sorted(found) == sorted((row.prediction_id, "{}") for row in rows)
+
+
+@pytest.mark.parametrize("kind", FLEETS)
+def test_a_folder_has_a_row_for_each_row_of_each_answer(light, tmp_path, kind):
+    fleet = FLEETS[kind]()
+    name = f"other-{fleet.name}"
+    light.promote(name, light.register(fleet, name).version)
+    folder = tmp_path / "lake"
+    name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(folder)})
+    frames = [rows_for(fleet, np.random.default_rng(seed), 5 + seed) for seed in range(4)]
+    records = send(light, "lake", [request_of(frame, name) for frame in frames])
+    assert {record.state for record in records} == {DONE}
+    found = pl.read_parquet(folder / name / "*.parquet")
+    assert list((folder / name).glob(".*")) == []
+    for record, frame in zip(records, frames, strict=True):
+        rows = found.filter(pl.col("prediction_id") == record.id).sort("row")
+        assert rows["row"].to_list() == list(range(frame.height))
+        expected = light.fleet(name).predict(frame)
+        column = "score" if fleet.task == "anomaly" else "prediction"
+        assert rows[column].to_list() == expected[column].to_list()
+
+
+def test_of_two_who_believe_a_result_theirs_one_publishes_it(tmp_path):
+    frame = pl.DataFrame({"x": [1, 2]})
+    folder, names = SinkFolder(tmp_path), [f"n{number}" for number in range(60)]
+
+    def publish(name):
+        try:
+            folder.publish("f", name, frame)
+        except LeaseLost:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        published = threads.map(publish, names)
+        believed = threads.map(lambda name: folder.was_published("f", name, frame), names)
+        pairs = list(zip(published, believed, strict=True))
+    assert all(mine == seen for mine, seen in pairs)
+    assert pl.read_parquet(tmp_path / "f" / "*.parquet").height == 2 * sum(mine for mine, _ in pairs)
+    assert [folder.was_published("f", name, frame) for name in names] == [mine for mine, _ in pairs]
+    assert {path.suffix for path in (tmp_path / "f").iterdir()} == {".parquet"}
+
+
+def test_a_webhook_gets_each_result_signed(workspace, receiver):
+    name_sink(workspace, "hook", webhook(receiver, headers={"x-team": "pumps"}))
+    records = send(workspace, "hook", [request(i) for i in range(20)])
+    assert {record.state for record in records} == {DONE}
+    assert sorted(json.loads(body)["id"] for _, body in receiver.seen) == sorted(record.id for record in records)
+    for headers, body in receiver.seen:
+        signing.verify(headers[signing.HEADER], body, SECRET, now_s=time.time())
+        with pytest.raises(Unauthenticated):
+            signing.verify(headers[signing.HEADER], body, b"another", now_s=time.time())
+        assert headers["idempotency-key"] == json.loads(body)["id"]
+        assert headers["x-team"] == "pumps"
+        assert json.loads(body)["response"]["outputs"][0]["data"] == [7.0]
+
+
+def test_while_a_secret_is_replaced_both_sign(light, receiver, monkeypatch):
+    monkeypatch.setenv("NEW_SECRET", "the next one")
+    name_sink(light, "hook", webhook(receiver, secret="${NEW_SECRET}", old_secret="${WEBHOOK_SECRET}"))
+    send(light, "hook", [request()])
+    headers, body = receiver.seen[0]
+    for secret in (SECRET, b"the next one"):
+        signing.verify(headers[signing.HEADER], body, secret, now_s=time.time())
+
+
+def test_a_sink_that_is_away_gets_it_later_and_the_models_are_not_asked_again(light, receiver):
+    name_sink(light, "hook", webhook(receiver))
+    receiver.status = 503
+    asked = []
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            one = await deferred.accept(request(3), context(), Wishes(sink="hook"))
+            await until(lambda: len(receiver.seen) >= 2)
+            receiver.status = 200
+            record = await ended(deferred, one)
+            asked.extend(plane.asked)
+            return record
+
+    record = asyncio.run(main())
+    assert (record.state, asked) == (DONE, [3])
+    assert record.attempts >= 3
+    assert len({body for _, body in receiver.seen}) == 1
+
+
+def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver, tmp_path):
+    name_sink(light, "hook", webhook(receiver))
+    receiver.status = 302
+    (record,) = send(light, "hook", [request()])
+    assert (record.state, record.attempts, len(receiver.seen)) == (FAILED, OPTIONS.attempts, OPTIONS.attempts)
+    assert "302" in record.error
+    (tmp_path / "file").write_text("in the way")
+    name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "file" / "below")})
+    (record,) = send(light, "lake", [request()])
+    assert record.state is FAILED
+    assert "file" in record.error
+
+
+def test_a_sink_that_is_gone_says_so(light, tmp_path):
+    name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.may.clear()
+            one = await deferred.accept(request(), context(), Wishes(sink="lake"))
+            await until(lambda: plane.asked)
+            light.registry.set_source("lake", None, actor="ada")
+            await asyncio.sleep(1.1)
+            plane.may.set()
+            record = await ended(deferred, one)
+            name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "new")})
+            await deferred.replay(one)
+            return record, await ended(deferred, one)
+
+    failed, done = asyncio.run(main())
+    assert (failed.state, done.state) == (FAILED, DONE)
+    assert "lake" in failed.error
+    assert pl.read_parquet(tmp_path / "new" / "pumps" / "*.parquet")["prediction_id"].to_list() == [done.id]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"kind": "pigeon"}, "sql_sink, parquet_sink, webhook"),
+        ({"kind": "sql_sink", "url": "sqlite:///x", "table": "a; DROP TABLE b"}, "table"),
+        ({"kind": "sql_sink", "url": "sqlite:///x"}, "table"),
+        ({"kind": "parquet_sink", "folder": "/x", "colour": "red"}, "colour"),
+        ({"kind": "webhook", "url": "http://a/x", "hosts": ["b"], "secret": "${S}"}, "hosts"),
+        ({"kind": "webhook", "url": "http://a/x", "hosts": ["a"], "secret": "plain"}, "secret"),
+        ({"kind": "webhook", "url": "http://a/x", "hosts": ["a"], "secret": "${S}", "headers": {"Authorization": "x"}},
+         "Authorization"),
+        ({"kind": "webhook", "url": "ftp://a/x", "hosts": ["a"], "secret": "${S}"}, "https"),
+        ({"kind": "webhook", "url": "http://a/x", "hosts": ["a"], "secret": "${S}", "timeout_s": 0}, "timeout_s"),
+    ],
+)  # fmt: skip
+def test_a_definition_that_is_wrong_is_refused(spec, said):
+    with pytest.raises(InvalidSpec, match=said.replace("$", r"\$")):
+        load_sink(spec)
+
+
+def test_requests_only_name_sinks(light):
+    async def main():
+        async with process(light) as (deferred, _):
+            for name in ("/tmp/x", "http://127.0.0.1/", "nothing", "x" * 200):
+                with pytest.raises(NotFound):
+                    await deferred.accept(request(), context(), Wishes(sink=name))
+        return light.predictions.listed()
+
+    assert asyncio.run(main()) == []
