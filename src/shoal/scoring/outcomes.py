@@ -134,8 +134,8 @@ class Scored:
 
     def counts(self) -> Counts:
         """Rows per outcome."""
-        tally = np.bincount(self.outcomes, minlength=len(Outcome))
-        return Counts(rows=len(self.outcomes), **{outcome.word: int(tally[outcome]) for outcome in Outcome})
+        tally = {outcome.word: int(np.count_nonzero(self.outcomes == outcome)) for outcome in Outcome}
+        return Counts(rows=len(self.outcomes), **tally)
 
 
 def _masked(name: str, values: NDArray[np.float64] | NDArray[np.bool_], silent: NDArray[np.bool_]) -> pl.Series:
