@@ -103,8 +103,9 @@ class ClaimTable:
         self._held = held
         self._given_up = given_up
         self._lane = lane
-        # Making one takes longer than asking with it.
-        self._earlier = None if lane is None else table.alias("earlier")
+        # Making a question takes longer than asking it.
+        self._head_of_lane = self._first_of_lane()
+        self._questions: dict[int, tuple[sa.ColumnElement[bool], list[sa.Select[Any]]]] = {}
 
     def claim(
         self,
@@ -115,12 +116,16 @@ class ClaimTable:
         now: dt.datetime,
         lease_s: float,
         limit: int,
+        parameters: Mapping[str, object] | None = None,
     ) -> list[sa.RowMapping]:
         """Take up to ``limit`` rows of the scope that wait or whose lease ran out, and give them back as they are now.
 
-        Other workers' claims under way are skipped, not waited for.
+        Other workers' claims under way are skipped, not waited for. Who claims all the time gives a scope that is
+        always the same object, with bound parameters for what changes and their values in ``parameters``.
         """
-        keys = self._free(connection, scope, now=now, limit=limit)
+        asked = {**(parameters or {}), **clock(now), "claim_limit": limit}
+        found = [tuple(row) for query in self._free(scope, parameters) for row in connection.execute(query, asked)]
+        keys: list[tuple[Value, ...]] = [row[1:] for row in sorted(found)[:limit]]
         if not keys:
             return []
         chosen = self._among(connection, keys)
@@ -197,32 +202,50 @@ class ClaimTable:
         values = {"state": self._waiting, "lease_until": None}
         return connection.execute(sa.update(self._table).where(held).values(**values)).rowcount
 
-    def _free(
-        self, connection: sa.Connection, scope: sa.ColumnElement[bool], *, now: dt.datetime, limit: int
-    ) -> list[tuple[Value, ...]]:
-        """Keys of the first rows that may be claimed; the rows are kept from others until the transaction ends.
+    def _free(self, scope: sa.ColumnElement[bool], parameters: Mapping[str, object] | None) -> Sequence[sa.Select[Any]]:
+        """Questions for the first rows that may be claimed, which are kept from others until the transaction ends.
 
-        Asked for in two parts: each is the beginning of an index on the state and the order, whereas both in one
-        question would sort everything that waits.
+        There are two: each asks for the beginning of an index on the state and the order, whereas both in one would
+        sort everything that waits.
         """
-        found: list[tuple[Any, ...]] = []
-        for free in (self.run_out(now), self._c.state == self._waiting):
-            query = sa.select(self._order, *self._key).where(scope, free, *self._first_of_lane())
-            query = query.order_by(self._order).limit(limit).with_for_update(skip_locked=True)
-            found += [tuple(row) for row in connection.execute(query)]
-        return [row[1:] for row in sorted(found)[:limit]]
+        if parameters is None:
+            return self._made(scope)
+        if id(scope) not in self._questions:
+            self._questions[id(scope)] = (scope, self._made(scope))
+        return self._questions[id(scope)][1]
 
-    def run_out(self, now: dt.datetime) -> sa.ColumnElement[bool]:
-        """Whether a row is held by a worker that fell silent."""
-        latest = now + dt.timedelta(seconds=LONGEST_LEASE_S)
+    def _made(self, scope: sa.ColumnElement[bool]) -> list[sa.Select[Any]]:
+        limit = sa.bindparam("claim_limit", type_=sa.Integer())
+        return [
+            sa.select(self._order, *self._key)
+            .where(scope, free, *self._head_of_lane)
+            .order_by(self._order)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            for free in (self.run_out(), self._c.state == self._waiting)
+        ]
+
+    def run_out(self, now: dt.datetime | None = None) -> sa.ColumnElement[bool]:
+        """Whether a row is held by a worker that fell silent.
+
+        Parameters
+        ----------
+        now : datetime, optional
+            Unless told, the statement gets it with :func:`clock`.
+        """
         until = self._c.lease_until
-        return sa.and_(self._c.state == self._held, sa.or_(until <= now, until > latest))
+        if now is not None:
+            moments: Mapping[str, Any] = clock(now)
+        else:
+            moments = {name: sa.bindparam(name, type_=until.type) for name in ("claim_now", "claim_latest")}
+        over = sa.or_(until <= moments["claim_now"], until > moments["claim_latest"])
+        return sa.and_(self._c.state == self._held, over)
 
     def _first_of_lane(self) -> list[sa.ColumnElement[bool]]:
         """No unsettled row of the same lane comes before."""
-        earlier = self._earlier
-        if self._lane is None or earlier is None:
+        if self._lane is None:
             return []
+        earlier = self._table.alias("earlier")
         before = sa.and_(
             earlier.c[self._lane] == self._c[self._lane],
             earlier.c.state.in_((self._waiting, self._held)),
@@ -284,6 +307,11 @@ class ClaimTable:
             self._c.attempts == holding.attempt,
         )
         return connection.execute(sa.update(self._table).where(still_held).values(**values)).rowcount == 1
+
+
+def clock(now: dt.datetime) -> dict[str, dt.datetime]:
+    """What statements with :meth:`ClaimTable.run_out` want to know of the time."""
+    return {"claim_now": now, "claim_latest": now + dt.timedelta(seconds=LONGEST_LEASE_S)}
 
 
 def checked_lease(lease_s: float) -> float:

@@ -5,13 +5,14 @@ import hashlib
 import re
 import secrets
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoal.errors import Conflict, NotFound
 from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState, require_transition
-from shoal.ledger.claims import ClaimTable, Holding, Settlement
+from shoal.ledger.claims import ClaimTable, Holding, Settlement, clock
 from shoal.ledger.prediction_records import (
     Backlog,
     NewPrediction,
@@ -142,9 +143,8 @@ def _forget_at(at: dt.datetime, keep_s: float | None) -> dt.datetime | None:
 
 def is_work(connection: sa.Connection, fleets: Collection[str], *, now: dt.datetime, suspects: bool) -> bool:
     """Whether there seems to be something to claim; asked before, for claiming keeps other writers out."""
-    free = sa.or_(_c.state == _WAITING, _CLAIMS.run_out(now))
-    wanted = sa.exists().where(_claimable(fleets, now, suspects), free)
-    return bool(connection.execute(sa.select(wanted)).scalar())
+    question, asked = _IS_WORK[suspects, len(fleets) <= MOST_FLEETS], _asked(fleets, now)
+    return bool(connection.execute(question, {**asked, **clock(now)}).scalar())
 
 
 def claim(
@@ -158,13 +158,25 @@ def claim(
     suspects: bool,
 ) -> list[PredictionClaim]:
     """Take predictions that wait or whose worker fell silent; or one of those whose workers did so again and again."""
-    scope = _claimable(fleets, now, suspects)
-    limit = 1 if suspects else limit
-    rows = _CLAIMS.claim(connection, scope, owner=owner, now=now, lease_s=lease_s, limit=limit)
+    rows = _CLAIMS.claim(
+        connection,
+        _CLAIMABLE[suspects, len(fleets) <= MOST_FLEETS],
+        owner=owner,
+        now=now,
+        lease_s=lease_s,
+        limit=1 if suspects else limit,
+        parameters=_asked(fleets, now),
+    )
     return [_claim(row, now) for row in rows]
 
 
-def _claimable(fleets: Collection[str], now: dt.datetime, suspects: bool) -> sa.ColumnElement[bool]:
+def _asked(fleets: Collection[str], now: dt.datetime) -> dict[str, object]:
+    few = {"fleets": sorted(fleets)} if len(fleets) <= MOST_FLEETS else {}
+    return {"now": now, **few}
+
+
+def _claimable(suspects: bool, few: bool) -> sa.ColumnElement[bool]:
+    now = sa.bindparam("now", type_=_c.due_at.type)
     silent = sa.and_(_c.state == _CLAIMED, _c.attempts >= SILENT_ATTEMPTS)
     conditions = [
         silent if suspects else sa.not_(silent),
@@ -172,9 +184,18 @@ def _claimable(fleets: Collection[str], now: dt.datetime, suspects: bool) -> sa.
         sa.or_(_c.due_at.is_(None), _c.due_at <= now),
         sa.or_(_c.expires_at.is_(None), _c.expires_at > now),
     ]
-    if len(fleets) <= MOST_FLEETS:
-        conditions.append(_c.fleet.in_(sorted(fleets)))
+    if few:
+        conditions.append(_c.fleet.in_(sa.bindparam("fleets", expanding=True)))
     return sa.and_(*conditions)
+
+
+def _is_work(claimable: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.exists().where(claimable, sa.or_(_c.state == _WAITING, _CLAIMS.run_out())))
+
+
+# Asked many times a second, and making these takes longer than asking them.
+_CLAIMABLE = {(suspects, few): _claimable(suspects, few) for suspects in (False, True) for few in (False, True)}
+_IS_WORK = {which: _is_work(claimable) for which, claimable in _CLAIMABLE.items()}
 
 
 def renew(
