@@ -1,8 +1,12 @@
 """Requests that wait at the same moment run as one call.
 
 Nobody waits for company: a turn takes what has queued while the last call ran, or within the same tick of the event
-loop. Light calls run in the event loop itself, for handing them to a thread costs more than they do; heavy ones run in
-the process's one worker thread, in turns, so that no queue keeps the others waiting.
+loop. Some doors hand over one request per tick however many there are, so a turn that finds few looks at the next ticks
+as well, for no longer than the call would take; where nobody came it does not for some turns, so that who asks alone
+does not wait.
+
+Light calls run in the event loop itself, for handing them to a thread costs more than they do; heavy ones run in the
+process's one worker thread, in turns, so that no queue keeps the others waiting.
 
 A queue belongs to one event loop and is not safe for threads; only ``run`` may be called in the worker thread.
 """
@@ -20,6 +24,12 @@ from shoal.requests.cost import SHARED_ROWS, Cost
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+#: A turn with fewer requests looks whether more are coming, for as long as a call takes but at most so many seconds.
+FEW, LONGEST_LOOK_S = 8, 0.0003
+
+#: For how many turns nobody looks after it was in vain.
+PAUSED_TURNS = 16
 
 #: Fewest and most seconds that a refused caller is told to stay away.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.05, 30.0
@@ -99,6 +109,40 @@ class Tally:
         self.batches = self.rows = self.queue_ns = self.compute_ns = 0
 
 
+class Gathering:
+    """Whether a turn looks once more for requests that come in one by one."""
+
+    __slots__ = ("_alone", "_found", "_paused", "_until_s")
+
+    def __init__(self) -> None:
+        self._alone = self._found = self._paused = 0
+        self._until_s = 0.0
+
+    def goes_on(self, waiting: int, call_s: float) -> bool:
+        """Whether to look again at the next tick.
+
+        Parameters
+        ----------
+        waiting : int
+            Requests that wait now.
+        call_s : float
+            How long a call takes at least, in seconds.
+        """
+        if self._paused:
+            self._paused -= 1
+            return False
+        now_s = time.perf_counter()
+        if not self._found:
+            self._alone = waiting
+        if self._found < waiting < FEW:
+            self._found = waiting
+            self._until_s = now_s + min(call_s, LONGEST_LOOK_S)
+        elif waiting >= FEW or now_s >= self._until_s:
+            self._paused = PAUSED_TURNS if waiting == self._alone < FEW else 0
+            self._found = 0
+        return self._found > 0
+
+
 class Batcher(Generic[Item, Answer]):
     """One queue and the calls that empty it.
 
@@ -133,6 +177,7 @@ class Batcher(Generic[Item, Answer]):
         self._name = name
         self._waiting: deque[Waiting[Item, Answer]] = deque()
         self._turning = False
+        self._gathering = Gathering()
         self._sweep: asyncio.TimerHandle | None = None
         self.waiting_rows = 0
         self.tally = Tally()
@@ -218,8 +263,11 @@ class Batcher(Generic[Item, Answer]):
 
     def _turn(self) -> None:
         """Take what waits and run it, here or in the worker thread."""
-        batch, rows = self._take()
         loop = asyncio.get_running_loop()
+        if self._limits.batching and self._gathering.goes_on(len(self._waiting), self.cost.call_s):
+            loop.call_soon(self._turn)
+            return
+        batch, rows = self._take()
         if not batch:
             self._turning = False
         elif self.cost.of(rows) <= self._limits.inline_s:
