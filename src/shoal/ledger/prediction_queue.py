@@ -1,7 +1,6 @@
 """Predictions as work: accepting, claiming, settling and forgetting them; inside the caller's transaction."""
 
 import datetime as dt
-import hashlib
 import re
 import secrets
 from collections.abc import Collection, Sequence
@@ -22,6 +21,7 @@ from shoal.ledger.prediction_records import (
     PredictionResult,
 )
 from shoal.ledger.prediction_tables import predictions
+from shoal.ledger.stored import fingerprint, id_of
 from shoal.storage.arrays import unnested
 
 SILENT_ATTEMPTS = 2
@@ -112,7 +112,7 @@ def _row(one: NewPrediction, at: dt.datetime, forget_s: float | None) -> dict[st
         "request_id": one.request_id,
         "lane": None if one.ordering_key is None else f"{one.fleet}:{one.ordering_key}",
         "idempotency_key": one.idempotency_key,
-        "fingerprint": None if one.idempotency_key is None else _fingerprint(one),
+        "fingerprint": None if one.idempotency_key is None else fingerprint(one),
         "sink": one.sink,
         "attempts": 0,
         "most_attempts": one.most_attempts,
@@ -125,11 +125,6 @@ def _row(one: NewPrediction, at: dt.datetime, forget_s: float | None) -> dict[st
         "request": one.request,
         "answer": one.answer,
     }
-
-
-def _fingerprint(one: NewPrediction) -> str:
-    parts = (one.fleet, one.sink or "", one.ordering_key or "")
-    return hashlib.sha256("\n".join(parts).encode() + b"\n" + one.request).hexdigest()
 
 
 def _kept_s(one: NewPrediction | PredictionClaim, others_s: float | None) -> float | None:
@@ -401,11 +396,6 @@ def _make_wait(connection: sa.Connection, which: sa.ColumnElement[bool], more_at
         "settled_at": None, "forget_at": None, "error": None,
     }  # fmt: skip
     return connection.execute(sa.update(predictions).where(which).values(values)).rowcount
-
-
-def id_of(number: int, tag: str) -> str:
-    """A prediction's id: its number, and what nobody can guess."""
-    return f"{number}-{tag}"
 
 
 def parsed_id(text: str) -> tuple[int, str]:

@@ -63,7 +63,9 @@ class DurableStore:
         self._group.close(timeout_s)
 
     def _commit(self, items: "Sequence[Durable]") -> Sequence[str | ShoalError]:
-        kept: list[str | Conflict] = self._predictions.accept([self._new(item) for item in items])
+        new = [self._new(item) for item in items]
+        sunk = any(one.sink is not None for one in new)
+        kept: list[str | Conflict] = self._predictions.accept(new) if sunk else self._predictions.store(new)
         return kept
 
     def _new(self, item: "Durable") -> NewPrediction:

@@ -1,11 +1,16 @@
 """Durable results in the ledger: found by request, fleet and time, kept as long as was said, and kept once."""
 
+import concurrent.futures
 import datetime as dt
 
+import msgspec
+import numpy as np
 import pytest
 
+from shoal.errors import Conflict
 from shoal.jobs.states import PredictionState
-from shoal.ledger import NewPrediction, PredictionKind, PredictionResult
+from shoal.ledger import Ledger, NewPrediction, PredictionKind, PredictionResult
+from shoal.storage.sql import Database
 
 STORED, DEFERRED = PredictionKind.STORED, PredictionKind.DEFERRED
 DAY = 86_400
@@ -92,3 +97,40 @@ def test_purging_takes_what_is_old_settled_and_the_fleets(predictions, clock):
     assert predictions.purge("pumps", before=before) == 0
     assert {one.id for one in predictions.listed(kind=STORED)} == {waiting, other, young}
     assert len(predictions.listed(kind=DEFERRED)) == 1
+
+
+def test_storing_is_accepting_in_one_statement(predictions, clock):
+    """What is stored reads as what was accepted; what is there already, before or beside it, is one result."""
+    made = [
+        new(str(number), idempotency_key=f"k{number % 7}", keep_s=60.0 if number % 2 else None) for number in range(7)
+    ]
+    made = [*made, new("0", idempotency_key="k0"), new("0", idempotency_key="k0", principal="bob")]
+    stored = predictions.store(made)
+    assert stored[7] == stored[0]
+    assert len(set(stored)) == 8
+    assert predictions.store(made) == stored
+    accepted = predictions.accept([new("0", idempotency_key="other"), new("1", idempotency_key="odd", keep_s=60.0)])
+    for one, other in zip(stored, accepted, strict=False):
+        told, same = predictions.one(one), predictions.one(other)
+        assert msgspec.structs.replace(told, id=other, idempotency_key=same.idempotency_key) == same
+    [conflict] = predictions.store([new("something else", idempotency_key="k0")])
+    assert isinstance(conflict, Conflict)
+
+
+def test_many_store_the_same_at_once(databases):
+    """Threads that store the same results in different orders: each is kept once, and nobody is refused."""
+    database = Database(databases.migrated())
+    predictions = Ledger(database).predictions
+    made = [new(str(number), idempotency_key=f"k{number}") for number in range(40)]
+
+    def work(seed):
+        order = np.random.default_rng(seed).permutation(40)
+        found = {}
+        for part in np.array_split(order, 4):
+            found |= zip(part.tolist(), predictions.store([made[number] for number in part]), strict=True)
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(work, range(12)))
+    assert all(result == results[0] for result in results)
+    assert len(predictions.listed(limit=1000)) == 40
