@@ -43,15 +43,16 @@ def server(tmp_path_factory):
         workspace.registry.create_key(
             id=key.id, name="operator", role=Role.OPERATOR, hash=key.hash, expires_at=None, actor="tester"
         )
-    with serving(folder / "home", folder, "--no-grpc") as running:
-        yield urlsplit(running.url).netloc, key.text
+    with serving(folder / "home", folder) as running:
+        yield running, key.text
 
 
-def ask(server, script):
+def ask(server, script, *arguments):
     """Run a client; what it says it was told."""
-    address, key = server
+    running, key = server
     job = {
-        "address": address,
+        "address": urlsplit(running.url).netloc,
+        "grpc": running.grpc,
         "headers": {"x-api-key": key},
         "devices": DEVICES,
         "lines": LINES,
@@ -60,9 +61,13 @@ def ask(server, script):
         "single": SINGLE,
     }
     done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "clients" / script], input=json.dumps(job), capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
+        [PYTHON, Path(__file__).parent / "clients" / script, *arguments],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -130,3 +135,35 @@ def test_kserves_client(server):
     assert told["answers"]["json"]["id"] == told["answers"]["binary"]["id"] == "seven"
     require_single(told["single"])
     assert told["refused"]["unknown"][0] == 404
+
+
+def test_tritons_grpc_client(server):
+    told = ask(server, "triton_grpc.py", "sync")
+    assert [told[name] for name in ("live", "ready", "model ready", "loaded")] == [True] * 4
+    assert told["server"]["name"] == "shoal"
+    assert [one["name"] for one in told["model"]["inputs"]] == ["device", "line", "x", "y"]
+    assert [one["name"] for one in told["single model"]["inputs"]] == ["x", "y"]
+    require_answers(told["answers"])
+    assert told["answers"]["named"]["id"] == "seven"
+    assert set(told["levels"]["snapshot"]) == {1}
+    require_single(told["single"])
+    assert told["labels"]["prediction"] == CLASSIFIER.predict(ROWS).tolist()
+    np.testing.assert_allclose(told["labels"]["probability"], CLASSIFIER.predict_proba(ROWS).ravel(), rtol=1e-9)
+    first, second, third = told["streamed"]
+    assert second is None
+    require_answers({"first of a stream": first, "third of a stream": third})
+    assert int(told["statistics"]["model_stats"][0]["inference_count"]) >= COUNT * len(told["answers"])
+    assert names(told["index"]["models"]) == {"ridges", "labels"}
+    assert names(told["unloaded"]["models"]) == {"ridges"}
+    statuses = {case: refused[0].removeprefix("StatusCode.") for case, refused in told["refused"].items()}
+    assert statuses == {
+        "unknown": "NOT_FOUND", "lacks": "INVALID_ARGUMENT", "key": "UNAUTHENTICATED", "file": "INVALID_ARGUMENT",
+    }  # fmt: skip
+
+
+def test_tritons_asynchronous_grpc_client(server):
+    told = ask(server, "triton_grpc.py", "aio")
+    assert [told[name] for name in ("live", "ready")] == [True, True]
+    require_answers(told["answers"])
+    require_single(told["single"])
+    assert told["unknown"][0].endswith("NOT_FOUND")
