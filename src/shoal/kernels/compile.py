@@ -109,9 +109,8 @@ def use_cpu(name: str) -> None:
 
 def _sources_digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(
-        (*_PACKAGE.glob("kernels/*.py"), _PACKAGE / "table/hashing.py", _PACKAGE / "scoring/grouping.py")
-    ):
+    others = ("table/hashing.py", "scoring/grouping.py", "scoring/tallying.py")
+    for path in sorted((*_PACKAGE.glob("kernels/*.py"), *(_PACKAGE / name for name in others))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
