@@ -41,6 +41,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         Whole requests; taken in turns.
     rate : float or None
         Requests per second of an open loop; None for a closed one.
+    good : int
+        Status of an answer that counts.
     """
 
     port: int
@@ -49,6 +51,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[bytes]
     warmup_s: float = 1.0
     rate: float | None = None
+    good: int = 200
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     answers : int
-        Answers with status 200.
+        Answers with the status that counts.
     refused : int
         Other answers.
     broken : int
@@ -103,6 +106,7 @@ class _Tally:
     def __init__(self, load: Load) -> None:
         self.requests: Iterator[bytes] = itertools.cycle(load.requests)
         self.closed = load.rate is None
+        self.good = str(load.good).encode()
         self.counting = False
         self.stopped = False
         self.answers = self.refused = self.broken = 0
@@ -115,7 +119,7 @@ class _Tally:
         """Count an answer."""
         if not self.counting:
             return
-        if status == b"200":
+        if status == self.good:
             self.answers += 1
             self.latencies.append(took_s)
             self.example = self.example or body[:300].decode("utf-8", "replace")

@@ -31,7 +31,9 @@ from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
 from shoal.serving.services import Service, find_services
-from shoal.serving.sinks import Sinks
+from shoal.serving.sinks import KINDS as SINK_KINDS
+from shoal.serving.sinks import Sinks, SinkSpec, load_sink
+from shoal.serving.sinks import document as sink_document
 from shoal.settings import Settings
 from shoal.storage.documents import read_document
 from shoal.storage.files import storage_errors
@@ -482,6 +484,50 @@ class Workspace:
             self._require_unused(name)
         document = None if spec is None else source_document(load_source(spec))
         self.registry.set_source(name, document, actor=self.settings.actor)
+
+    def sinks(self) -> dict[str, SinkSpec]:
+        """Named sinks that results can go to, by name."""
+        records = {record.name: record.spec for record in self.registry.sources()}
+        return {name: load_sink(spec) for name, spec in records.items() if spec.get("kind") in SINK_KINDS}
+
+    def sink(self, name: str) -> SinkSpec:
+        """The sink of a name.
+
+        Raises
+        ------
+        NotFound
+            There is none of that name.
+        """
+        found = self.sinks().get(name)
+        if found is None:
+            raise NotFound(f"there is no sink {name!r}; see `shoal sinks list`")
+        return found
+
+    def set_sink(self, name: str, spec: SinkSpec | Mapping[str, object] | str | Path | None) -> None:
+        """Say what a sink's name means from now on.
+
+        Parameters
+        ----------
+        name : str
+            The name; sources of features and sinks share their names.
+        spec : SinkSpec, mapping, path of a YAML file, or None
+            Its definition, see :mod:`shoal.serving.sinks`; None: the name means nothing any more.
+
+        Raises
+        ------
+        InvalidSpec
+            A field is wrong.
+        InvalidInput
+            The name is not safe.
+        Conflict
+            It is the name of a source, or is to be removed and a fleet is served with it.
+        """
+        if name in self.sources():
+            raise Conflict(f"{name!r} is a source of features; give the sink another name")
+        if spec is None:
+            self._require_unused(name)
+        written = None if spec is None else sink_document(load_sink(spec))
+        self.registry.set_source(name, written, actor=self.settings.actor)
 
     def history(self, lookup: LookupSpec, types: Mapping[str, KeyType]) -> pl.DataFrame:
         """All rows of a lookup's source, for training.

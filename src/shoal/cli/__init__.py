@@ -25,6 +25,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "score": ("shoal.cli.score:score", "Score files with a fleet."),
     "predict": ("shoal.cli.predict:predict", "Score one row."),
     "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
+    "sinks": ("shoal.cli.sinks:sinks", "Name the places where results may go instead of to the caller."),
     "predictions": ("shoal.cli.predictions:predictions", "See what became of requests that nobody waited for."),
     "services": ("shoal.cli.services:services", "List the servers that are alive, and what they hold."),
     "stores": ("shoal.cli.stores:stores", "Keep the snapshots of a category in a folder of their own."),

@@ -45,6 +45,10 @@ _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_clie
               help="Requests under way at once, per worker; more are refused.")  # fmt: skip
 @click.option("--batching/--no-batching", default=True, show_default=True,
               help="Let requests that wait at the same moment share a kernel call.")  # fmt: skip
+@click.option("--keep-predictions", type=click.FloatRange(min=1), default=86_400.0, show_default=True,
+              help="Seconds that results of requests that nobody waited for are kept.")  # fmt: skip
+@click.option("--max-backlog", type=click.IntRange(min=1), default=200_000, show_default=True,
+              help="Such requests that may wait; more are refused.")  # fmt: skip
 @click.option("--access-log", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Share of the requests that are logged; failures of the server always are.")  # fmt: skip
 @click.option("--otlp-endpoint", metavar="URL", help="Send traces there, e.g. http://localhost:4318/v1/traces.")
@@ -62,6 +66,8 @@ def serve(
     request_timeout: float,
     max_body: int,
     max_requests: int,
+    keep_predictions: float,
+    max_backlog: int,
     ready_file: Path | None,
     as_json: bool,
     **options: object,
@@ -75,6 +81,7 @@ def serve(
     _require_extra()
     from shoal.server.options import Limits, ServerOptions
     from shoal.server.supervisor import Supervisor, may_listen
+    from shoal.serving.deferred_options import DeferredOptions
 
     limits = Limits(request_s=request_timeout, body_bytes=max_body, requests=max_requests)
     wanted = msgspec.convert(
@@ -84,6 +91,7 @@ def serve(
             "grpc_port": None if no_grpc else grpc_port,
             "drain_s": drain_timeout,
             "limits": limits,
+            "deferred": DeferredOptions(keep_s=keep_predictions, backlog=max_backlog),
         },
         ServerOptions,
     )

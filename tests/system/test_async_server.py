@@ -1,0 +1,240 @@
+"""The real server and requests that nobody waits for: over HTTP, with keys, several workers, kills and drains."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import httpx
+import polars as pl
+import pytest
+from async_process import furnish
+from serve_process import children, command, make_home, request, serving, wait_until
+
+import shoal
+from shoal.security.permissions import Role
+
+INFER = "/v2/models/pumps/infer"
+LATER = {"prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("async") / "home"
+    make_home(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(home, tmp_path_factory):
+    with serving(home, tmp_path_factory.mktemp("server"), "pumps", "--workers", "2", "--no-grpc") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as made:
+        yield made
+
+
+def ended(client, location):
+    """Poll until it is settled."""
+    return wait_until(lambda: (r := client.get(location, params={"timeout": 2})).status_code == 200 and r).json()
+
+
+@pytest.mark.parametrize("path", [f"{INFER}/async", "/v2/models/pumps/versions/2/infer/async"])
+def test_an_answer_later_is_the_answer_at_once(client, path):
+    at_once = client.post(path.removesuffix("/async"), json=request(3))
+    accepted = client.post(path, json=request(3))
+    assert accepted.status_code == 202
+    assert accepted.headers["location"] == f"/api/v1/predictions/{accepted.json()['id']}"
+    assert accepted.json()["state"] == "waiting"
+    shown = ended(client, accepted.headers["location"])
+    assert shown["state"] == "done"
+    assert shown["response"] == at_once.json()
+
+
+def test_the_header_asks_for_it_too_and_other_preferences_do_not(client):
+    assert client.post(INFER, json=request(), headers={"prefer": "wait=5"}).status_code == 200
+    for value in ("respond-async", "Respond-Async; x=1, wait=5", "wait=1,respond-async"):
+        accepted = client.post(INFER, json=request(), headers={"prefer": value})
+        assert (accepted.status_code, accepted.headers["preference-applied"]) == (202, "respond-async")
+
+
+def test_binary_tensors_are_taken_and_the_answer_is_json(client):
+    import numpy as np
+
+    tensors = [np.array([1.0]), np.array([2.0])]
+    described = [
+        {"name": n, "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}} for n in ("a", "b")
+    ]
+    head = json.dumps({"inputs": [request()["inputs"][0], *described]}).encode()
+    body = head + b"".join(one.tobytes() for one in tensors)
+    headers = {**LATER, "inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    accepted = client.post(INFER, content=body, headers=headers)
+    assert ended(client, accepted.headers["location"])["response"] == client.post(INFER, json=request()).json()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"idempotency-key": "x" * 256}, 400),
+        ({"ordering-key": "a\tb"}, 400),
+        ({"prediction-timeout": "soon"}, 400),
+        ({"prediction-timeout": "-1"}, 400),
+        ({"prediction-timeout": "nan"}, 400),
+        ({"prediction-sink": "nowhere"}, 404),
+        ({"content-type": "text/plain"}, 415),
+    ],
+)
+def test_what_cannot_be_used_is_refused(client, headers, status):
+    answer = client.post(f"{INFER}/async", json=request(), headers=headers)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/predictions/1-0123456789abcdef", 404),
+        ("/api/v1/predictions/..%2f..", 404),
+        ("/api/v1/predictions/%ff", 404),
+        ("/api/v1/predictions?state=lost", 400),
+        ("/api/v1/predictions?limit=0", 400),
+        ("/api/v1/predictions?colour=red", 400),
+        ("/v2/models/nobody/infer/async", 405),
+    ],
+)
+def test_what_is_not_there_is_said_so(client, path, status):
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+
+
+def test_the_same_words_on_the_command_line(client, home):
+    bad = client.post(f"{INFER}/async", json={"inputs": []}).headers["location"]
+    failed = ended(client, bad)
+    listed = json.loads(command(home, "predictions", "list", "--state", "failed", "--json").stdout)
+    assert failed["id"] in [one["id"] for one in listed]
+    shown = json.loads(command(home, "predictions", "show", failed["id"], "--json").stdout)
+    assert shown == failed
+    assert failed["error"] in command(home, "predictions", "show", failed["id"]).stdout
+    assert "waits again" in command(home, "predictions", "replay", failed["id"]).stdout
+    wait_until(lambda: ended(client, bad)["attempts"] == 2)
+    assert command(home, "predictions", "show", "1-0000000000000000").returncode == 1
+    assert command(home, "predictions", "replay").returncode == 1
+    assert json.loads(command(home, "predictions", "replay", "--failed", "--json").stdout)["waiting"] >= 1
+    done = client.get("/api/v1/predictions", params={"state": "done", "limit": 1}).json()
+    text = command(home, "predictions", "show", done[0]["id"]).stdout
+    assert '"model_name": "pumps"' in text
+
+
+def test_many_callers_wait_without_a_thread_each(server):
+    with httpx.Client(base_url=server.url, timeout=30, limits=httpx.Limits(max_connections=100)) as client:
+        locations = [client.post(f"{INFER}/async", json=request(n % 5)).headers["location"] for n in range(100)]
+        found = []
+
+        def wait(location):
+            found.append(client.get(location, params={"timeout": 20}).json())
+
+        threads = [threading.Thread(target=wait, args=(location,)) for location in locations]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [one["state"] for one in found] == ["done"] * 100
+
+
+def test_callers_see_their_own_and_nobody_elses(tmp_path):
+    make_home(tmp_path / "home")
+    with shoal.open(tmp_path / "home") as workspace:
+        roles = {"ann": Role.PREDICTOR, "bob": Role.PREDICTOR, "eve": Role.READER, "op": Role.OPERATOR}
+        keys = {name: workspace.create_key(name, role).text for name, role in roles.items()}
+    with serving(tmp_path / "home", tmp_path / "s", "pumps", "--no-grpc", "--admin-port", "0") as server:
+        clients = {name: server.client(key) for name, key in keys.items()}
+        bad = clients["ann"].post(f"{INFER}/async", json={"inputs": []}).headers["location"]
+        good = clients["bob"].post(f"{INFER}/async", json=request()).headers["location"]
+        assert ended(clients["ann"], bad)["state"] == "failed"
+        assert ended(clients["bob"], good)["state"] == "done"
+        assert [clients[name].get(bad).status_code for name in keys] == [200, 404, 403, 200]
+        assert [clients[name].get(good).status_code for name in keys] == [404, 200, 403, 200]
+        counts = [len(clients[name].get("/api/v1/predictions").json()) for name in ("ann", "bob", "op")]
+        assert counts == [1, 1, 2]
+        assert clients["bob"].post(f"{bad}/replay").status_code == 404
+        assert clients["ann"].post(f"{bad}/replay").status_code == 202
+        wait_until(lambda: ended(clients["ann"], bad)["attempts"] == 2)
+        assert clients["op"].post(f"{bad}/replay").status_code == 202
+        assert clients["ann"].post(f"{good}/replay").status_code == 404
+        assert clients["bob"].post(f"{good}/replay").status_code == 409
+        same = [clients[name].post(f"{INFER}/async", json=request(), headers={"idempotency-key": "k"}).json()["id"]
+                for name in ("ann", "bob")]  # fmt: skip
+        assert same[0] != same[1]
+        for one in clients.values():
+            one.close()
+
+
+def test_a_server_that_ends_answers_who_waits_and_another_goes_on(tmp_path):
+    make_home(tmp_path / "home")
+    with serving(tmp_path / "home", tmp_path / "one", "pumps", "--no-grpc", "--drain-timeout", "20") as server:
+        with server.client() as client:
+            # One key: they are done one after the other, so that some are left when the server ends.
+            headers = {"ordering-key": "k", "prediction-timeout": "300"}
+            ids = [client.post(f"{INFER}/async", json=request(n % 5), headers=headers).json()["id"] for n in range(30)]
+            location = f"/api/v1/predictions/{ids[-1]}"
+            waiting = threading.Thread(target=client.get, args=(location,), kwargs={"params": {"timeout": 15}})
+            waiting.start()
+            started = time.monotonic()
+            assert server.end() == 0
+            waiting.join()
+        assert time.monotonic() - started < 15
+    with serving(tmp_path / "home", tmp_path / "two", "pumps", "--no-grpc") as server, server.client() as client:
+        for one in ids:
+            assert ended(client, f"/api/v1/predictions/{one}")["state"] == "done"
+
+
+def test_killed_workers_lose_nothing_and_do_nothing_twice(tmp_path, databases):
+    home, url = tmp_path / "home", databases.migrated()
+    furnish(home, url).close()
+    options = ("pumps", "--workers", "2", "--no-grpc")
+    with serving(home, tmp_path / "s", *options, environment={"SHOAL_DATABASE_URL": url}) as server:
+        accepted, stop = [], threading.Event()
+        threads = [threading.Thread(target=_ask, args=(server.url, number, accepted, stop)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            seen = len(accepted)
+            wait_until(lambda seen=seen: len(accepted) > seen + 40)
+            os.kill(random.choice(children(server.process.pid)), signal.SIGKILL)
+        wait_until(lambda: len(accepted) > 250)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        with server.client() as client:
+            for one in accepted:
+                assert ended(client, f"/api/v1/predictions/{one}")["state"] == "done"
+            assert client.get("/api/v1/predictions", params={"state": "failed"}).json() == []
+    assert len(set(accepted)) == len(accepted)
+    files = (tmp_path / "lake" / "pumps").glob("*.parquet")
+    rows = pl.concat([frame for frame in map(pl.read_parquet, files) if frame.height], how="diagonal_relaxed")
+    found = rows["prediction_id"].to_list()
+    assert len(found) == len(set(found))
+    assert set(accepted) <= set(found)
+
+
+def _ask(url, number, accepted, stop):
+    count = 0
+    while not stop.is_set():
+        try:
+            with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+                while not stop.is_set():
+                    count += 1
+                    headers = {"prediction-sink": "lake", "idempotency-key": f"{number}-{count}"}
+                    if number % 2:
+                        headers["ordering-key"] = str(number)
+                    answer = client.post(f"{INFER}/async", json=request(count % 5), headers=headers)
+                    if answer.status_code == 202:
+                        accepted.append(answer.json()["id"])
+        except httpx.TransportError:
+            time.sleep(0.02)
