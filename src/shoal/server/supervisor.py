@@ -36,6 +36,7 @@ _BACKLOG: Final = 2048
 _LOOK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
+_LONGEST_READY_PAUSE_S: Final = 1.0  # one that has served before it died is missed
 _HEALTHY_S: Final = 30.0
 _LAST_GRACE_S: Final = 3.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -298,7 +299,8 @@ class Supervisor:
             if not self._announced and self._failure is None:
                 self._failure = f"a worker ended while starting ({how}); its log is on the standard error"
             healthy = seat.ready and now_s - seat.started_s > _HEALTHY_S
-            seat.pause_s = _FIRST_PAUSE_S if healthy else min(_LONGEST_PAUSE_S, 2 * seat.pause_s)
+            longest_s = _LONGEST_READY_PAUSE_S if seat.ready else _LONGEST_PAUSE_S
+            seat.pause_s = _FIRST_PAUSE_S if healthy else min(longest_s, 2 * seat.pause_s)
             seat.process, seat.ready, seat.again_s = None, False, now_s + seat.pause_s
             self._on_news(f"worker {seat.number} ended ({how}); another takes its place in {seat.pause_s:.1f} s")
 

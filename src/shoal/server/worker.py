@@ -161,6 +161,11 @@ class Worker:
             _require_fleets(self._plane, self._options.fleets)
             if self._deferred is not None:
                 self._deferred.start()
+        # What is there now stays: looking at it again and again would only make requests wait.
+        gc.collect()
+        gc.freeze()
+        if self._plane is not None:
+            await self._plane.catch_up()
             if self._job.grpc_port is not None:
                 self._grpc = await GrpcDoor.start(
                     self._plane,
@@ -170,9 +175,6 @@ class Worker:
                     body_bytes=self._options.limits.body_bytes,
                     concurrent=self._options.limits.requests,
                 )
-        # What is there now stays: looking at it again and again would only make requests wait.
-        gc.collect()
-        gc.freeze()
         if not self._job.at_once:
             self._http.start()
         if self._plane is not None:

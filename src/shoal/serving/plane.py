@@ -82,6 +82,11 @@ class DataPlane:
         self._started = True
         self._following = asyncio.create_task(self._follow())
 
+    async def catch_up(self) -> None:
+        """Follow what was promoted while the process was busy starting; before its doors are opened."""
+        await self._catalog.refresh()
+        await self._catalog.settle()
+
     async def _follow(self) -> None:
         """Look at the registry again and again; while it cannot be reached, what is served stays."""
         while True:

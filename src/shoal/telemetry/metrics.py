@@ -131,6 +131,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._metrics: dict[str, Metric] = {}
+        self._left: dict[str, Family] = {}
 
     def metric(
         self,
@@ -144,17 +145,25 @@ class Metrics:
         if name not in self._metrics:
             family = Family(name=name, kind=kind, help=help, labels=labels, bounds=tuple(bounds))
             self._metrics[name] = Metric(family)
+            left = self._left.pop(name, None)
+            if left is not None:
+                self._metrics[name].adopt(left)
         return self._metrics[name]
 
     def dump(self) -> bytes:
         """All numbers, for :func:`merge` in another process."""
-        return _encoder.encode([metric.dump() for metric in self._metrics.values()])
+        return _encoder.encode([*self._left.values(), *[metric.dump() for metric in self._metrics.values()]])
 
     def adopt(self, dump: bytes) -> None:
-        """Go on from the numbers of a process whose place this one takes, so that counters never go back."""
-        for family in _decoder.decode(dump):
+        """Go on from the numbers of a process whose place this one takes, so that counters never go back.
+
+        Those of metrics that are not made yet are kept until they are.
+        """
+        for family in _decoder.decode(without_gauges(dump)):
             if family.name in self._metrics:
                 self._metrics[family.name].adopt(family)
+            else:
+                self._left[family.name] = family
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -164,6 +164,22 @@ def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
     asyncio.run(main())
 
 
+def test_what_was_promoted_while_a_process_started_is_followed_before_its_doors_open(publish):
+    workspace = publish(constant(1.0))
+    workspace.register(constant(2.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(poll_s=600))
+        await plane.start()
+        workspace.promote("pumps", 2)
+        assert version(plane) == "1"
+        await plane.catch_up()
+        assert version(plane) == "2"
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
 def test_a_fleet_without_a_champion_is_served_once_it_has_one(workspace):
     workspace.register(constant(1.0))
 

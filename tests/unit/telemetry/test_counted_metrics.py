@@ -58,6 +58,17 @@ def test_who_takes_the_place_of_a_dead_worker_goes_on_counting_from_there():
     assert found["shoal_connections", ()] == 0
 
 
+def test_what_is_counted_goes_on_wherever_it_is_made_later():
+    after = Metrics()
+    after.adopt(worker(seconds=[0.05, 2.0], connections=5).dump())
+    assert read(merge([after.dump()]))["shoal_rows_total", (("fleet", "pumps"),)] == 2
+    rows = after.metric("shoal_rows", Kind.COUNTER, "Rows", ("fleet",))
+    rows.add(("pumps",), 1)
+    found = read(merge([after.dump()]))
+    assert found["shoal_rows_total", (("fleet", "pumps"),)] == 3
+    assert ("shoal_connections", ()) not in found
+
+
 def test_labels_cannot_grow_without_end():
     metrics = Metrics()
     counted = metrics.metric("shoal_things", Kind.COUNTER, "Things", ("name",))
