@@ -291,8 +291,10 @@ def soak(effort: Effort) -> list[Result]:
     case = f"soak of {600 * effort.scale / 60:.0f} minutes at 80 % load, 2 servers on 1 database"
     grown = 100 * report.growth_bytes / report.memory[len(report.memory) // 2]
     return [
-        _limited(f"{case}: promises broken", findings.wrong.total(), "", 0, said),
-        _limited(f"{case}: accepted requests not done once and rightly", findings.accepted - findings.done, "", 0),
+        _limited(f"{case}: promises broken", findings.wrong.total(), "promises", 0, said),
+        _limited(
+            f"{case}: accepted requests not done once and rightly", findings.accepted - findings.done, "requests", 0
+        ),
         _limited(f"{case}: last answer of the old version after a promotion", 1e3 * findings.lag_s, "ms", 1000),
         _limited(f"{case}: growth of memory from the middle to the end", grown, "%", 10),
     ]
