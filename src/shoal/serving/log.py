@@ -30,7 +30,7 @@ from shoal.storage.files import staged, storage_errors
 #: Bytes that a request counts for, beside its inputs.
 REQUEST_BYTES: Final = 600
 #: Requests, and rows, that are converted at a time; between two such pieces the event loop gets its turn.
-PIECE: Final = 128
+PIECE: Final = 512
 PIECE_ROWS: Final = 2048
 #: Unfinished files of processes that died are removed when they are so old, in seconds.
 STALE_S: Final = 3600.0

@@ -94,7 +94,7 @@ class OutputSchema:
             Output(name="outcome", datatype=Datatype.BYTES, values=_outcomes),
             *answers[len(_answers(table)) :],
             Output(name="reason", datatype=Datatype.BYTES, values=lambda batch: batch.reasons(), usual=False),
-            Output(name="model_level", datatype=Datatype.BYTES, values=_levels, usual=False),
+            Output(name="model_level", datatype=Datatype.BYTES, values=_levels(table), usual=False),
             Output(
                 name="snapshot",
                 datatype=Datatype.INT64,
@@ -166,6 +166,8 @@ class ScoredBatch:
 
     def reasons(self) -> Values:
         """Why each row has no answer."""
+        if not self.scored.reasons.any():
+            return [None] * len(self.scored.reasons)
         return self.scored.reason_texts().to_list()
 
 
@@ -249,5 +251,7 @@ def _outcomes(batch: ScoredBatch) -> Values:
     return [WORDS[outcome] for outcome in batch.scored.outcomes.tolist()]
 
 
-def _levels(batch: ScoredBatch) -> Values:
-    return batch.scored.level_column.to_list()
+def _levels(table: ModelTable) -> Callable[[ScoredBatch], Values]:
+    # The log wants them of every call, of one row often, where a series would cost more than the model.
+    names = [*["+".join(level) or "global" for level in table.levels], None]  # position -1: no level
+    return lambda batch: [names[level] for level in batch.scored.levels.tolist()]

@@ -125,7 +125,7 @@ class RuledBatch(ScoredBatch):
 
     def reasons(self) -> Values:
         """Why each row has no answer, or what a check has against one that has."""
-        texts: Values = self.scored.reason_texts().to_list()
+        texts = super().reasons()
         for row, note in self.notes.items():
             texts[row] = note
         return texts
