@@ -68,7 +68,7 @@ class Attempts:
         deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
         if claim.answer is None:
             request = decode_request(claim.request)
-            # The result is committed when the claim is settled; a fleet whose results are durable need not do it as well.
+            # The result is committed when the claim is settled, so a fleet with durable results need not do it too.
             context = RequestContext(
                 request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s, kept=True
             )
