@@ -6,34 +6,17 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
-from sklearn.linear_model import Ridge
-
-from shoal.fleet import Fleet
 from shoal.jobs.states import PredictionState
 from shoal.serving.deferred import DeferredPredictions, Wishes
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.messages import Datatype, InferenceRequest, RequestContext, Tensor
 from shoal.serving.plane import DataPlane
-from shoal.serving.sinks import document, load_sink
 from shoal.settings import Settings
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.workspace import Workspace
 
 OPTIONS = DeferredOptions(poll_s=0.02, sweep_s=0.05, backoff_s=0.02)
 POISON = 13.0
-
-
-def furnish(home: Path, url: str) -> Workspace:
-    """A workspace with a fleet that answers ``a + b`` plus the device's number, and a sink beside its home."""
-    X = np.random.default_rng(0).normal(size=(30, 2))
-    models = {(f"d{number}",): Ridge(alpha=1e-9).fit(X, X.sum(axis=1) + number) for number in range(5)}
-    fleet = Fleet.from_estimators(keys=["device"], models=models, features=["a", "b"], task="regression", name="pumps")
-    workspace = Workspace(Settings(home=home, database_url=url, actor="ada"))
-    workspace.promote("pumps", workspace.register(fleet).version)
-    spec = document(load_sink({"kind": "parquet_sink", "folder": str(home.parent / "lake")}))
-    workspace.registry.set_source("lake", spec, actor="ada")
-    return workspace
 
 
 def die(*_: object) -> None:

@@ -1,5 +1,6 @@
 """Processes that are killed with SIGKILL wherever it hurts: what was accepted ends exactly once, all the same."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from async_process import POISON, furnish
+from async_process import OPTIONS, POISON
+from async_world import furnish
 
 from shoal.jobs.states import PredictionState
 from shoal.serving.payloads import decode_request
+from tests.unit.serving.deferred_world import process, until
 
 COUNT = 40
 PROGRAM = Path(__file__).parent / "async_process.py"
@@ -18,9 +21,9 @@ DONE, FAILED = PredictionState.DONE, PredictionState.FAILED
 
 
 @pytest.fixture
-def world(databases, tmp_path):
+def world(request, tmp_path):
     """A home on a database of its own, with a fleet and a sink."""
-    home, url = tmp_path / "home", databases.migrated()
+    home, url = tmp_path / "home", request.getfixturevalue(f"{request.param}_databases").migrated()
     with furnish(home, url) as workspace:
         yield home, url, workspace, tmp_path / "lake" / "pumps"
 
@@ -38,7 +41,20 @@ def delivered(folder):
     return pl.concat([frame for frame in frames if frame.height], how="diagonal_relaxed")
 
 
-@pytest.mark.parametrize("phase", ["accepted", "claimed", "kept", "delivered", "scored", "settled"])
+@pytest.mark.parametrize(
+    ("world", "phase"),
+    [
+        ("sqlite", "accepted"),
+        ("postgresql", "claimed"),
+        ("sqlite", "kept"),
+        ("postgresql", "kept"),
+        ("sqlite", "delivered"),
+        ("postgresql", "delivered"),
+        ("sqlite", "scored"),
+        ("postgresql", "settled"),
+    ],
+    indirect=["world"],
+)
 def test_a_process_killed_at_any_moment_costs_nothing(world, phase):
     home, url, workspace, folder = world
     told, code = run(home, url, phase, COUNT)
@@ -46,8 +62,7 @@ def test_a_process_killed_at_any_moment_costs_nothing(world, phase):
     before = workspace.predictions.listed(limit=1000)
     assert set(told) <= {record.id for record in before}
     assert before, "nothing was accepted: the process died too early"
-    _, code = run(home, url, "none", 0)
-    assert code == 0
+    asyncio.run(_finish(workspace))
     after = workspace.predictions.listed(limit=1000)
     assert {record.state for record in after} == {DONE}
     assert {record.id for record in after} == {record.id for record in before}
@@ -59,6 +74,14 @@ def test_a_process_killed_at_any_moment_costs_nothing(world, phase):
         assert found == pytest.approx(asked, abs=1e-6)
 
 
+async def _finish(workspace):
+    """What another process does with what is left."""
+    async with process(workspace, OPTIONS, ["pumps"]) as (deferred, _):
+        await until(lambda: not workspace.predictions.backlog().requests)
+        assert deferred.counts.failed == 0
+
+
+@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
 def test_what_kills_every_process_is_given_up_and_its_neighbours_are_not(world):
     home, url, workspace, folder = world
     _, code = run(home, url, "poison", COUNT)

@@ -10,7 +10,7 @@ import time
 import httpx
 import polars as pl
 import pytest
-from async_process import furnish
+from async_world import furnish
 from serve_process import children, command, make_home, request, serving, wait_until
 
 import shoal
