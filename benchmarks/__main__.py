@@ -4,10 +4,30 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import fleets, growth, job, machine, page, snapshots, soak
+from benchmarks import (
+    async_predictions,
+    fleets,
+    growth,
+    job,
+    key_only,
+    machine,
+    page,
+    serving,
+    snapshots,
+    soak,
+)
 from benchmarks.case import Case, Effort, Result
 
-CASES: dict[str, Case] = {**fleets.CASES, **growth.CASES, **snapshots.CASES, **job.CASES, **soak.CASES}
+CASES: dict[str, Case] = {
+    **fleets.CASES,
+    **growth.CASES,
+    **snapshots.CASES,
+    **job.CASES,
+    **serving.CASES,
+    **key_only.CASES,
+    **async_predictions.CASES,
+    **soak.CASES,
+}
 QUICK = Effort(repeats=1, scale=0.1)
 BUSY = 0.5
 """Load average from which on the machine is not quiet enough to publish its numbers."""
