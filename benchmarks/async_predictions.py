@@ -11,7 +11,7 @@ from benchmarks.key_only import postgresql
 from benchmarks.serving_fleets import home, keyed_requests, ridges, zipf_numbers
 from shoal.ledger import Predictions
 
-CONNECTIONS = 64
+CONNECTIONS = 128
 MEASURED_S = 5.0
 MODELS = 10_000
 LIMIT = 2_000

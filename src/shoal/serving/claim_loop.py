@@ -33,7 +33,9 @@ from shoal.serving.waiters import Waiters
 Result = TypeVar("Result")
 
 _MOST_ACCEPTED: Final = 1000
-_LONGEST_PAUSE_S: Final = 0.02
+_PAUSE: Final = 0.25
+"""How long to wait between two turns, as a share of what the last one took."""
+_LONGEST_PAUSE_S: Final = 0.01
 
 _log = logging.getLogger("shoal.serving")
 
@@ -172,8 +174,8 @@ class ClaimLoop:
         await self._chores(started_s)
         if self._acceptances or self._results or (self._look and self._room()):
             await self._turn()
-            # As long a break as the turn took lets more come together when there is much to do.
-            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_PAUSE_S))
+            # A break lets more come together when there is much to do.
+            await asyncio.sleep(min(_PAUSE * (time.monotonic() - started_s), _LONGEST_PAUSE_S))
         if self._is_broken:
             _log.info("predictions are worked on again")
         self._is_broken = False
