@@ -137,8 +137,10 @@ def test_keys_are_sent_and_what_they_may_not_do_is_told(home):
 def test_what_does_not_fit_says_so(world):
     _, server = world
     with shoal.connect(server.url) as client:
-        with pytest.raises(InvalidInput, match="lack the column"):
+        with pytest.raises(InvalidInput, match="lacks the input"):
             client.fleet("pumps").predict({"device": ["d1"], "a": [1.0]})
+        with pytest.raises(InvalidInput, match="lack the key column"):
+            client.fleet("pumps").predict({"a": [1.0], "b": [1.0]})
         with pytest.raises(InvalidInput):
             client.fleet("pumps").predict({"device": ["d1"], "a": ["x"], "b": [1.0]})
         for reference in ("nobody", "pumps:7", "pumps@nobody"):

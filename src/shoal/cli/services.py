@@ -27,11 +27,12 @@ def services(
             "url": service.url,
             "grpc": service.grpc_url,
             "secured": service.secured,
+            "authenticated": service.authenticated,
             "category": service.category,
             "staleness_s": service.staleness_s,
             "fleets": tuple(f"{fleet.name}:{fleet.version}" for fleet in service.fleets),
         }
         for service in found
     ]
-    columns = ("url", "grpc", "secured", "category", "staleness_s", "fleets")
+    columns = ("url", "grpc", "secured", "authenticated", "category", "staleness_s", "fleets")
     print_listing(rows, columns, as_json=as_json, empty="no server is alive; start one with `shoal serve`")

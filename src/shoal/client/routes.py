@@ -17,6 +17,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     url : str
         Where it answers.
     secured : bool
+        Whether its address is one of HTTPS.
+    authenticated : bool
         Whether it wants an API key.
     grpc_url, admin_url : str or None
         Where it answers gRPC and management.
@@ -31,6 +33,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     url: str
     secured: bool
+    authenticated: bool = False
     grpc_url: str | None = None
     admin_url: str | None = None
     category: str = ""

@@ -87,17 +87,18 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def request_body(frame: pl.DataFrame, described: Described, outputs: Sequence[str]) -> bytes:
-    """Rows as a request.
+    """Rows as a request. Features may be left out: a server that looks them up by key does without.
 
     Raises
     ------
     InvalidInput
-        An input is missing among the columns.
+        A key column is missing.
     """
-    missing = [one.name for one in described.inputs if one.name not in frame.columns]
+    missing = [name for name in described.keys if name not in frame.columns]
     if missing:
-        raise InvalidInput(f"the rows lack the column(s) {missing}; they have {frame.columns}")
-    inputs: list[Json] = [_input(one, frame[one.name]) for one in described.inputs]
+        raise InvalidInput(f"the rows lack the key column(s) {missing}; they have {frame.columns}")
+    given = [one for one in described.inputs if one.name in frame.columns]
+    inputs: list[Json] = [_input(one, frame[one.name]) for one in given]
     return msgspec.json.encode({"inputs": inputs, "outputs": [{"name": name} for name in outputs]})
 
 

@@ -45,6 +45,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     grpc_url, admin_url : str or None
         Where it answers gRPC and management.
     secured : bool
+        Whether its address is one of HTTPS.
+    authenticated : bool
         Whether it wants an API key.
     category : str
         The category whose fleets it serves; empty for all.
@@ -61,6 +63,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     grpc_url: str | None
     admin_url: str | None
     secured: bool
+    authenticated: bool
     category: str
     fleets: tuple[ServedFleet, ...]
     staleness_s: float
@@ -88,7 +91,7 @@ def find_services(
         A segment key as addresses have it, ``key1:key2``: fleets that have had a model of it.
     """
     alive = registry.servers(ALIVE_S)
-    secured = bool(registry.keys())
+    authenticated = bool(registry.keys())
     wanted = {
         one.fleet: one
         for one in registry.serving()
@@ -98,7 +101,7 @@ def find_services(
         and (key is None or _has(registry, one.fleet, key))
     }
     everything = name is tag is category is key is None
-    found = [_service(record, wanted, secured) for record in alive]
+    found = [_service(record, wanted, authenticated=authenticated) for record in alive]
     return [service for service in found if service.fleets or everything]
 
 
@@ -109,13 +112,14 @@ def _has(registry: Registry, fleet: str, key: str) -> bool:
         return False
 
 
-def _service(record: ServerRecord, wanted: Mapping[str, Desired], secured: bool) -> Service:
+def _service(record: ServerRecord, wanted: Mapping[str, Desired], *, authenticated: bool) -> Service:
     return Service(
         id=record.id,
         url=record.url,
         grpc_url=record.grpc_url,
         admin_url=record.admin_url,
-        secured=secured,
+        secured=record.url.startswith("https://"),
+        authenticated=authenticated,
         category=record.category,
         fleets=_fleets(record, wanted),
         staleness_s=record.staleness_s,
