@@ -1,8 +1,8 @@
 """The metrics of a server: each worker publishes its own, any of them tells those of all."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -12,8 +12,22 @@ from shoal.serving.messages import ModelStatistics
 from shoal.telemetry.metrics import Kind, Metrics, exposition, merge
 from shoal.telemetry.pages import Page
 
+if TYPE_CHECKING:
+    from shoal.requests.lookups import LookupStats
+    from shoal.requests.timed_cache import CacheStats
+
 _PUBLISH_S: Final = 1.0
 _NS: Final = 1e-9
+
+_BETWEEN: Final = {
+    "cache_hits": "Rows that the prediction cache answered",
+    "cache_misses": "Rows that were not in the prediction cache",
+    "lookup_rows": "Rows whose features were looked up",
+    "lookup_fetches": "Questions to the sources of features",
+    "lookup_timeouts": "Questions that took too long",
+    "lookup_failures": "Questions that failed",
+    "lookup_defaulted_rows": "Rows that got defaults for want of an answer",
+}
 
 _COUNTED: Final = (
     ("rows", "shoal_rows", "Rows scored", 1.0),
@@ -75,6 +89,51 @@ class LogCounters:
         self._dropped.add((), statistics.dropped_requests - self._before.dropped_requests)
         self._waiting.set((), statistics.waiting_bytes)
         self._before = statistics
+
+
+class BetweenCounters:
+    """How the prediction caches and lookups of fleets are doing.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Where to count.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counted = {
+            name: metrics.metric(f"shoal_{name}", Kind.COUNTER, text, ("fleet",)) for name, text in _BETWEEN.items()
+        }
+        self._age = metrics.metric(
+            "shoal_cache_oldest_seconds", Kind.MAXIMUM, "Age of the oldest entry of the prediction cache", ("fleet",)
+        )
+        self._bytes = metrics.metric(
+            "shoal_cache_bytes", Kind.SUM, "Memory that the entries of the prediction cache take", ("fleet",)
+        )
+        self._before: dict[tuple[str, str], int] = {}
+
+    def take(self, between: "Mapping[str, tuple[LookupStats | None, CacheStats | None]]") -> None:
+        """Take what is now."""
+        for fleet, (lookup, cache) in between.items():
+            if cache is not None:
+                self._count(fleet, {"cache_hits": cache.hits, "cache_misses": cache.misses})
+                self._age.set((fleet,), cache.oldest_age_s)
+                self._bytes.set((fleet,), float(max(cache.size_bytes, 0)))
+            if lookup is not None:
+                self._count(fleet, {
+                    "lookup_rows": lookup.rows,
+                    "lookup_fetches": lookup.fetches,
+                    "lookup_timeouts": lookup.timeouts,
+                    "lookup_failures": lookup.failures,
+                    "lookup_defaulted_rows": lookup.defaulted,
+                })  # fmt: skip
+
+    def _count(self, fleet: str, numbers: Mapping[str, int]) -> None:
+        """Add what has come since; numbers that begin anew, as after a new spec, are added whole."""
+        for name, number in numbers.items():
+            before = self._before.get((fleet, name), 0)
+            self._counted[name].add((fleet,), float(number - before if number >= before else number))
+            self._before[fleet, name] = number
 
 
 class Meter:

@@ -30,7 +30,7 @@ from shoal.server.grpc.door import GrpcDoor
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
-from shoal.server.metrics import FleetCounters, LogCounters, Meter
+from shoal.server.metrics import BetweenCounters, FleetCounters, LogCounters, Meter
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
@@ -273,6 +273,7 @@ class _Gauges:
         )
         self._fleets = FleetCounters(metrics)
         self._log = LogCounters(metrics)
+        self._between = BetweenCounters(metrics)
 
     def take(self, connections: int, under_way: int, dropped: int, plane: DataPlane | None) -> None:
         """Take what is now."""
@@ -283,6 +284,7 @@ class _Gauges:
             self._ready.set((), float(plane.ready()))
             self._staleness.set((), plane.staleness_s())
             self._fleets.take(plane.totals())
+            self._between.take(plane.between())
             if (kept := plane.kept()) is not None:
                 self._log.take(kept)
 

@@ -1,0 +1,34 @@
+"""What caches and lookups do shows in the metrics, and numbers that begin anew take nothing back."""
+
+from shoal.requests.lookups import LookupStats
+from shoal.requests.timed_cache import CacheStats
+from shoal.server.metrics import BetweenCounters
+from shoal.telemetry.metrics import Metrics, exposition, merge
+
+
+def told(metrics):
+    text, _ = exposition(merge([metrics.dump()]))
+    lines = [line for line in text.decode().splitlines() if not line.startswith("#")]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+def test_hits_misses_and_age_are_counted_by_fleet():
+    metrics = Metrics()
+    counters = BetweenCounters(metrics)
+    counters.take({"pumps": (None, CacheStats(hits=3, misses=2, size_bytes=500, oldest_age_s=1.5))})
+    counters.take({"pumps": (None, CacheStats(hits=4, misses=2, size_bytes=400, oldest_age_s=2.5))})
+    seen = told(metrics)
+    assert seen['shoal_cache_hits_total{fleet="pumps"}'] == 4
+    assert seen['shoal_cache_misses_total{fleet="pumps"}'] == 2
+    assert seen['shoal_cache_bytes{fleet="pumps"}'] == 400
+    assert seen['shoal_cache_oldest_seconds{fleet="pumps"}'] == 2.5
+
+
+def test_counts_go_on_when_a_new_spec_begins_anew():
+    metrics = Metrics()
+    counters = BetweenCounters(metrics)
+    for rows, timeouts in ((10, 1), (2, 0), (5, 2)):
+        counters.take({"pumps": (LookupStats(rows=rows, timeouts=timeouts), None)})
+    seen = told(metrics)
+    assert seen['shoal_lookup_rows_total{fleet="pumps"}'] == 10 + 2 + 3
+    assert seen['shoal_lookup_timeouts_total{fleet="pumps"}'] == 1 + 0 + 2
