@@ -61,7 +61,10 @@ def create(invocation: Invocation, name: str, role: str, expires: float | None, 
 @json_option
 @click.pass_obj
 def list_keys(invocation: Invocation, as_json: bool) -> None:
-    """List the API keys, newest first; not the keys themselves, which are kept nowhere."""
+    """List the API keys, newest first.
+
+    Not the keys themselves: these are kept nowhere.
+    """
     with invocation.workspace() as workspace:
         records = workspace.registry.keys()
     columns = ("id", "name", "role", "state", "created_at", "created_by", "expires_at", "revoked_at")

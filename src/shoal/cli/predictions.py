@@ -69,7 +69,10 @@ def show(invocation: Invocation, prediction: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def replay(invocation: Invocation, prediction: str | None, failed: bool, fleet: str | None, as_json: bool) -> None:
-    """Let a prediction that failed or expired be tried again, at its place and without a deadline."""
+    """Try a prediction that failed or expired again.
+
+    It goes back to its place, without a deadline.
+    """
     if (prediction is None) != failed or (fleet is not None and not failed):
         raise InvalidInput("give either the id of a prediction, or --failed, which may have a --fleet")
     with invocation.workspace() as workspace:

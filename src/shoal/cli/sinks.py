@@ -60,7 +60,10 @@ def set_sink(invocation: Invocation, name: str, path: Path, as_json: bool) -> No
 @click.argument("name")
 @click.pass_obj
 def remove(invocation: Invocation, name: str) -> None:
-    """Forget a sink that no fleet is served with; what is on its way there ends among the failed predictions."""
+    """Forget a sink that no fleet is served with.
+
+    What is on its way there ends among the failed predictions.
+    """
     with invocation.workspace() as workspace:
         workspace.sink(name)
         workspace.set_sink(name, None)

@@ -42,7 +42,10 @@ def set_store(invocation: Invocation, category: str, folder: Path) -> None:
 @click.argument("category")
 @click.pass_obj
 def remove(invocation: Invocation, category: str) -> None:
-    """Put the next snapshots of a category into SHOAL_HOME again; refused while its store holds snapshots in use."""
+    """Give up the store of a category.
+
+    Its next snapshots go into SHOAL_HOME again. Refused while the store holds snapshots in use.
+    """
     with invocation.workspace() as workspace:
         workspace.set_store(category, None)
     console().print(f"New snapshots of {category} go to SHOAL_HOME")
