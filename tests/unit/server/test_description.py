@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import meta
 
 import shoal
 from shoal.server.management import build
@@ -76,4 +76,4 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one(description):
     assert all(name in components[kind] for kind, name in references)
     assert {name for kind, name in references if kind == "schemas"} == set(components["schemas"])
     for schema in components["schemas"].values():
-        Draft202012Validator(schema)  # raises where it is no schema
+        assert meta.is_valid(schema)
