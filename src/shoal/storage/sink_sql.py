@@ -84,7 +84,8 @@ class SinkTable:
         with self._errors():
             if not self._is_there:
                 with contextlib.suppress(sa.exc.IntegrityError, sa.exc.ProgrammingError), self._engine.begin() as made:
-                    self._table.create(made, checkfirst=True)  # another process may make it at the same moment
+                    # Another process may make it at the same moment; looking first would be too early.
+                    made.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
                 self._is_there = True
             with self._engine.begin() as connection:
                 connection.execute(insert, [msgspec.structs.asdict(row) for row in rows])
