@@ -1,7 +1,8 @@
 """Connections: accepting them fairly, giving up on those that only wait, and ending without losing a request.
 
-uvicorn's HTTP/1.1 protocol does the talking. What is added here: limits on how long and how large the head of a request
-may be (it has none), errors in our own form, and an acceptor. Workers share one listening socket, so that a worker that
+uvicorn's HTTP/1.1 protocol does the talking, without what we have no use for: WebSockets, its access log, a timer for
+every connection that idles. What is added here: limits on how long and how large the head of a request may be (it has
+none), errors in our own form, and an acceptor. Workers share one listening socket, so that a worker that
 dies takes no waiting connections with it. Each accepts one connection per turn: who accepts all that wait, as event
 loops do, ends up with most of the clients while its neighbours idle.
 """
@@ -14,18 +15,21 @@ import logging
 import resource
 import socket
 import time
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from shoal.server.errors import error_body
-from shoal.server.exchanges import Exchange
+from shoal.server.exchanges import Bell, Exchange
 from shoal.server.options import Limits
+from shoal.server.outgoing import EXCHANGE
 
 _SWEEP_S: Final = 0.5
 _SPARE_FILES: Final = 256
@@ -34,7 +38,26 @@ _FRESH_S: Final = 1.0
 _FULL_PAUSE_S: Final = 0.1
 _NO_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+
 _log = logging.getLogger("shoal.server")
+
+
+class Shared(ServerState):
+    """What the connections of a server share.
+
+    Attributes
+    ----------
+    default_lines : bytes
+        The headers of every answer, as they are written.
+    """
+
+    default_lines = b""
+
+    def set_date(self) -> None:
+        """Have answers say what time it is."""
+        self.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+        self.default_lines = b"".join([b"%s: %s\r\n" % header for header in self.default_headers])
 
 
 class Connection(HttpToolsProtocol):
@@ -61,7 +84,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, unless the head of a request grows without end."""
         before = self.cycle
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # there is nothing to upgrade to; the request is answered as it is
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
         if self.cycle is not before:
             self.head_bytes = 0
         elif before is None or before.response_complete:
@@ -69,35 +98,82 @@ class Connection(HttpToolsProtocol):
             if self.head_bytes > self.header_bytes:
                 self.refuse(431, "the head of the request is too large")
 
+    def on_message_begin(self) -> None:
+        """Begin with the head of a request."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
-        """Begin with a request whose head has come; as in uvicorn, without what we have no use for."""
-        parser, scope, before = self.parser, self.scope, self.cycle
+        """Begin with a request whose head has come."""
+        parser, before = self.parser, self.cycle
         version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
-        self.cycle = Exchange(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+        path, query = _parts(self.url)
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": self.headers,
+            "method": parser.get_method().decode("ascii"),
+            "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
+            "raw_path": path,
+            "query_string": query,
+        }
+        shared = cast("Shared", self.server_state)
+        cycle = self.cycle = Exchange(
+            scope,  # type: ignore[arg-type]
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,
+            shared.default_headers,
+            Bell(),  # type: ignore[arg-type]
+            self.expect_100_continue,
+            version != "1.0" and parser.should_keep_alive(),
+            self.on_response_complete,
         )
+        scope[EXCHANGE] = cycle
+        cycle.body = b""  # type: ignore[assignment]
+        cycle.default_lines = shared.default_lines
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of a request's body."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """Note that a request has come as a whole."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Answer a request in a task of its own, which leaves the list by itself: a callback each would cost more."""
+        assert isinstance(cycle, Exchange)
+        cycle.tasks = self.tasks
+        cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(cycle.task)
 
     def on_response_complete(self) -> None:
         """Go on with the next request if it is there; who sends none for too long is found by :meth:`look`."""
@@ -167,7 +243,7 @@ class HttpServer:
             proxy_headers=False,
         )
         self._config.load()
-        self._state = ServerState()
+        self._state = Shared()
         self._listener = listener
         self._limits = limits
         self._most = min(limits.connections, _files() - _SPARE_FILES)
@@ -184,7 +260,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._set_date()
+        self._state.set_date()
         self._sweeper = self._loop.create_task(self._sweep())
         self._accepting = True
         self._loop.add_reader(self._listener, self._accept)
@@ -279,13 +355,18 @@ class HttpServer:
         """Look at all connections now and then, which costs requests nothing."""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            self._set_date()
+            self._state.set_date()
             now_s = time.monotonic()
             for connection in self._connections():
                 connection.look(now_s, self._limits)
 
-    def _set_date(self) -> None:
-        self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+
+def _parts(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of what a request asks for, as they were sent."""
+    if url[:1] == b"/" and b"?" not in url and b"#" not in url:
+        return url, b""
+    parsed = httptools.parse_url(url)
+    return parsed.path, parsed.query or b""
 
 
 def _files() -> int:

@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shoal import errors
+from shoal.server.outgoing import OUTGOING, Outgoing
 
 _STATUSES: Sequence[tuple[type[errors.ShoalError], int]] = (
     (errors.Unauthenticated, 401),
@@ -98,20 +99,13 @@ class ErrorAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        started = finished = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started, finished
-            started = True
-            await send(message)
-            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
-
+        outgoing: Outgoing = scope[OUTGOING]
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         except Exception as error:
-            if finished:  # frameworks answer, and raise all the same
+            if outgoing.finished:  # frameworks answer, and raise all the same
                 return
-            if started:
+            if outgoing.status:
                 raise
             await answer_error(send, told(error, scope))
 

@@ -1,8 +1,35 @@
 """One request on a connection and its answer, which leaves in one piece where it comes as a whole."""
 
+import asyncio
+from collections.abc import MutableSet
 from typing import Any
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from shoal.server.outgoing import Headers
+
+_OVER: Scope = {"method": ""}
+
+
+class Bell:
+    """Wakes who waits for news of a request, as far as anybody does; an event of asyncio costs more to make."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Wake who waits now."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for the next news."""
+        if self._waiter is None or self._waiter.done():
+            self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._waiter)
 
 
 class Exchange(RequestResponseCycle):
@@ -12,7 +39,44 @@ class Exchange(RequestResponseCycle):
     third of what it takes in pieces. Whatever is not a whole answer goes uvicorn's way.
     """
 
+    message_event: Bell  # type: ignore[assignment]
+    default_lines = b""
+    tasks: "MutableSet[asyncio.Task[Any]]"
+    task: "asyncio.Task[None] | None" = None
     _head: Any = None
+    _has_told_all = False
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answer the request."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            # The scope leads back here; without the circle all of the request is freed at once.
+            self.scope = _OVER  # type: ignore[assignment]
+            if self.task is not None:
+                self.tasks.discard(self.task)
+                self.task = None
+
+    async def receive(self) -> Any:
+        """What there is of the request's body, as soon as there is any; then the end of the exchange."""
+        if self.waiting_for_100_continue:
+            self._go_on()
+        while not (self.disconnected or self.response_complete or (self._has_news() and not self._has_told_all)):
+            self.flow.resume_reading()
+            await self.message_event.wait()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = self.body, b""  # type: ignore[assignment]
+        self._has_told_all = not self.more_body
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _has_news(self) -> bool:
+        return not self.more_body or bool(self.body)
+
+    def _go_on(self) -> None:
+        self.waiting_for_100_continue = False
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def send(self, message: Any) -> None:
         """Send a message of the application to the client."""
@@ -31,17 +95,24 @@ class Exchange(RequestResponseCycle):
     def _send_whole(self, head: Any, message: Any) -> bool:
         """Write a whole answer that says its length; False where it is no such answer, and nothing was written."""
         body = message.get("body", b"")
-        if not self.keep_alive or self.disconnected or self.flow.write_paused or message.get("more_body"):
+        headers = [header for header in head["headers"] if header != (b"content-length", b"%d" % len(body))]
+        if len(headers) == len(head["headers"]) or message.get("more_body"):
             return False
-        headers = [*self.default_headers, *head["headers"]]
+        return self.send_whole(head["status"], headers, body)
+
+    def send_whole(self, status: int, headers: Headers, body: bytes) -> bool:
+        """See :class:`~shoal.server.outgoing.WholeAnswers`."""
+        if not self.keep_alive or self.disconnected or self.flow.write_paused or self.response_started:
+            return False
         lines = b"".join([b"%s: %s\r\n" % header for header in headers])
         # A header with a line break in it would be two; names are in lower case, as ASGI has it.
-        is_plain = lines.count(b"\r") == lines.count(b"\n") == len(headers) and b"connection: " not in lines
-        if not is_plain or b"content-length: %d\r\n" % len(body) not in lines or self.scope["method"] == "HEAD":
+        is_plain = lines.count(b"\r") == lines.count(b"\n") == len(headers)
+        if not is_plain or b"connection: " in lines or b"content-length: " in lines or self.scope["method"] == "HEAD":
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[head["status"]], lines, body))
+        parts = (STATUS_LINE[status], self.default_lines, lines, len(body), body)
+        self.transport.write(b"%s%s%scontent-length: %d\r\n\r\n%s" % parts)
         self.message_event.set()
         self.on_response()
         return True

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal.errors import DeadlineExceeded, InvalidInput, NotReady, Overloaded, TooLarge
 from shoal.server.options import Limits
+from shoal.server.outgoing import OUTGOING, Outgoing
 
 _SWEEP_S: Final = 0.25
 _DEADLINE_HEADER: Final = b"request-timeout"
@@ -147,19 +148,10 @@ class Readiness:
             if scope["shoal.rule"].tells_readiness:
                 raise NotReady("the server ends" if traffic.draining else "the server is still starting")
             if traffic.draining:
-                send = _closing(send)
+                # The caller's next request goes to another server.
+                outgoing: Outgoing = scope[OUTGOING]
+                outgoing.headers.append((b"connection", b"close"))
         await self._app(scope, receive, send)
-
-
-def _closing(send: Send) -> Send:
-    """Have the connection closed after the answer, so that the caller's next request goes to another server."""
-
-    async def closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
-
-    return closing
 
 
 def _counted(receive: Receive, most_bytes: int) -> Receive:

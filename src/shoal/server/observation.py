@@ -2,19 +2,18 @@
 
 import random
 import time
-from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shoal.server.outgoing import OUTGOING, Outgoing
 from shoal.server.permissions import Rule
-from shoal.telemetry.logs import Fields, LineWriter
+from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
 
 _ABORTED = 499
 _ERRORS_FROM = 500
 _STATUS = {status: str(status) for status in range(100, 600)}
-
-Offer = Callable[[Fields], None]
 
 
 class Observation:
@@ -49,19 +48,13 @@ class Observation:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        status = _ABORTED
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        outgoing: Outgoing = scope[OUTGOING]
         start_s = time.perf_counter()
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         finally:
             took_s = time.perf_counter() - start_s
+            status = outgoing.status or _ABORTED
             rule: Rule | None = scope.get("shoal.rule")
             route = rule.template if rule is not None else "(none)"
             self._seconds.observe((scope.get("shoal.fleet", ""), route, _STATUS[status]), took_s)
@@ -69,18 +62,33 @@ class Observation:
                 self._log.offer(_line(scope, status, took_s))
 
 
-def _line(scope: Scope, status: int, took_s: float) -> Fields:
-    principal = scope.get("shoal.principal")
-    return {
-        "level": "error" if status >= _ERRORS_FROM else "info",
-        "logger": "shoal.access",
-        "request_id": scope.get("shoal.request_id", ""),
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "seconds": round(took_s, 6),
-        "principal": principal.name if principal else None,
-        "fleet": scope.get("shoal.fleet"),
-        "rows": scope.get("shoal.rows"),
-        "client": scope["client"][0] if scope.get("client") else None,
-    }
+class AccessLine(msgspec.Struct, frozen=True, gc=False):
+    """What the access log says of a request beside the time; a struct, for one is made and encoded per request."""
+
+    level: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    principal: str | None
+    fleet: str | None
+    rows: int | None
+    client: str | None
+    logger: str = "shoal.access"
+
+
+def _line(scope: Scope, status: int, took_s: float) -> AccessLine:
+    principal, client = scope.get("shoal.principal"), scope["client"]
+    return AccessLine(
+        "error" if status >= _ERRORS_FROM else "info",
+        scope.get("shoal.request_id", ""),
+        scope["method"],
+        scope["path"],
+        status,
+        round(took_s, 6),
+        principal.name if principal else None,
+        scope.get("shoal.fleet"),
+        scope.get("shoal.rows"),
+        client[0] if client else None,
+    )

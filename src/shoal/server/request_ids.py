@@ -4,7 +4,9 @@ import itertools
 import re
 import secrets
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shoal.server.outgoing import Outgoing
 
 _HEADER = b"x-request-id"
 _SAFE = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -14,7 +16,8 @@ class RequestIds:
     """Takes the caller's ``X-Request-Id``, or makes one, and returns it.
 
     A made id is a random prefix of this process and a count: unique, and far cheaper than random bits per request. It
-    leaves ``shoal.request_id`` and ``shoal.headers`` (the headers as a mapping, made once for all) in the scope.
+    leaves ``shoal.request_id``, ``shoal.headers`` (the headers as a mapping, made once for all) and the
+    :class:`~shoal.server.outgoing.Outgoing` in the scope.
 
     Parameters
     ----------
@@ -34,10 +37,6 @@ class RequestIds:
         if given is None or not _SAFE.fullmatch(given):
             given = b"%s-%x" % (self._prefix, next(self._count))
         scope["shoal.request_id"] = given.decode()
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (_HEADER, given)]
-            await send(message)
-
-        await self._app(scope, receive, named)
+        outgoing = Outgoing(scope, send)
+        outgoing.headers.append((_HEADER, given))
+        await self._app(scope, receive, outgoing.send)

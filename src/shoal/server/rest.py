@@ -16,6 +16,7 @@ from shoal.server.bodies import packed, read_body
 from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
 from shoal.server.options import Limits
+from shoal.server.outgoing import OUTGOING, Outgoing
 from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
@@ -100,13 +101,12 @@ class InferenceApp:
         self.handlers: Mapping[tuple[str, str], Handler] = handlers
         self._targets = Targets(handlers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """Answer a request."""
         target = self._targets.target(scope["shoal.rule"], scope["raw_path"])
         status, body, headers = await target.handler(target, scope, receive)
-        length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-        await send({"type": "http.response.body", "body": body})
+        outgoing: Outgoing = scope[OUTGOING]
+        await outgoing.send_whole(status, headers, body)
 
     async def _infer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
         headers: Mapping[bytes, bytes] = scope["shoal.headers"]

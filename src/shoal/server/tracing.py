@@ -1,7 +1,8 @@
 """A span per request, for servers that were told where to send them."""
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shoal.server.outgoing import OUTGOING, Outgoing
 from shoal.server.permissions import Rule
 from shoal.telemetry.traces import Tracer
 
@@ -25,17 +26,11 @@ class Tracing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        outgoing: Outgoing = scope[OUTGOING]
         parent = scope["shoal.headers"].get(b"traceparent", b"").decode("latin-1")
         with self._tracer.span(scope["method"], traceparent=parent or None) as span:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
+            status = outgoing.status
             rule: Rule | None = scope.get("shoal.rule")
             if rule is not None:
                 span.rename(f"{rule.method} {rule.template}")

@@ -22,7 +22,7 @@ import polars as pl
 
 from shoal.errors import ShoalError, StorageError
 from shoal.serving.messages import Datatype
-from shoal.serving.outputs import Output, OutputSchema
+from shoal.serving.outputs import Output, OutputSchema, Values
 from shoal.serving.scoring import Part, values_of
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.storage.files import staged, storage_errors
@@ -349,29 +349,58 @@ def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataF
     InvalidInput
         The rows cannot be put together.
     """
-    inputs = schema.inputs.frame([one.rows for one in requests]).fill_nan(None)  # a missing number is NaN there
+    inputs = schema.inputs.frame([one.rows for one in requests])
+    times = pl.Series(np.array([one.at_s for one in requests]) * 1e6).cast(pl.Int64)
     asked = pl.DataFrame(
         {
-            "time": pl.Series([int(one.at_s * 1e6) for one in requests], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "time": times.cast(pl.Datetime("us", "UTC")),
             "request_id": pl.Series([one.request_id for one in requests], dtype=pl.String),
             "row": pl.Series([one.first_row for one in requests], dtype=pl.UInt32),
             "principal": pl.Series([one.principal for one in requests], dtype=pl.String),
-            "version": pl.repeat(schema.version, len(requests), dtype=pl.Int64, eager=True),
+            "version": pl.Series(np.full(len(requests), schema.version, dtype=np.int64)),
             "model": pl.Series([one.model for one in requests], dtype=pl.String),
-            "latency_ms": pl.Series([one.latency_ms for one in requests], dtype=pl.Float64),
+            "latency_ms": pl.Series(np.array([one.latency_ms for one in requests], dtype=np.float64)),
         }
     )
     counts = [one.rows.rows for one in requests]
     if counts != [1] * len(counts):
         asked = _repeated(asked, counts)
+    stretches = _stretches(requests)
     series = [
         *asked.drop("latency_ms").iter_columns(),
-        *(inputs[name].alias(column) for name, column in schema.asked.items()),
-        *(_column(schema.named[name], requests).alias(column) for name, column in schema.answered.items()),
-        *(_column(schema.named[name], requests) for name in ("outcome", "reason", "model_level")),
+        *(_without_nan(inputs[name]).alias(column) for name, column in schema.asked.items()),
+        *(_column(schema.named[name], stretches).alias(column) for name, column in schema.answered.items()),
+        *(_column(schema.named[name], stretches) for name in ("outcome", "reason", "model_level")),
         asked["latency_ms"],
     ]
     return pl.DataFrame(series)
+
+
+def _without_nan(column: pl.Series) -> pl.Series:
+    """A missing number is null in the log, and NaN in what is scored."""
+    has_nan = column.dtype == pl.Float64 and np.isnan(column.to_numpy()).any()
+    return column.fill_nan(None) if has_nan else column
+
+
+def _stretches(requests: Sequence[LoggedRequest]) -> list[tuple[Part, bool]]:
+    """The parts of all requests and whether each was asked as a model of its own, neighbours of one call as one.
+
+    Requests that shared a kernel call usually stand side by side: their answers are cut out of it once, not each alone.
+    """
+    found: list[tuple[Part, bool]] = []
+    batch, start, stop, is_own = None, 0, 0, False
+    for one in requests:
+        for part in one.parts:
+            if part[0] is batch and part[1] == stop and one.is_own == is_own:
+                stop = part[2]
+                continue
+            if batch is not None:
+                found.append(((batch, start, stop), is_own))
+            batch, start, stop = part
+            is_own = one.is_own
+    if batch is not None:
+        found.append(((batch, start, stop), is_own))
+    return found
 
 
 def _repeated(asked: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
@@ -382,9 +411,11 @@ def _repeated(asked: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
     return asked[which].with_columns((pl.col("row") + within).alias("row"))
 
 
-def _column(output: Output, requests: Sequence[LoggedRequest]) -> pl.Series:
-    """An output of many requests; several elements per row become a list, null where none of them is there."""
-    values = [value for one in requests for value in values_of(one.parts, output, is_own=one.is_own)]
+def _column(output: Output, stretches: Sequence[tuple[Part, bool]]) -> pl.Series:
+    """An output of many rows; several elements per row become a list, null where none of them is there."""
+    values: Values = []
+    for part, is_own in stretches:
+        values += values_of((part,), output, is_own=is_own)
     dtype, width = _DTYPES[output.datatype], output.width
     if not width:
         return pl.Series(output.name, values, dtype=dtype)

@@ -5,6 +5,7 @@ import httpx
 import shoal
 from shoal.server.errors import ErrorAnswers
 from shoal.server.management import build
+from shoal.server.request_ids import RequestIds
 
 
 def test_a_fault_of_ours_tells_the_request_id_and_nothing_else(tmp_path):
@@ -15,13 +16,12 @@ def test_a_fault_of_ours_tells_the_request_id_and_nothing_else(tmp_path):
         def broken() -> None:
             raise RuntimeError("secret")
 
-        async def named(scope, receive, send):
-            await ErrorAnswers(app)({**scope, "shoal.request_id": "one"}, receive, send)
-
         async def ask():
-            transport = httpx.ASGITransport(app=named)  # raises what the application lets through
+            transport = httpx.ASGITransport(
+                app=RequestIds(ErrorAnswers(app))
+            )  # raises what the application lets through
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.get("/broken")
+                return await client.get("/broken", headers={"x-request-id": "one"})
 
         answer = asyncio.run(ask())
     assert answer.status_code == 500
