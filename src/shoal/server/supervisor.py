@@ -1,8 +1,8 @@
 """The supervisor: binds the sockets, starts the workers, replaces those that die, and ends them all in order.
 
-It serves nothing itself and opens no fleet. Workers are fresh interpreters that inherit descriptors: nothing is forked
-while threads run. The sockets are bound here, so that there is no race for the ports, and they stay bound while a
-worker is replaced. The port of gRPC is only reserved here: gRPC takes no sockets, so its servers bind it again
+It serves nothing itself and opens no fleet. Workers are forks of it where that is safe, and share what it loaded; see
+:mod:`shoal.server.offspring`. The sockets are bound here, so that there is no race for the ports, and they stay bound
+while a worker is replaced. The port of gRPC is only reserved here: gRPC takes no sockets, so its servers bind it again
 (``SO_REUSEPORT``), which the system allows to the same user only.
 """
 
@@ -12,8 +12,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from shoal.errors import ShoalError, StorageError
 from shoal.registry import ServerRecord
 from shoal.server.control import Channel, Failed, Job, Open, Ready
 from shoal.server.discovery import new_server
+from shoal.server.offspring import Process, prepare, start_worker
 from shoal.server.options import ServerOptions, require_keys_beyond_loopback
 from shoal.settings import Settings
 from shoal.storage.sql import utc_now
@@ -83,7 +82,7 @@ class _Seat:
 
     number: int
     manages: bool
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Process | None = None
     channel: Channel | None = None
     ready: bool = False
     was_ready: bool = False
@@ -159,6 +158,7 @@ class Supervisor:
         """
         with self._signals() as signals:
             try:
+                prepare()
                 while not signals and self._failure is None:
                     self._staff()
                     self._hear()
@@ -199,15 +199,12 @@ class Supervisor:
     def _start(self, seat: _Seat) -> None:
         ours, theirs = socket.socketpair()
         listener = self._admin if seat.manages and self._admin is not None else self._listener
-        inherited = (theirs.fileno(), listener.fileno(), *self._pages)
         with theirs:
-            seat.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
-                [sys.executable, "-P", "-c", f"from shoal.server.worker import main; main({theirs.fileno()})"],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # the line that says where the server listens stays alone on the standard output
-                env=_environment(self._options.workers),
-                process_group=0,  # Ctrl-C is for us; we end the workers
+            seat.process = start_worker(
+                theirs.fileno(),
+                (listener.fileno(), *self._pages),
+                _environment(self._options.workers),
+                "shoal-manager" if seat.manages else f"shoal-worker-{seat.number}",
             )
         seat.channel, seat.ready, seat.started_s = Channel(ours), False, time.monotonic()
         self._selector.register(seat.channel, selectors.EVENT_READ, seat)
@@ -286,9 +283,10 @@ class Supervisor:
         """Empty the seats of those who died; who dies again and again is waited for longer and longer."""
         now_s = time.monotonic()
         for seat in self._seats:
-            if seat.process is None or seat.process.poll() is None:
+            code = None if seat.process is None else seat.process.poll()
+            if code is None:
                 continue
-            how = _how(seat.process.returncode)
+            how = _how(code)
             self._blank(seat)
             if seat.channel is not None:
                 self._hear_from(seat)
@@ -324,7 +322,7 @@ class Supervisor:
         worked = [seat.process for seat in self._seats if seat.process is not None and seat.ready]
         return not self._processes() and all(process.returncode == 0 for process in worked)
 
-    def _processes(self) -> "list[subprocess.Popen[bytes]]":
+    def _processes(self) -> list[Process]:
         found = (seat.process for seat in self._seats)
         return [process for process in found if process is not None and process.poll() is None]
 
@@ -397,6 +395,6 @@ def _how(code: int) -> str:
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """The environment of the workers, which share the cores."""
+    """What is added to the environment of the workers, which share the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"POLARS_MAX_THREADS": str(max(1, cores // workers)), **os.environ}
+    return {} if "POLARS_MAX_THREADS" in os.environ else {"POLARS_MAX_THREADS": str(max(1, cores // workers))}
