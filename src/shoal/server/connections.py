@@ -28,7 +28,7 @@ from uvicorn.server import ServerState
 from shoal.server.certificates import Certificates
 from shoal.server.errors import error_body
 from shoal.server.exchanges import Exchange
-from shoal.server.handshakes import begins_tls
+from shoal.server.handshakes import FailedHandshakes, begins_tls
 from shoal.server.options import Limits
 
 _SWEEP_S: Final = 0.5
@@ -50,6 +50,8 @@ class Connection(HttpToolsProtocol):
         Since when the sweep has seen it wait for the rest of a head or body; None while it does not.
     carrier : socket or None
         What carries the encrypted bytes, of a connection that is secured.
+    closing_since_s : float
+        Since when the sweep has seen a secured connection wait for the client's goodbye.
     """
 
     cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
@@ -59,6 +61,7 @@ class Connection(HttpToolsProtocol):
     header_bytes = Limits().header_bytes
     made_s = 0.0
     carrier: socket.socket | None = None
+    closing_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
@@ -149,7 +152,11 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now_s: float, limits: Limits) -> None:
         """Hang up when the client keeps us waiting for too long."""
-        self.part()
+        if self.carrier is not None and self.transport.is_closing():
+            self.closing_since_s = self.closing_since_s or now_s
+            if now_s - self.closing_since_s > limits.handshake_s:  # some lose what they have not read when we go first
+                self.part()
+            return
         cycle = self.cycle
         is_idle = cycle is None or cycle.response_complete
         waits = (cycle, self.head_bytes > 0)
@@ -208,6 +215,7 @@ class HttpServer:
         self._certificates = certificates
         self._most = min(limits.connections, _files() - _SPARE_FILES)
         self._loop = asyncio.get_running_loop()
+        self._failed_handshakes = FailedHandshakes()
         self._adopting: dict[asyncio.Task[object], float] = {}  # since when, the oldest first
         self._sweeper: asyncio.Task[None] | None = None
         self._accepting = False
@@ -289,12 +297,15 @@ class HttpServer:
         return True
 
     async def _adopt(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it has gone already
-            if self._certificates is None:
+        if self._certificates is None:
+            with contextlib.suppress(OSError):  # it has gone already
                 await self._loop.connect_accepted_socket(self._protocol, client)
-            else:
-                async with asyncio.timeout(self._limits.handshake_s):
-                    await self._secure(client, self._certificates)
+            return
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                await self._secure(client, self._certificates)
+        except OSError as error:
+            self._failed_handshakes.add(error)
 
     async def _secure(self, client: socket.socket, certificates: Certificates) -> None:
         """Go on in TLS, if that is what the client speaks."""
@@ -347,6 +358,7 @@ class HttpServer:
             await asyncio.sleep(_SWEEP_S)
             self._set_date()
             now_s = time.monotonic()
+            self._failed_handshakes.tell(now_s)
             for connection in self._connections():
                 connection.look(now_s, self._limits)
 

@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     header_bytes : int
         Largest head of a request.
     handshake_s : float
-        How long a connection may take to shake hands where the server speaks TLS, in seconds.
+        How long a connection may take to shake hands where the server speaks TLS, and to say goodbye, in seconds.
     header_s : float
         How long a connection may take to send the head of a request, in seconds.
     body_s : float
