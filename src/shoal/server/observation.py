@@ -2,19 +2,68 @@
 
 import random
 import time
-from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal.server.permissions import Rule
-from shoal.telemetry.logs import Fields, LineWriter
+from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
 
 _ABORTED = 499
 _ERRORS_FROM = 500
 _STATUS = {status: str(status) for status in range(100, 600)}
 
-Offer = Callable[[Fields], None]
+
+class AccessLog:
+    """Lines for requests of both doors: for those that fail on our side always, for a share of the others.
+
+    Parameters
+    ----------
+    log : LineWriter
+        Where to log.
+    share : float
+        Which share to log, from 0 to 1.
+    """
+
+    def __init__(self, log: LineWriter, share: float) -> None:
+        self._log = log
+        self._share = share
+
+    def wants(self, status: int) -> bool:
+        """Whether a request that ended with this status gets a line."""
+        return status >= _ERRORS_FROM or (self._share > 0 and random.random() < self._share)  # noqa: S311
+
+    def tell(
+        self,
+        *,
+        request_id: str,
+        method: str,
+        path: str,
+        status: int,
+        took_s: float,
+        principal: str | None,
+        fleet: str | None,
+        rows: int | None,
+        client: str | None,
+        **more: str,
+    ) -> None:
+        """Log a request."""
+        self._log.offer(
+            {
+                "level": "error" if status >= _ERRORS_FROM else "info",
+                "logger": "shoal.access",
+                "request_id": request_id,
+                "method": method,
+                "path": path,
+                "status": status,
+                **more,
+                "seconds": round(took_s, 6),
+                "principal": principal,
+                "fleet": fleet,
+                "rows": rows,
+                "client": client,
+            }
+        )
 
 
 class Observation:
@@ -37,8 +86,7 @@ class Observation:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: LineWriter, *, share: float) -> None:
         self._app = app
-        self._log = log
-        self._share = share
+        self._access = AccessLog(log, share)
         self._seconds = metrics.metric(
             "shoal_request_seconds",
             Kind.HISTOGRAM,
@@ -65,22 +113,19 @@ class Observation:
             rule: Rule | None = scope.get("shoal.rule")
             route = rule.template if rule is not None else "(none)"
             self._seconds.observe((scope.get("shoal.fleet", ""), route, _STATUS[status]), took_s)
-            if status >= _ERRORS_FROM or (self._share and random.random() < self._share):  # noqa: S311
-                self._log.offer(_line(scope, status, took_s))
+            if self._access.wants(status):
+                self._tell(scope, status, took_s)
 
-
-def _line(scope: Scope, status: int, took_s: float) -> Fields:
-    principal = scope.get("shoal.principal")
-    return {
-        "level": "error" if status >= _ERRORS_FROM else "info",
-        "logger": "shoal.access",
-        "request_id": scope.get("shoal.request_id", ""),
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "seconds": round(took_s, 6),
-        "principal": principal.name if principal else None,
-        "fleet": scope.get("shoal.fleet"),
-        "rows": scope.get("shoal.rows"),
-        "client": scope["client"][0] if scope.get("client") else None,
-    }
+    def _tell(self, scope: Scope, status: int, took_s: float) -> None:
+        principal = scope.get("shoal.principal")
+        self._access.tell(
+            request_id=scope.get("shoal.request_id", ""),
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            took_s=took_s,
+            principal=principal.name if principal else None,
+            fleet=scope.get("shoal.fleet"),
+            rows=scope.get("shoal.rows"),
+            client=scope["client"][0] if scope.get("client") else None,
+        )

@@ -32,6 +32,7 @@ from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
 from shoal.server.metrics import BetweenCounters, FleetCounters, LogCounters, Meter
+from shoal.server.observation import AccessLog
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
@@ -174,7 +175,9 @@ class Worker:
             if self._job.grpc_port is not None:
                 self._grpc = await GrpcDoor.start(
                     self._plane,
-                    CallGate(self._ring, self._metrics),
+                    CallGate(
+                        self._ring, self._metrics, AccessLog(self._writer, self._options.access_log), self._tracer
+                    ),
                     address=self._options.host,
                     port=self._job.grpc_port,
                     body_bytes=self._options.limits.body_bytes,

@@ -4,8 +4,9 @@ from typing import Final, Self
 
 import grpc
 
+from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates, Loaded
-from shoal.server.grpc.service import Gate, InferenceService
+from shoal.server.grpc.service import InferenceService
 from shoal.server.options import Limits
 from shoal.serving.plane import DataPlane
 
@@ -29,7 +30,7 @@ class GrpcDoor:
     async def start(
         cls,
         plane: DataPlane,
-        gate: Gate,
+        gate: CallGate,
         *,
         address: str,
         port: int,
@@ -44,7 +45,7 @@ class GrpcDoor:
         ----------
         plane : DataPlane
             What answers.
-        gate : Gate
+        gate : CallGate
             What stands before it.
         address : str
             Address to listen on, e.g. ``127.0.0.1``.
