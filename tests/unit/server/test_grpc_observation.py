@@ -10,7 +10,6 @@ import pytest
 from grpc_world import serving
 from sklearn.linear_model import Ridge
 from stack_world import Keys
-from test_tracing import collector, facts  # noqa: F401
 
 from shoal.fleet import Fleet
 from shoal.security.permissions import Role
@@ -20,6 +19,7 @@ from shoal.server.options import TlsFiles
 from shoal.telemetry.traces import Tracer
 from shoal.workspace import open_workspace
 from tests.certificates import key, pem
+from tests.collectors import facts
 
 X = np.random.default_rng(3).normal(size=(20, 1))
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -174,7 +174,7 @@ def test_a_call_that_its_caller_gives_up_is_seen(workspace, monkeypatch):
     ]
 
 
-def test_a_call_continues_its_callers_trace(workspace, collector):  # noqa: F811
+def test_a_call_continues_its_callers_trace(workspace, collector):
     endpoint, taken = collector
     tracer = Tracer(endpoint)
 
