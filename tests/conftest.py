@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.collectors import collector  # noqa: F401
 from tests.databases import (  # noqa: F401
     databases,
     postgresql,

@@ -1,6 +1,7 @@
 """How a server begins, goes on and ends: real processes, signals and sockets."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import httpx
 import pytest
 from serve_load import Load
@@ -16,6 +18,7 @@ from serve_process import answer_of, command, is_alive, make_home, request, serv
 
 import shoal
 from shoal.security.permissions import Role
+from shoal.server.calls import SERVICE
 
 INFER = "/v2/models/pumps/infer"
 
@@ -220,6 +223,27 @@ def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
         assert server.end() == 0
     assert failed.status_code == 503
     assert list(failed.json()) == ["error"]
+
+
+def test_both_doors_are_logged_and_traced(home, tmp_path, collector):
+    endpoint, taken = collector
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    given = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-request-id": "one"}
+    with serving(home, tmp_path, "pumps", "--access-log", "1", "--otlp-endpoint", endpoint) as server:
+        with server.client() as client:
+            assert client.post(INFER, json=request(), headers=given).status_code == 200
+        with grpc.insecure_channel(server.grpc) as channel:
+            live = channel.unary_unary(f"/{SERVICE}/ServerLive")
+            _, call = live.with_call(b"", timeout=20, metadata=tuple(given.items()))
+        assert dict(call.trailing_metadata())["x-request-id"] == "one"
+        assert server.end() == 0
+        lines = [json.loads(line) for line in server.news().splitlines() if '"shoal.access"' in line]
+    rest, rpc = lines
+    assert set(rpc) == {*rest, "code"}
+    assert (rpc["request_id"], rest["request_id"]) == ("one", "one")
+    assert (rpc["path"], rpc["status"], rpc["code"]) == (f"/{SERVICE}/ServerLive", 200, "OK")
+    assert {span.trace_id.hex() for span in taken} == {trace}
+    assert {span.name for span in taken} == {"POST /v2/models/{model}/infer", f"{SERVICE}/ServerLive"}
 
 
 def _staleness_s(client):

@@ -13,18 +13,25 @@ from shoal.errors import InvalidInput
 from shoal.storage.files import storage_errors
 
 if TYPE_CHECKING:
+    from shoal.server.options import TlsFiles
     from shoal.server.supervisor import Addresses
 
 _OPEN = (
     "No API keys: whoever is on this machine may ask and change everything. Only loopback is served; make a key with "
     "`shoal keys create NAME --role predictor`."
 )
+_FILE = click.Path(path_type=Path)
 _PORT = click.IntRange(0, 65535)
 _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_client")
 
 
 @click.command(
-    epilog=examples("shoal serve", "shoal serve pumps flights@canary --workers 4", "shoal serve --host 10.0.0.7")
+    epilog=examples(
+        "shoal serve",
+        "shoal serve pumps flights@canary --workers 4",
+        "shoal serve --host 10.0.0.7",
+        "shoal serve --tls-certificate tls.crt --tls-key tls.key",
+    )
 )
 @click.argument("fleets", nargs=-1)
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that serve.")
@@ -34,6 +41,10 @@ _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_clie
 @click.option("--no-grpc", is_flag=True, help="Do without gRPC.")
 @click.option("--admin-port", type=_PORT, help="Port of management and metrics, which then are not on --port.")
 @click.option("--category", default="", help="Where no fleets are named: only those of this category.")
+@click.option("--tls-certificate", type=_FILE, help="Secure all ports with the certificate in this file, in PEM.")
+@click.option("--tls-key", type=_FILE, help="Its private key, in PEM.")
+@click.option("--tls-client-ca", type=_FILE,
+              help="Serve only clients with a certificate of one of these authorities, in PEM.")  # fmt: skip
 @click.option("--url", metavar="URL", help="Where others reach REST, when that is not where it listens.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that requests under way may take to finish when the server ends.")  # fmt: skip
@@ -68,6 +79,9 @@ def serve(
     max_requests: int,
     keep_predictions: float,
     max_backlog: int,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     ready_file: Path | None,
     as_json: bool,
     **options: object,
@@ -91,6 +105,7 @@ def serve(
             "grpc_port": None if no_grpc else grpc_port,
             "drain_s": drain_timeout,
             "limits": limits,
+            "tls": _tls(tls_certificate, tls_key, tls_client_ca),
             "deferred": DeferredOptions(keep_s=keep_predictions, backlog=max_backlog),
         },
         ServerOptions,
@@ -111,6 +126,18 @@ def serve(
         click.secho(_OPEN, err=True, bold=True)
     if not Supervisor(wanted, settings, on_ready=tell, on_news=report).run():
         raise click.exceptions.Exit(1)
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "TlsFiles | None":
+    from shoal.server.options import TlsFiles
+
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput("TLS needs a certificate and its key: give both --tls-certificate and --tls-key")
+    # Workers may stand in another folder, and links are left alone: they are what is replaced when secrets are renewed.
+    told = None if client_ca is None else str(client_ca.absolute())
+    return TlsFiles(certificate=str(certificate.absolute()), key=str(key.absolute()), client_ca=told)
 
 
 def _require_extra() -> None:

@@ -8,6 +8,7 @@
     routes.py     which server to ask about a fleet, remembered for a while
     sending.py    which server, how often again, what an answer means
     transport.py  the two drivers: one blocks, one awaits
+    trust.py      certificates: whose are taken, what is shown, and what a failed handshake means
     rows.py       rows and answers in the words of the protocol
     records.py    records of the ledger
 """

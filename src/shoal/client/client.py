@@ -1,5 +1,6 @@
 """``shoal.connect(url)``: a workspace's interface, answered by servers."""
 
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -8,6 +9,7 @@ from shoal.client.exchange import Question, get, part, send
 from shoal.client.remote import AsyncRemoteFleet, RemoteFleet, aliased, describe
 from shoal.client.routes import Routes, Service
 from shoal.client.transport import AsyncTransport, Transport
+from shoal.client.trust import Certificate, Trust
 from shoal.errors import InvalidInput, NotFound
 from shoal.ledger import RunRecord
 from shoal.registry import CHAMPION, AliasChange, FleetRecord
@@ -16,34 +18,55 @@ from shoal.types import Json
 _API = "/api/v1"
 
 
-def connect(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> "Client":
+def connect(
+    url: str,
+    *,
+    api_key: str | None = None,
+    timeout_s: float = 30.0,
+    ca: str | Path | None = None,
+    certificate: Certificate | None = None,
+) -> "Client":
     """Connect to Shoal's servers.
 
     Parameters
     ----------
     url : str
-        Address of any of them, such as ``http://127.0.0.1:8080``; the others are found by discovery.
+        Address of any of them, such as ``http://127.0.0.1:8080``; the others are found by discovery. From one of HTTPS
+        on, only servers of HTTPS are asked.
     api_key : str, optional
         Sent with every question.
     timeout_s : float
         How long one answer may take, in seconds.
+    ca : path, optional
+        PEM file, or folder of such, with the authorities whose certificates are taken over HTTPS; those of
+        ``SSL_CERT_FILE``, or else the usual ones, unless told.
+    certificate : path or pair of paths, optional
+        What is shown to servers that want to see a certificate, in PEM: one file with the key in it, or two.
 
     Raises
     ------
     InvalidInput
-        The address is none, or httpx is not installed.
+        The address is none, a certificate cannot be read, or httpx is not installed.
 
     Examples
     --------
     >>> client = shoal.connect("http://127.0.0.1:8080")  # doctest: +SKIP
     >>> client.fleet("pumps").predict({"device": ["d1"], "sensor": ["s1"], "x": [0.5]})  # doctest: +SKIP
     """
-    return Client(Transport(_routes(url), _headers(api_key), timeout_s))
+    return Client(Transport(_routes(url), _headers(api_key), timeout_s, Trust(ca=ca, certificate=certificate)))
 
 
-def connect_async(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> "AsyncClient":
+def connect_async(
+    url: str,
+    *,
+    api_key: str | None = None,
+    timeout_s: float = 30.0,
+    ca: str | Path | None = None,
+    certificate: Certificate | None = None,
+) -> "AsyncClient":
     """Connect to Shoal's servers from an event loop; parameters as of :func:`connect`."""
-    return AsyncClient(AsyncTransport(_routes(url), _headers(api_key), timeout_s))
+    trust = Trust(ca=ca, certificate=certificate)
+    return AsyncClient(AsyncTransport(_routes(url), _headers(api_key), timeout_s, trust))
 
 
 class Client:

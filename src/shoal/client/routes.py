@@ -101,12 +101,16 @@ class Routes:
         return found is not None and self.clock() < found.until_s
 
     def learn(self, fleet: str, services: Sequence[Service] | None) -> None:
-        """Remember who serves a fleet; None where nobody could tell: then what was known goes on to count."""
+        """Remember who serves a fleet; None where nobody could tell: then what was known goes on to count.
+
+        Whoever began with HTTPS has an API key, or rows, that are not to go over the network in the clear.
+        """
         before = self._known.get(fleet)
         if services is None:
             urls = before.urls if before is not None else []
         else:
-            urls = [service.url for service in services]
+            secured_only = self.entry.startswith("https://")
+            urls = [one.url for one in services if one.url.startswith("https://") or not secured_only]
         self._known[fleet] = _Known(urls, self.clock() + self.remembered_s)
 
     def candidates(self, fleet: str | None) -> list[str]:

@@ -18,6 +18,8 @@ Answer = TypeVar("Answer")
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
+RUNNING: Final = "is the server running?"
+HUNG_UP: Final = "has it ended, or does it want to see a certificate: shoal.connect(url, certificate=(PATH, KEY_PATH))?"
 _OK: Final = range(200, 300)
 
 
@@ -83,10 +85,13 @@ class Unreachable:
         Why.
     sent : bool
         Whether the question may have reached it all the same.
+    advice : str
+        What to do about it.
     """
 
     reason: str
     sent: bool
+    advice: str = RUNNING
 
 
 Step = Ask | Pause
@@ -137,7 +142,7 @@ def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[Shoal
         error = error_of(report.status, report.content, report.retry_after)
         return error, isinstance(error, Unavailable)
     assert isinstance(report, Unreachable)
-    error = StorageError(f"{url} cannot be reached: {report.reason}; is the server running?")
+    error = StorageError(f"{url} cannot be reached: {report.reason}; {report.advice}")
     return error, question.repeatable or not report.sent
 
 

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from shoal.client.exchange import Question
 from shoal.client.routes import Routes
-from shoal.client.sending import Ask, Course, Pause, Report, Told, Unreachable, course
+from shoal.client.sending import HUNG_UP, RUNNING, Ask, Course, Pause, Report, Told, Unreachable, course
+from shoal.client.trust import Trust, meaning
 from shoal.errors import InvalidInput
 
 try:
@@ -28,11 +29,14 @@ class Transport:
         Sent with every question.
     timeout_s : float
         How long one answer may take, in seconds.
+    trust : Trust
+        How servers are verified.
     """
 
-    def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float) -> None:
+    def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float, trust: Trust) -> None:
         self._routes = routes
-        self._client = httpx.Client(headers=headers, timeout=timeout_s)
+        verify = trust.context(httpx.create_ssl_context)
+        self._client = httpx.Client(headers=headers, timeout=timeout_s, verify=verify)
 
     def ask(self, question: Question[Answer]) -> Answer:
         """Ask a question; raises what the server or the way to it raises."""
@@ -53,7 +57,7 @@ class Transport:
         try:
             response = self._client.request(step.method, step.url + step.path, content=step.body, headers=_kind(step))
         except httpx.HTTPError as error:
-            return _unreachable(error)
+            return _unreachable(error, step)
         return _told(response)
 
     def close(self) -> None:
@@ -64,9 +68,10 @@ class Transport:
 class AsyncTransport:
     """Asks and awaits; parameters as of :class:`Transport`."""
 
-    def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float) -> None:
+    def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float, trust: Trust) -> None:
         self._routes = routes
-        self._client = httpx.AsyncClient(headers=headers, timeout=timeout_s)
+        verify = trust.context(httpx.create_ssl_context)
+        self._client = httpx.AsyncClient(headers=headers, timeout=timeout_s, verify=verify)
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Ask a question; raises what the server or the way to it raises."""
@@ -88,7 +93,7 @@ class AsyncTransport:
             url = step.url + step.path
             response = await self._client.request(step.method, url, content=step.body, headers=_kind(step))
         except httpx.HTTPError as error:
-            return _unreachable(error)
+            return _unreachable(error, step)
         return _told(response)
 
     async def close(self) -> None:
@@ -104,7 +109,13 @@ def _told(response: httpx.Response) -> Told:
     return Told(status=response.status_code, content=response.content, retry_after=response.headers.get("retry-after"))
 
 
-def _unreachable(error: httpx.HTTPError) -> Unreachable:
+def _unreachable(error: httpx.HTTPError, step: Ask) -> Unreachable:
     """A question that found no connection was not sent; of any other that is not certain."""
     not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    return Unreachable(reason=str(error) or type(error).__name__, sent=not not_sent)
+    meant = meaning(error)
+    if meant is not None:
+        return Unreachable(reason=meant[0], advice=meant[1], sent=not not_sent)
+    reason = str(error).rstrip(".") or type(error).__name__
+    hung_up = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and step.url.startswith("https:")
+    advice = HUNG_UP if hung_up else RUNNING
+    return Unreachable(reason=reason, advice=advice, sent=not not_sent)

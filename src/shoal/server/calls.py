@@ -1,21 +1,62 @@
-"""What stands before gRPC calls: the same keys, ids and metrics as before REST."""
+"""What stands before gRPC calls: the same ids, keys, metrics, access log and traces as before REST."""
 
-import itertools
-import re
-import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
 
 from shoal.security.permissions import Permission
 from shoal.server.authentication import KeyRing
+from shoal.server.observation import AccessLog
+from shoal.server.request_ids import Ids
 from shoal.serving.messages import RequestContext
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
+from shoal.telemetry.traces import Traced, Tracer
 
-_SAFE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+SERVICE: Final = "inference.GRPCInferenceService"
+"""The one service there is."""
+
+REQUEST_ID: Final = "x-request-id"
+"""Metadata that a request id comes in and is returned in."""
+
+_ERRORS_FROM: Final = 500
+
+
+class Visit(msgspec.Struct, kw_only=True):
+    """A call that is being answered.
+
+    Attributes
+    ----------
+    method : str
+        Of the service.
+    metadata : mapping of str to str
+        What the call carries beside its message, names in lower case.
+    request_id : str
+        Taken from the caller, or made.
+    started_ns : int
+        When it came, by ``time.perf_counter_ns``.
+    span : Traced or None
+        Its span; None where none are made.
+    principal, fleet : str or None
+        Who asks, and about which fleet that is really served, once that is known.
+    rows : int or None
+        How many rows were answered.
+    """
+
+    method: str
+    metadata: Mapping[str, str]
+    request_id: str
+    started_ns: int
+    span: Traced | None
+    principal: str | None = None
+    fleet: str | None = None
+    rows: int | None = None
 
 
 class CallGate:
-    """Lets callers in and counts their calls.
+    """Lets callers in, and sees what becomes of their calls.
 
     Parameters
     ----------
@@ -23,19 +64,37 @@ class CallGate:
         The API keys.
     metrics : Metrics
         Where to count.
+    access : AccessLog
+        Where some calls get a line.
+    tracer : Tracer, optional
+        Who sends traces; none unless told.
     """
 
-    def __init__(self, ring: KeyRing, metrics: Metrics) -> None:
+    def __init__(self, ring: KeyRing, metrics: Metrics, access: AccessLog, tracer: Tracer | None = None) -> None:
         self._ring = ring
-        self._prefix = secrets.token_hex(6)
-        self._count = itertools.count(1)
+        self._ids = Ids()
+        self._access = access
+        self._tracer = tracer
         self._seconds = metrics.metric(
             "shoal_call_seconds", Kind.HISTOGRAM, "Time that gRPC calls took, in seconds", ("fleet", "method", "code"),
             SECONDS,
         )  # fmt: skip
 
-    def admit(self, metadata: Mapping[str, str], permission: Permission | None) -> RequestContext:
-        """Let a caller in.
+    def enter(self, method: str, metadata: Mapping[str, str]) -> Visit:
+        """Begin with a call, whoever it is from; :meth:`leave` ends it, whatever becomes of it."""
+        span = None
+        if self._tracer is not None:
+            span = self._tracer.span(f"{SERVICE}/{method}", traceparent=metadata.get("traceparent"))
+        return Visit(
+            method=method,
+            metadata=metadata,
+            request_id=self._ids.of(metadata.get(REQUEST_ID, "").encode()).decode(),
+            started_ns=time.perf_counter_ns(),
+            span=span,
+        )
+
+    def admit(self, visit: Visit, permission: Permission | None) -> RequestContext:
+        """Let a caller in; ``permission`` is None where anybody may ask.
 
         Raises
         ------
@@ -44,16 +103,63 @@ class CallGate:
         Forbidden
             Its role does not allow this.
         """
-        given = metadata.get("x-request-id", "")
-        request_id = given if _SAFE.fullmatch(given) else f"{self._prefix}-{next(self._count):x}"
         if permission is None:
-            return RequestContext(request_id=request_id, principal="")
-        principal = self._ring.caller(
-            metadata.get("authorization", "").encode(), metadata.get("x-api-key", "").encode()
-        )
+            return RequestContext(request_id=visit.request_id, principal="")
+        given = visit.metadata.get
+        principal = self._ring.caller(given("authorization", "").encode(), given("x-api-key", "").encode())
+        visit.principal = principal.name
         principal.require(permission)
-        return RequestContext(request_id=request_id, principal=principal.name)
+        return RequestContext(request_id=visit.request_id, principal=principal.name)
 
-    def observe(self, method: str, code: str, fleet: str | None, started_ns: int) -> None:
-        """Count a call that has ended."""
-        self._seconds.observe((fleet or "", method, code), (time.perf_counter_ns() - started_ns) / 1e9)
+    def leave(self, visit: Visit, code: str, status: int, peer: Callable[[], str]) -> None:
+        """Count a call that has ended, log it or not, and end its span.
+
+        Parameters
+        ----------
+        visit : Visit
+            The call.
+        code : str
+            Name of its status.
+        status : int
+            The one that it would have over HTTP, so that one question finds what failed in the logs of both doors.
+        peer : callable
+            Tells who called, as gRPC does.
+        """
+        took_s = (time.perf_counter_ns() - visit.started_ns) / 1e9
+        self._seconds.observe((visit.fleet or "", visit.method, code), took_s)
+        if self._access.wants(status):
+            self._access.tell(
+                request_id=visit.request_id,
+                method="POST",
+                path=f"/{SERVICE}/{visit.method}",
+                status=status,
+                took_s=took_s,
+                principal=visit.principal,
+                fleet=visit.fleet,
+                rows=visit.rows,
+                client=_host(peer()),
+                code=code,
+            )
+        if visit.span is not None:
+            _end(visit.span, visit, code, status)
+
+
+def _end(span: Traced, visit: Visit, code: str, status: int) -> None:
+    with span:
+        span.tell(
+            {
+                "rpc.system.name": "grpc",
+                "rpc.method": f"{SERVICE}/{visit.method}",
+                "rpc.response.status_code": code,
+                "shoal.request_id": visit.request_id,
+                "shoal.fleet": visit.fleet or "",
+                "shoal.rows": visit.rows or 0,
+            }
+        )
+        if status >= _ERRORS_FROM:
+            span.fail()
+
+
+def _host(peer: str) -> str:
+    """The address in ``ipv4:127.0.0.1:4242`` or ``ipv6:%5B::1%5D:4242``."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import email.utils
 import errno
+import itertools
 import logging
+import math
 import resource
 import socket
 import time
@@ -26,8 +28,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from shoal.server.certificates import Certificates
 from shoal.server.errors import error_body
 from shoal.server.exchanges import Bell, Exchange
+from shoal.server.handshakes import FailedHandshakes, begins_tls
 from shoal.server.options import Limits
 from shoal.server.outgoing import EXCHANGE
 
@@ -67,6 +71,10 @@ class Connection(HttpToolsProtocol):
     ----------
     waiting_since_s : float or None
         Since when the sweep has seen it wait for the rest of a head or body; None while it does not.
+    carrier : socket or None
+        What carries the encrypted bytes, of a connection that is secured.
+    closing_since_s : float
+        Since when the sweep has seen a secured connection wait for the client's goodbye.
     """
 
     cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
@@ -75,6 +83,8 @@ class Connection(HttpToolsProtocol):
     head_bytes = 0
     header_bytes = Limits().header_bytes
     made_s = 0.0
+    carrier: socket.socket | None = None
+    closing_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
@@ -201,8 +211,28 @@ class Connection(HttpToolsProtocol):
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    def shutdown(self) -> None:
+        """Close when no request is under way, else after its answer."""
+        super().shutdown()
+        self.part()
+
+    def part(self) -> None:
+        """End a secured connection that is being closed, once everything has been sent.
+
+        TLS waits for the client to say goodbye too, which clients that keep connections for later do not. The loop
+        hears that nothing more will come, as if the client had hung up.
+        """
+        if self.carrier is not None and self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # it has ended already
+                self.carrier.shutdown(socket.SHUT_RD)
+
     def look(self, now_s: float, limits: Limits) -> None:
         """Hang up when the client keeps us waiting for too long."""
+        if self.carrier is not None and self.transport.is_closing():
+            self.closing_since_s = self.closing_since_s or now_s
+            if now_s - self.closing_since_s > limits.handshake_s:  # some lose what they have not read when we go first
+                self.part()
+            return
         cycle = self.cycle
         is_idle = cycle is None or cycle.response_complete
         waits = (cycle, self.head_bytes > 0)
@@ -217,6 +247,14 @@ class Connection(HttpToolsProtocol):
             self.refuse(408, f"the {'head' if is_idle else 'body'} of the request took too long")
 
 
+class _Misled(Connection):
+    """A connection of a client that does not speak TLS where the server does."""
+
+    def data_received(self, data: bytes) -> None:
+        """Say so."""
+        self.refuse(400, "this port speaks HTTPS; write https:// instead of http:// in the address")
+
+
 class HttpServer:
     """Serves an application on a listening socket that other processes may accept from as well.
 
@@ -228,9 +266,13 @@ class HttpServer:
         Bound and listening.
     limits : Limits
         How many connections, and how long they may wait.
+    certificates : Certificates, optional
+        With which connections are secured; without, they are not.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, limits: Limits, certificates: Certificates | None = None
+    ) -> None:
         self._config = Config(
             app,
             http=Connection,
@@ -246,9 +288,11 @@ class HttpServer:
         self._state = Shared()
         self._listener = listener
         self._limits = limits
+        self._certificates = certificates
         self._most = min(limits.connections, _files() - _SPARE_FILES)
         self._loop = asyncio.get_running_loop()
-        self._adopting: set[asyncio.Task[object]] = set()
+        self._failed_handshakes = FailedHandshakes()
+        self._adopting: dict[asyncio.Task[object], float] = {}  # since when, the oldest first
         self._sweeper: asyncio.Task[None] | None = None
         self._accepting = False
         listener.setblocking(False)
@@ -281,6 +325,7 @@ class HttpServer:
         for connection in self._connections():
             if connection.cycle is not None or connection.made_s < fresh_s:
                 connection.shutdown()
+        self._give_up_on(len(self._adopting), fresh_s)
 
     async def finish(self, deadline_s: float) -> bool:
         """Wait until all requests are answered; False when that took too long (``time.monotonic``)."""
@@ -297,6 +342,7 @@ class HttpServer:
             self._sweeper.cancel()
         for connection in self._connections():
             connection.transport.abort()
+        self._give_up_on(len(self._adopting), math.inf)
 
     def _connections(self) -> list[Connection]:
         return [one for one in list(self._state.connections) if isinstance(one, Connection)]
@@ -322,25 +368,56 @@ class HttpServer:
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._adopt(client))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopting[task] = time.monotonic()
+        task.add_done_callback(lambda done: self._adopting.pop(done, None))
         return True
 
     async def _adopt(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it has gone already
-            await self._loop.connect_accepted_socket(self._protocol, client)
+        if self._certificates is None:
+            with contextlib.suppress(OSError):  # it has gone already
+                await self._loop.connect_accepted_socket(self._protocol, client)
+            return
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                await self._secure(client, self._certificates)
+        except OSError as error:
+            self._failed_handshakes.add(error)
 
-    def _protocol(self) -> Connection:
-        connection = Connection(config=self._config, server_state=self._state, app_state={}, _loop=self._loop)
+    async def _secure(self, client: socket.socket, certificates: Certificates) -> None:
+        """Go on in TLS, if that is what the client speaks."""
+        if not await begins_tls(client):
+            await self._loop.connect_accepted_socket(lambda: self._protocol(_Misled), client)
+            return
+        await self._loop.connect_accepted_socket(
+            lambda: self._protocol(carrier=client),
+            client,
+            ssl=certificates.now.context,
+            ssl_handshake_timeout=self._limits.handshake_s,
+            ssl_shutdown_timeout=self._limits.body_s,  # time to take the rest of an answer
+        )
+
+    def _protocol(self, kind: type[Connection] = Connection, carrier: socket.socket | None = None) -> Connection:
+        connection = kind(config=self._config, server_state=self._state, app_state={}, _loop=self._loop)
         connection.header_bytes = self._limits.header_bytes
+        connection.carrier = carrier
         return connection
 
     def _shed(self) -> bool:
         """Make room by closing some connections that nobody uses; True when there were any."""
+        if self._give_up_on(_SHED, time.monotonic() - _FRESH_S):
+            return True
         idle = [one for one in self._connections() if one.is_idle][:_SHED]
         for connection in idle:
             connection.transport.close()
+            connection.part()
         return bool(idle)
+
+    def _give_up_on(self, most: int, before_s: float) -> bool:
+        """Hang up on some that have been shaking hands since before; True when there were any."""
+        slow = [task for task, since_s in itertools.islice(self._adopting.items(), most) if since_s < before_s]
+        for task in slow:
+            task.cancel()
+        return bool(slow)
 
     def _pause(self) -> None:
         """Leave new connections to the neighbours, or waiting, for a moment."""
@@ -357,6 +434,7 @@ class HttpServer:
             await asyncio.sleep(_SWEEP_S)
             self._state.set_date()
             now_s = time.monotonic()
+            self._failed_handshakes.tell(now_s)
             for connection in self._connections():
                 connection.look(now_s, self._limits)
 

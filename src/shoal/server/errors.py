@@ -107,13 +107,12 @@ class ErrorAnswers:
                 return
             if outgoing.status:
                 raise
-            await answer_error(send, told(error, scope))
+            await answer_error(send, told(error, scope.get("shoal.request_id", "")))
 
 
-def told(error: Exception, scope: Scope) -> errors.ShoalError:
+def told(error: Exception, request_id: str) -> errors.ShoalError:
     """The error as the caller may see it; what is ours to mend is logged."""
     if isinstance(error, errors.ShoalError) and status_of(error) != _INTERNAL:
         return error
-    request_id = scope.get("shoal.request_id", "")
     _log.error("request %s failed", request_id, exc_info=error)
     return errors.ShoalError(f"something went wrong here, not with you; the server's log says what: {request_id}")

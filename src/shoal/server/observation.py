@@ -16,6 +16,75 @@ _ERRORS_FROM = 500
 _STATUS = {status: str(status) for status in range(100, 600)}
 
 
+class AccessLine(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What the access log says of a request beside the time; a struct, for one is made and encoded per request."""
+
+    level: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    code: str = ""
+    seconds: float
+    principal: str | None
+    fleet: str | None
+    rows: int | None
+    client: str | None
+    logger: str
+
+
+class AccessLog:
+    """Lines for requests of both doors: for those that fail on our side always, for a share of the others.
+
+    Parameters
+    ----------
+    log : LineWriter
+        Where to log.
+    share : float
+        Which share to log, from 0 to 1.
+    """
+
+    def __init__(self, log: LineWriter, share: float) -> None:
+        self._log = log
+        self._share = share
+
+    def wants(self, status: int) -> bool:
+        """Whether a request that ended with this status gets a line."""
+        return status >= _ERRORS_FROM or (self._share > 0 and random.random() < self._share)  # noqa: S311
+
+    def tell(
+        self,
+        *,
+        request_id: str,
+        method: str,
+        path: str,
+        status: int,
+        took_s: float,
+        principal: str | None,
+        fleet: str | None,
+        rows: int | None,
+        client: str | None,
+        code: str = "",
+    ) -> None:
+        """Log a request."""
+        self._log.offer(
+            AccessLine(
+                level="error" if status >= _ERRORS_FROM else "info",
+                logger="shoal.access",
+                request_id=request_id,
+                method=method,
+                path=path,
+                status=status,
+                code=code,
+                seconds=round(took_s, 6),
+                principal=principal,
+                fleet=fleet,
+                rows=rows,
+                client=client,
+            )
+        )
+
+
 class Observation:
     """Counts requests by fleet, route and status, and logs some of them.
 
@@ -36,8 +105,7 @@ class Observation:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: LineWriter, *, share: float) -> None:
         self._app = app
-        self._log = log
-        self._share = share
+        self._access = AccessLog(log, share)
         self._seconds = metrics.metric(
             "shoal_request_seconds",
             Kind.HISTOGRAM,
@@ -58,37 +126,19 @@ class Observation:
             rule: Rule | None = scope.get("shoal.rule")
             route = rule.template if rule is not None else "(none)"
             self._seconds.observe((scope.get("shoal.fleet", ""), route, _STATUS[status]), took_s)
-            if status >= _ERRORS_FROM or (self._share and random.random() < self._share):  # noqa: S311
-                self._log.offer(_line(scope, status, took_s))
+            if self._access.wants(status):
+                self._tell(scope, status, took_s)
 
-
-class AccessLine(msgspec.Struct, frozen=True, gc=False):
-    """What the access log says of a request beside the time; a struct, for one is made and encoded per request."""
-
-    level: str
-    request_id: str
-    method: str
-    path: str
-    status: int
-    seconds: float
-    principal: str | None
-    fleet: str | None
-    rows: int | None
-    client: str | None
-    logger: str = "shoal.access"
-
-
-def _line(scope: Scope, status: int, took_s: float) -> AccessLine:
-    principal, client = scope.get("shoal.principal"), scope["client"]
-    return AccessLine(
-        "error" if status >= _ERRORS_FROM else "info",
-        scope.get("shoal.request_id", ""),
-        scope["method"],
-        scope["path"],
-        status,
-        round(took_s, 6),
-        principal.name if principal else None,
-        scope.get("shoal.fleet"),
-        scope.get("shoal.rows"),
-        client[0] if client else None,
-    )
+    def _tell(self, scope: Scope, status: int, took_s: float) -> None:
+        principal = scope.get("shoal.principal")
+        self._access.tell(
+            request_id=scope.get("shoal.request_id", ""),
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            took_s=took_s,
+            principal=principal.name if principal else None,
+            fleet=scope.get("shoal.fleet"),
+            rows=scope.get("shoal.rows"),
+            client=scope["client"][0] if scope.get("client") else None,
+        )

@@ -23,6 +23,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Most open connections.
     header_bytes : int
         Largest head of a request.
+    handshake_s : float
+        How long a connection may take to shake hands where the server speaks TLS, and to say goodbye, in seconds.
     header_s : float
         How long a connection may take to send the head of a request, in seconds.
     body_s : float
@@ -38,10 +40,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requests: int = 4096
     connections: int = 10_000
     header_bytes: int = 64 * 2**10
+    handshake_s: float = 10.0
     header_s: float = 10.0
     body_s: float = 60.0
     idle_s: float = 75.0
     request_s: float = 60.0
+
+
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a server's certificate is.
+
+    Attributes
+    ----------
+    certificate : str
+        Path of the certificate in PEM, and of those between it and its authority.
+    key : str
+        Path of its private key in PEM, without a passphrase.
+    client_ca : str or None
+        Path of the authorities, in PEM, one of which has to have signed the certificate that each client then has to
+        show; None asks clients for none.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +85,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Port of management and metrics; None leaves them on ``port``.
     category : str
         Where no fleets are named: only those of this category; empty for all.
+    tls : TlsFiles or None
+        The certificate with which REST, gRPC and management are secured; None: they are not.
     url : str or None
         Where others reach REST, when that is not where the server listens; discovery tells it.
     drain_s : float
@@ -86,6 +110,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     grpc_port: int | None = 8081
     admin_port: int | None = None
     category: str = ""
+    tls: TlsFiles | None = None
     url: str | None = None
     drain_s: float = 30.0
     batching: bool = True

@@ -12,11 +12,27 @@ _HEADER = b"x-request-id"
 _SAFE = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
+class Ids:
+    """Takes an id that a caller gave, where it is fit for a log, or makes one.
+
+    A made id is a random prefix of this process and a count: unique, and far cheaper than random bits per request.
+    """
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6).encode()
+        self._count = itertools.count(1)
+
+    def of(self, given: bytes | None) -> bytes:
+        """The id of a request whose caller gave this one, or none."""
+        if given and _SAFE.fullmatch(given):
+            return given
+        return b"%s-%x" % (self._prefix, next(self._count))
+
+
 class RequestIds:
     """Takes the caller's ``X-Request-Id``, or makes one, and returns it.
 
-    A made id is a random prefix of this process and a count: unique, and far cheaper than random bits per request. It
-    leaves ``shoal.request_id``, ``shoal.headers`` (the headers as a mapping, made once for all) and the
+    It leaves ``shoal.request_id``, ``shoal.headers`` (the headers as a mapping, made once for all) and the
     :class:`~shoal.server.outgoing.Outgoing` in the scope.
 
     Parameters
@@ -27,15 +43,12 @@ class RequestIds:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._prefix = secrets.token_hex(6).encode()
-        self._count = itertools.count(1)
+        self._ids = Ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         headers = scope["shoal.headers"] = dict(scope["headers"])
-        given = headers.get(_HEADER)
-        if given is None or not _SAFE.fullmatch(given):
-            given = b"%s-%x" % (self._prefix, next(self._count))
+        given = self._ids.of(headers.get(_HEADER))
         scope["shoal.request_id"] = given.decode()
         outgoing = Outgoing(scope, send)
         outgoing.headers.append((_HEADER, given))

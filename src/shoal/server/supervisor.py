@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from shoal.errors import ShoalError, StorageError
 from shoal.registry import ServerRecord
+from shoal.server.certificates import Certificates
 from shoal.server.control import Channel, Failed, Job, Open, Ready
 from shoal.server.discovery import new_server
 from shoal.server.offspring import Process, prepare, start_worker
@@ -107,6 +109,8 @@ class Supervisor:
 
     Raises
     ------
+    InvalidInput
+        The certificate cannot be used.
     StorageError
         A port cannot be bound.
     """
@@ -123,6 +127,7 @@ class Supervisor:
         self._settings = settings
         self._on_ready = on_ready
         self._on_news = on_news
+        self._certificates = None if options.tls is None else Certificates(options.tls)
         self._sockets = contextlib.ExitStack()
         self._listener = self._sockets.enter_context(_listen(options.host, options.port))
         self._admin = self._grpc = None
@@ -142,11 +147,14 @@ class Supervisor:
     def addresses(self) -> Addresses:
         """Where the server listens."""
         return Addresses(
-            url=f"http://{_where(self._listener)}",
+            url=self._url(self._listener),
             grpc=_where(self._grpc) if self._grpc is not None else None,
-            admin_url=f"http://{_where(self._admin)}" if self._admin is not None else None,
+            admin_url=self._url(self._admin) if self._admin is not None else None,
             fleets=self._fleets,
         )
+
+    def _url(self, bound: socket.socket) -> str:
+        return f"{'http' if self._certificates is None else 'https'}://{_where(bound)}"
 
     def run(self) -> bool:
         """Serve until a signal comes; True when every request under way was answered.
@@ -229,6 +237,8 @@ class Supervisor:
         """What is told of this server to those who look for one."""
         addresses = self.addresses()
         url = self._options.url or _reachable(addresses.url)
+        if self._options.url is None:
+            self._require_name(url)
         return new_server(
             url.rstrip("/"),
             grpc_url=_reachable(addresses.grpc),
@@ -236,6 +246,15 @@ class Supervisor:
             category=self._options.category,
             clock=utc_now,
         )
+
+    def _require_name(self, url: str) -> None:
+        """Say so when clients that come by discovery are going to refuse the certificate."""
+        host = urlsplit(url).hostname
+        if self._certificates is not None and host and not self._certificates.fits(host):
+            self._on_news(
+                f"The certificate is not for {host}, by which discovery tells of this server, so clients will refuse "
+                "it; say with --url by which of the certificate's names they reach it."
+            )
 
     def _hear(self) -> None:
         """Wait for news, and take it."""

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from shoal.errors import ShoalError
 from shoal.server.authentication import KeyRing
 from shoal.server.calls import CallGate
+from shoal.server.certificates import Certificates
 from shoal.server.connections import HttpServer
 from shoal.server.control import Channel, Failed, Job, Open, Ready
 from shoal.server.discovery import Heartbeat, Services
@@ -31,6 +32,7 @@ from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
 from shoal.server.metrics import BetweenCounters, FleetCounters, LogCounters, Meter
+from shoal.server.observation import AccessLog
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
@@ -127,7 +129,9 @@ class Worker:
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
         self._stack = self._build()
-        self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
+        self._certificates = None if job.options.tls is None else Certificates(job.options.tls)
+        listener = socket.socket(fileno=job.listener)
+        self._http = HttpServer(self._stack.app, listener, self._options.limits, self._certificates)
         self._grpc: GrpcDoor | None = None
         self._heart: Heartbeat | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -143,6 +147,8 @@ class Worker:
         if self._job.at_once:
             self._http.start()
         self._begin(self._stack.doorkeeper.sweep(), self._ring.follow(), self._meter.work())
+        if self._certificates is not None:
+            self._begin(self._certificates.follow())
         starting = asyncio.create_task(self._start())
         ending = asyncio.create_task(self._ending.wait())
         await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -169,11 +175,15 @@ class Worker:
             if self._job.grpc_port is not None:
                 self._grpc = await GrpcDoor.start(
                     self._plane,
-                    CallGate(self._ring, self._metrics),
+                    CallGate(
+                        self._ring, self._metrics, AccessLog(self._writer, self._options.access_log), self._tracer
+                    ),
                     address=self._options.host,
                     port=self._job.grpc_port,
                     body_bytes=self._options.limits.body_bytes,
                     concurrent=self._options.limits.requests,
+                    handshake_s=self._options.limits.handshake_s,
+                    certificates=self._certificates,
                 )
         if not self._job.at_once:
             self._http.start()

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shoal.security.api_keys import ApiKeyRecord, new_key
 from shoal.security.permissions import Role
 from shoal.server.authentication import KeyRing
+from shoal.server.certificates import Certificates
 from shoal.server.connections import HttpServer
 from shoal.server.errors import answer
 from shoal.server.limits import Traffic
@@ -22,6 +23,7 @@ from shoal.server.stack import Stack, build_stack
 from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import Metrics, exposition, merge
 from shoal.telemetry.traces import Tracer
+from tests.certificates import trusting
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -105,6 +107,7 @@ async def world(
     local: bool = True,
     access_log: float = 0.0,
     tracer: Tracer | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[World]:
     keys, echo = keys or Keys(), Echo()
     ring = KeyRing(keys, local=local)
@@ -125,10 +128,11 @@ async def world(
     )
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    http = HttpServer(stack.app, listener, options.limits)
+    http = HttpServer(stack.app, listener, options.limits, certificates)
     http.start()
     sweep = asyncio.create_task(stack.doorkeeper.sweep())
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+    base_url = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base_url, timeout=20, verify=trusting()) as client:
         yield World(keys, ring, traffic, metrics, stack, http, port, client, reading, echo)
     sweep.cancel()
     http.stop_accepting()

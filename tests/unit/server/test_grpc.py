@@ -2,24 +2,18 @@
 
 import asyncio
 import struct
-from contextlib import asynccontextmanager
 
 import grpc
 import numpy as np
 import polars as pl
 import pytest
+from grpc_world import serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from shoal.fleet import Fleet
-from shoal.security.api_keys import ApiKeyRecord
-from shoal.server.authentication import KeyRing
-from shoal.server.calls import CallGate
 from shoal.server.grpc import inference_pb2 as pb
-from shoal.server.grpc.door import GrpcDoor
-from shoal.server.grpc.service import SERVICE, InferenceService
-from shoal.telemetry.metrics import Metrics
 from shoal.workspace import open_workspace
 
 GENERATOR = np.random.default_rng(3)
@@ -27,16 +21,6 @@ X = GENERATOR.normal(size=(40, 2))
 RIDGES = {("a", 1): Ridge().fit(X, X @ [1.0, 2.0]), ("b", 2): Ridge().fit(X, X @ [3.0, -1.0])}
 CLASSIFIER = LogisticRegression().fit(X, np.where(X[:, 0] > 0, "yes", "no"))
 FIELDS = {"BYTES": "bytes_contents", "INT64": "int64_contents", "FP64": "fp64_contents", "FP32": "fp32_contents"}
-
-
-class NoKeys:
-    """A registry without API keys."""
-
-    def head(self) -> int:
-        return 1
-
-    def keys(self) -> list[ApiKeyRecord]:
-        return []
 
 
 @pytest.fixture
@@ -53,38 +37,15 @@ def workspace(tmp_path):
         yield workspace
 
 
-@asynccontextmanager
-async def serving(workspace):
-    """A channel to a door over the workspace's two fleets."""
-    plane = workspace.data_plane(["ridges", "labels"])
-    await plane.start()
-    ring = KeyRing(NoKeys(), local=True)
-    ring.refresh()
-    gate = CallGate(ring, Metrics())
-    door = await GrpcDoor.start(plane, gate, address="127.0.0.1", port=0, body_bytes=1 << 20)
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
-            yield channel, InferenceService(plane, gate)
-    finally:
-        await door.stop(1.0)
-        await plane.drain(1.0)
-
-
 def ask(workspace, *calls):
     """Send messages one after the other; answers, or the errors with their status."""
 
     async def work():
-        async with serving(workspace) as (channel, service):
+        async with serving(workspace) as here:
             answers = []
             for name, message in calls:
-                method = service.methods[name]
-                stub = channel.unary_unary(
-                    f"/{SERVICE}/{name}",
-                    request_serializer=method.request.SerializeToString,
-                    response_deserializer=method.response.FromString,
-                )
                 try:
-                    answers.append(await stub(message, timeout=20))
+                    answers.append(await here.unary(name)(message, timeout=20))
                 except grpc.aio.AioRpcError as error:
                     answers.append(error)
             return answers
@@ -244,14 +205,9 @@ def test_nothing_is_uploaded(workspace):
 
 def test_a_stream_goes_on_after_an_error(workspace):
     async def work():
-        async with serving(workspace) as (channel, _):
-            stub = channel.stream_stream(
-                f"/{SERVICE}/ModelStreamInfer",
-                request_serializer=pb.ModelInferRequest.SerializeToString,
-                response_deserializer=pb.ModelStreamInferResponse.FromString,
-            )
+        async with serving(workspace) as here:
             messages = [request(id="1"), request(model="nobody", id="2"), request(id="3")]
-            return [answer async for answer in stub(iter(messages), timeout=20)]
+            return [answer async for answer in here.stream()(iter(messages), timeout=20)]
 
     first, second, third = asyncio.run(work())
     assert (first.infer_response.id, third.infer_response.id) == ("1", "3")

@@ -4,7 +4,10 @@ from typing import Final, Self
 
 import grpc
 
-from shoal.server.grpc.service import Gate, InferenceService
+from shoal.server.calls import CallGate
+from shoal.server.certificates import Certificates, Loaded
+from shoal.server.grpc.service import InferenceService
+from shoal.server.options import Limits
 from shoal.serving.plane import DataPlane
 
 _OPTIONS: Final = (
@@ -25,7 +28,16 @@ class GrpcDoor:
 
     @classmethod
     async def start(
-        cls, plane: DataPlane, gate: Gate, *, address: str, port: int, body_bytes: int, concurrent: int | None = None
+        cls,
+        plane: DataPlane,
+        gate: CallGate,
+        *,
+        address: str,
+        port: int,
+        body_bytes: int,
+        concurrent: int | None = None,
+        handshake_s: float = Limits().handshake_s,
+        certificates: Certificates | None = None,
     ) -> Self:
         """Listen.
 
@@ -33,7 +45,7 @@ class GrpcDoor:
         ----------
         plane : DataPlane
             What answers.
-        gate : Gate
+        gate : CallGate
             What stands before it.
         address : str
             Address to listen on, e.g. ``127.0.0.1``.
@@ -43,15 +55,49 @@ class GrpcDoor:
             Bytes of one message; larger ones are refused before they are read.
         concurrent : int, optional
             Calls at the same time; more are refused at once.
+        handshake_s : float
+            How long a connection may take until both sides have agreed on how to talk, in seconds.
+        certificates : Certificates, optional
+            With which connections are secured; without, they are not.
         """
-        sizes = (("grpc.max_receive_message_length", body_bytes), ("grpc.max_send_message_length", -1))
-        server = grpc.aio.server(options=(*_OPTIONS, *sizes), maximum_concurrent_rpcs=concurrent)
+        limits = (
+            ("grpc.max_receive_message_length", body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
+        )
+        server = grpc.aio.server(options=(*_OPTIONS, *limits), maximum_concurrent_rpcs=concurrent)
         server.add_generic_rpc_handlers((InferenceService(plane, gate).handler(),))
         host = f"[{address}]" if ":" in address else address
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if certificates is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", _credentials(certificates))
         await server.start()
         return cls(server, bound)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and give those under way some seconds to end."""
         await self._server.stop(grace_s)
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Credentials that follow the certificate: gRPC asks before each handshake, in a thread of its own."""
+    known = certificates.now
+
+    def fetch() -> "grpc.ServerCertificateConfiguration | None":
+        nonlocal known
+        now = certificates.now
+        if now is known:
+            return None
+        known = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(known),
+        fetch,  # type: ignore[arg-type]  # None says that nothing has changed, which its stub does not know
+        require_client_authentication=known.client_ca is not None,
+    )
+
+
+def _configuration(loaded: Loaded) -> "grpc.ServerCertificateConfiguration":
+    return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.certificate)], loaded.client_ca)

@@ -1,46 +1,28 @@
 """The calls of ``GRPCInferenceService``, each asked of the data plane."""
 
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
 from shoal.security.permissions import Permission
+from shoal.server.calls import REQUEST_ID, SERVICE, CallGate, Visit
+from shoal.server.errors import status_of, told
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc.codes import code_of
-from shoal.server.grpc.translation import metadata_of, request_of, response_of, statistics_of
+from shoal.server.grpc.translation import metadata_of, request_of, response_of, rows_of, statistics_of
 from shoal.serving.messages import RequestContext
 from shoal.serving.plane import DataPlane
 
-SERVICE: Final = "inference.GRPCInferenceService"
-
-_log = logging.getLogger("shoal.server")
+_HUNG_UP: Final = (grpc.StatusCode.CANCELLED, 499)
+_STREAM: Final = "ModelStreamInfer"
 
 Call: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Unary: TypeAlias = "Callable[[Any, RequestContext], Awaitable[Message]]"
-
-
-class Gate(Protocol):
-    """What stands before every call: who asks, and whether they may."""
-
-    def admit(self, metadata: Mapping[str, str], permission: Permission | None) -> RequestContext:
-        """Let a caller in, or raise one of our errors.
-
-        Parameters
-        ----------
-        metadata : mapping of str to str
-            What the call carries beside its message, names in lower case.
-        permission : Permission or None
-            What the caller needs; None where anybody may ask.
-        """
-
-    def observe(self, method: str, code: str, fleet: str | None, started_ns: int) -> None:
-        """Count a call that has ended; ``fleet`` is one that is really served."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +54,11 @@ class InferenceService:
     ----------
     plane : DataPlane
         What answers.
-    gate : Gate
+    gate : CallGate
         What stands before it.
     """
 
-    def __init__(self, plane: DataPlane, gate: Gate) -> None:
+    def __init__(self, plane: DataPlane, gate: CallGate) -> None:
         self._plane = plane
         self._gate = gate
         predict, read, operate = Permission.PREDICT, Permission.READ, Permission.OPERATE
@@ -109,7 +91,7 @@ class InferenceService:
             )
             for name, method in self.methods.items()
         }
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(
             self._stream,
             request_deserializer=pb.ModelInferRequest.FromString,
             response_serializer=pb.ModelStreamInferResponse.SerializeToString,
@@ -118,30 +100,39 @@ class InferenceService:
 
     def _unary(self, name: str, method: Method) -> Callable[[Message, Call], Awaitable[Message]]:
         async def call(message: Message, call: Call) -> Message:
-            started_ns = time.perf_counter_ns()
-            answer, error = await self._tried(method, message, call)
-            code = grpc.StatusCode.OK if error is None else code_of(error)
-            self._gate.observe(name, code.name, self._fleet_of(message), started_ns)
+            visit = self._entered(name, call)
+            (code, status), answer, error = _HUNG_UP, None, None
+            try:
+                answer, error = await self._tried(method, message, call, visit)
+                code, status = _ended(error)
+                visit.rows = rows_of(answer)
+            finally:
+                visit.fleet = self._fleet_of(message)
+                self._gate.leave(visit, code.name, status, call.peer)
             if error is not None:
-                if isinstance(error, Unavailable):
-                    call.set_trailing_metadata((("retry-after", f"{error.retry_after_s:g}"),))
-                await call.abort(code, self._text(error))
+                await self._refuse(call, visit, error)
             assert answer is not None
             return answer
 
         return call
 
+    def _entered(self, name: str, call: Call) -> Visit:
+        """A call that has just come; its id goes back with whatever becomes of it."""
+        metadata = {name: value for name, value in call.invocation_metadata() or () if isinstance(value, str)}
+        visit = self._gate.enter(name, metadata)
+        call.set_trailing_metadata(((REQUEST_ID, visit.request_id),))
+        return visit
+
     async def _tried(
-        self, method: Method, message: Message, call: Call
+        self, method: Method, message: Message, call: Call, visit: Visit
     ) -> tuple[Message, None] | tuple[None, Exception]:
         try:
-            return await method.run(message, self._admitted(call, method.permission)), None
+            return await method.run(message, self._admitted(visit, call, method.permission)), None
         except Exception as error:  # noqa: BLE001 - the door is where errors end
             return None, error
 
-    def _admitted(self, call: Call, permission: Permission | None) -> RequestContext:
-        metadata = {name: value for name, value in call.invocation_metadata() or () if isinstance(value, str)}
-        context = self._gate.admit(metadata, permission)
+    def _admitted(self, visit: Visit, call: Call, permission: Permission | None) -> RequestContext:
+        context = self._gate.admit(visit, permission)
         remaining_s = cast("float | None", call.time_remaining())  # None without a deadline, whatever its stub says
         if remaining_s is None:
             return context
@@ -150,32 +141,49 @@ class InferenceService:
             deadline_s = min(deadline_s, context.deadline_s)
         return RequestContext(request_id=context.request_id, principal=context.principal, deadline_s=deadline_s)
 
+    async def _refuse(self, call: Call, visit: Visit, error: Exception) -> None:
+        """End a call by an error as the caller may see it."""
+        shown = told(error, visit.request_id)
+        if isinstance(shown, Unavailable):
+            retry = ("retry-after", f"{shown.retry_after_s:g}")
+            call.set_trailing_metadata(((REQUEST_ID, visit.request_id), retry))
+        await call.abort(code_of(shown), str(shown))
+
     def _fleet_of(self, message: Message) -> str | None:
         name = getattr(message, "model_name", "").partition(":")[0]
         return name if name and self._plane.serves(name) else None
-
-    def _text(self, error: Exception) -> str:
-        """The error as the caller may see it."""
-        if isinstance(error, ShoalError) and code_of(error) is not grpc.StatusCode.INTERNAL:
-            return str(error)
-        _log.error("a gRPC call failed", exc_info=error)
-        return "something went wrong here, not with you; the server's log says what"
 
     async def _stream(
         self, messages: AsyncIterator[pb.ModelInferRequest], call: Call
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer the requests of a stream one after the other; an error is an answer and does not end the stream."""
+        visit = self._entered(_STREAM, call)
+        (code, status), refusal = _HUNG_UP, None
         try:
-            context = self._admitted(call, Permission.PREDICT)
+            context = self._admitted(visit, call, Permission.PREDICT)
+            async for message in messages:
+                visit.fleet = visit.fleet or self._fleet_of(message)
+                yield await self._streamed(message, context, visit)
+            code, status = _ended(None)
         except ShoalError as error:
-            await call.abort(code_of(error), str(error))
-        async for message in messages:
-            try:
-                yield pb.ModelStreamInferResponse(infer_response=await self._infer(message, context))
-            except Exception as error:  # noqa: BLE001 - the door is where errors end
-                # Clients match answers to requests by the id, also where there is nothing else to tell.
-                told = pb.ModelInferResponse(id=message.id)
-                yield pb.ModelStreamInferResponse(error_message=self._text(error), infer_response=told)
+            refusal, (code, status) = error, _ended(error)
+        finally:
+            self._gate.leave(visit, code.name, status, call.peer)
+        if refusal is not None:
+            await self._refuse(call, visit, refusal)
+
+    async def _streamed(
+        self, message: pb.ModelInferRequest, context: RequestContext, visit: Visit
+    ) -> pb.ModelStreamInferResponse:
+        try:
+            answer = await self._infer(message, context)
+        except Exception as error:  # noqa: BLE001 - the door is where errors end
+            # Clients match answers to requests by the id, also where there is nothing else to tell.
+            empty = pb.ModelInferResponse(id=message.id)
+            shown = told(error, visit.request_id)
+            return pb.ModelStreamInferResponse(error_message=str(shown), infer_response=empty)
+        visit.rows = (visit.rows or 0) + (rows_of(answer) or 0)
+        return pb.ModelStreamInferResponse(infer_response=answer)
 
     async def _server_live(self, _message: pb.ServerLiveRequest, _context: RequestContext) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=self._plane.live())
@@ -242,3 +250,8 @@ class InferenceService:
 
 def _method(request: type[Message], response: type[Message], permission: Permission | None, run: Unary) -> Method:
     return Method(request=request, response=response, permission=permission, run=run)
+
+
+def _ended(error: Exception | None) -> tuple[grpc.StatusCode, int]:
+    """The status of a call that was answered, and the one that it would have over HTTP."""
+    return (grpc.StatusCode.OK, 200) if error is None else (code_of(error), status_of(error))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from google.protobuf.message import Message
 
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, raw_bytes
@@ -85,6 +86,13 @@ def response_of(response: InferenceResponse) -> pb.ModelInferResponse:
     for name, value in response.parameters.items():
         _set_parameter(message.parameters[name], value)
     return message
+
+
+def rows_of(answer: Message | None) -> int | None:
+    """How many rows a message answers; None of one that is no prediction."""
+    if not isinstance(answer, pb.ModelInferResponse):
+        return None
+    return answer.outputs[0].shape[0] if answer.outputs else 0
 
 
 def metadata_of(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
