@@ -5,7 +5,6 @@ a caller may not see is not there for it.
 """
 
 import math
-import re
 import time
 from collections.abc import Mapping
 from typing import Final, TypeVar
@@ -21,7 +20,7 @@ from shoal.security.principals import Principal
 from shoal.server.errors import answer
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
-from shoal.serving.deferred import DeferredPredictions, Wishes
+from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
 from shoal.serving.documents import prediction_document
 from shoal.serving.messages import InferenceRequest, RequestContext
 
@@ -32,8 +31,6 @@ TEMPLATES: Final = (LIST, ONE, REPLAY)
 """The routes that :class:`PredictionsApp` answers."""
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
-_TEXT: Final = re.compile(rb"[!-~](?:[ -~]{0,253}[!-~])?")
-_LONGEST_DEADLINE_S: Final = 30 * 86_400.0
 _MOST_LISTED: Final = 10_000
 _MARGIN_S: Final = 0.5
 _ENDED: Final = 200
@@ -55,13 +52,15 @@ def wishes_of(headers: Mapping[bytes, bytes]) -> Wishes:
     InvalidInput
         One of them cannot be used.
     """
-    timeout = headers.get(b"prediction-timeout")
-    return Wishes(
-        ordering_key=_text(headers, "Ordering-Key"),
-        idempotency_key=_text(headers, "Idempotency-Key"),
-        sink=_text(headers, "Prediction-Sink"),
-        deadline_s=None if timeout is None else _seconds("the header Prediction-Timeout", timeout.decode("latin-1")),
+    timeout = _text(headers, b"prediction-timeout")
+    wishes = Wishes(
+        ordering_key=_text(headers, b"ordering-key"),
+        idempotency_key=_text(headers, b"idempotency-key"),
+        sink=_text(headers, b"prediction-sink"),
+        deadline_s=None if timeout is None else _seconds("the header Prediction-Timeout", timeout),
     )
+    wishes.require_usable()
+    return wishes
 
 
 async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope: Scope) -> Answer:
@@ -165,15 +164,11 @@ def _seconds(what: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= _LONGEST_DEADLINE_S:
-        raise InvalidInput(f"{what} has to be a number of seconds above 0, at most {_LONGEST_DEADLINE_S:.0f}")
+    if not 0 < seconds <= LONGEST_DEADLINE_S:
+        raise InvalidInput(f"{what} has to be a number of seconds above 0, at most {LONGEST_DEADLINE_S:.0f}")
     return seconds
 
 
-def _text(headers: Mapping[bytes, bytes], name: str) -> str | None:
-    value = headers.get(name.lower().encode())
-    if value is None:
-        return None
-    if not _TEXT.fullmatch(value):
-        raise InvalidInput(f"the header {name} has to have 1 to 255 printable ASCII characters")
-    return value.decode()
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
