@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from shoal.client.exchange import Question
 from shoal.client.routes import Routes
-from shoal.client.sending import Ask, Course, Pause, Report, Told, Unreachable, course
+from shoal.client.sending import Ask, Course, Dialogue, Pause, Report, Told, Unreachable, course
 from shoal.errors import InvalidInput
 
 try:
@@ -28,9 +28,15 @@ class Transport:
         Sent with every question.
     timeout_s : float
         How long one answer may take, in seconds.
+
+    Attributes
+    ----------
+    timeout_s : float
+        As given.
     """
 
     def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float) -> None:
+        self.timeout_s = timeout_s
         self._routes = routes
         self._client = httpx.Client(headers=headers, timeout=timeout_s)
 
@@ -45,6 +51,17 @@ class Transport:
                 answer: Answer = done.value
                 return answer
             report = self._do(step)
+
+    def converse(self, dialogue: Dialogue[Answer]) -> Answer:
+        """Ask the questions of a dialogue, one after the other; raises as :meth:`ask` does."""
+        answer: object = None
+        while True:
+            try:
+                step = dialogue.send(answer)
+            except StopIteration as done:
+                told: Answer = done.value
+                return told
+            answer = self._do(step) if isinstance(step, Pause) else self.ask(step)
 
     def _do(self, step: Ask | Pause) -> Report:
         if isinstance(step, Pause):
@@ -65,6 +82,7 @@ class AsyncTransport:
     """Asks and awaits; parameters as of :class:`Transport`."""
 
     def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float) -> None:
+        self.timeout_s = timeout_s
         self._routes = routes
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_s)
 
@@ -79,6 +97,17 @@ class AsyncTransport:
                 answer: Answer = done.value
                 return answer
             report = await self._do(step)
+
+    async def converse(self, dialogue: Dialogue[Answer]) -> Answer:
+        """Ask the questions of a dialogue, one after the other; raises as :meth:`ask` does."""
+        answer: object = None
+        while True:
+            try:
+                step = dialogue.send(answer)
+            except StopIteration as done:
+                told: Answer = done.value
+                return told
+            answer = await self._do(step) if isinstance(step, Pause) else await self.ask(step)
 
     async def _do(self, step: Ask | Pause) -> Report:
         if isinstance(step, Pause):
@@ -97,7 +126,7 @@ class AsyncTransport:
 
 
 def _kind(step: Ask) -> dict[str, str]:
-    return {} if step.body is None else {"Content-Type": "application/json"}
+    return {**step.headers} if step.body is None else {**step.headers, "Content-Type": "application/json"}
 
 
 def _told(response: httpx.Response) -> Told:

@@ -44,12 +44,15 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     model_name, model_version : str
         Who was asked, and the snapshot that answered.
+    id : str or None
+        The request's.
     outputs : list of Output
         Its tensors.
     """
 
     model_name: str = ""
     model_version: str
+    id: str | None = None
     outputs: list[Output]
 
 

@@ -34,7 +34,7 @@ from shoal.training.spec import TrainSpec
 from shoal.training.train import TrainedFleet
 from shoal.types import Json, KeyType
 from shoal.workspace.connections import Connections
-from shoal.workspace.jobs import Jobs
+from shoal.workspace.jobs import scorer, trainer
 from shoal.workspace.keys import ApiKeys
 from shoal.workspace.registration import Registration
 from shoal.workspace.served import Served
@@ -75,10 +75,6 @@ class Workspace:
         self._connections = Connections(registry, settings.home / "cache" / "lookups", settings.actor)
         self._served = Served(registry, self._storehouse, self._connections, settings.actor)
         self._keys = ApiKeys(registry, settings.actor)
-        self._jobs = Jobs(
-            self.ledger, settings, open_fleet=self.fleet, register=self.register, promote=self.promote,
-            history=self._connections.history,
-        )  # fmt: skip
         self._submission = Submission(
             registry, self._storehouse, self._served, self._connections, self.predictions, settings.actor
         )
@@ -172,22 +168,22 @@ class Workspace:
 
         ``spec`` may be the path of a YAML file; ``progress`` is told how far the work is. See :class:`TrainSpec`.
         """
-        return self._jobs.trainer.train(spec, progress)
+        return trainer(self).train(spec, progress)
 
     def score(self, spec: ScoreSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
         """Score files: plan, score shard by shard, make the output visible at once.
 
         ``spec`` may be the path of a YAML file; ``progress`` is told how far the work is. See :class:`ScoreSpec`.
         """
-        return self._jobs.scorer.score(spec, progress)
+        return scorer(self).score(spec, progress)
 
     def resume(self, run: str, progress: Progress = SILENT) -> ScoreSummary:
         """Finish a run that was interrupted: only what is not done is done."""
-        return self._jobs.scorer.resume(run, progress)
+        return scorer(self).resume(run, progress)
 
     def model_outcomes(self, run: str) -> pl.DataFrame:
         """What became of the rows of each model in a run that scored; see :meth:`Scorer.model_outcomes`."""
-        return self._jobs.scorer.model_outcomes(run)
+        return scorer(self).model_outcomes(run)
 
     def runs(
         self, *, state: RunState | None = None, fleet: str | None = None, kind: str | None = None, limit: int = 50
