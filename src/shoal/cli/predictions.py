@@ -52,7 +52,7 @@ def list_predictions(
 @predictions.command(
     epilog=examples(
         "shoal predictions submit pumps device=d7 temp=61.5",
-        "shoal predictions submit pumps device=d7 temp=61.5 --ordering-key d7 --sink results --timeout 600",
+        "shoal predictions submit pumps device=d7 temp=61.5 --ordering-key d7",
     )
 )
 @click.argument("fleet")
