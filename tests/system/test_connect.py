@@ -117,7 +117,7 @@ def test_services_are_found_by_what_they_hold(world):
         ]
         assert [len(services) for services in found] == [1, 1, 1, 1]
         served = found[0][0].fleets[0]
-        assert (served.name, served.version, served.category, served.tags) == ("pumps", 1, "water", ["wet"])
+        assert (served.name, served.version, served.category, served.tags) == ("pumps", 1, "water", ("wet",))
         assert served.metadata_url == f"{server.url}/v2/models/pumps"
         assert client.services(tag="dry") == client.services(key="nobody") == []
 

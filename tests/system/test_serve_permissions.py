@@ -154,7 +154,7 @@ def test_the_documentation_loads_nothing_from_anywhere(server):
 def test_keys_are_made_listed_rotated_and_revoked_over_http(server):
     running, keys = server
     with running.client(keys[Role.ADMIN]) as client:
-        made = client.post("/api/v1/keys", json={"name": "shop", "role": "predictor", "expires_days": 1})
+        made = client.post("/api/v1/keys", json={"name": "shop", "role": "predictor", "expires_s": 86_400})
         assert made.status_code == 201
         rotated = client.post(f"/api/v1/keys/{made.json()['id']}/rotate", json={"overlap_s": 3600})
         assert rotated.status_code == 201

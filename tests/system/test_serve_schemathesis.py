@@ -40,6 +40,12 @@ REAL = {
     "id": ["none"],
     "run": ["none"],
 }
+NAMES = {"/api/v1/sources/{name}": ["devices"], "/api/v1/sinks/{name}": ["lake"]}
+"""Where ``name`` is not a fleet's."""
+QUERIES = {
+    "/api/v1/fleets/{name}/models/history": {"key": ["d1"]},
+    "/api/v1/fleets/{name}/diff": {"before": ["1", "champion"], "after": ["2"]},
+}
 BAD_REQUEST, UNAVAILABLE = 400, 503
 
 
@@ -47,6 +53,8 @@ def test_every_route_does_what_the_description_says(tmp_path):
     make_home(tmp_path / "home")
     with shoal.open(tmp_path / "home") as workspace:
         key = workspace.create_key("admin", Role.ADMIN).text
+        workspace.set_source("devices", {"kind": "parquet", "path": str(tmp_path / "devices.parquet")})
+        workspace.set_sink("lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
     with serving(tmp_path / "home", tmp_path) as server, requests.Session() as session:
         session.trust_env = False
         session.headers["x-api-key"] = key
@@ -123,7 +131,10 @@ def make_real(case, draw):
     mostly = st.sampled_from([True, True, False])
     for name in case.path_parameters or {}:
         if draw(mostly):
-            case.path_parameters[name] = draw(st.sampled_from(REAL[name]))
+            case.path_parameters[name] = draw(st.sampled_from(NAMES.get(case.path) or REAL[name]))
+    for name, values in QUERIES.get(case.path, {}).items():
+        if name in (case.query or {}) and draw(mostly):
+            case.query[name] = draw(st.sampled_from(values))
     if not isinstance(case.body, dict) or not draw(mostly):
         return
     if "/infer" in case.path:

@@ -26,7 +26,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "predict": ("shoal.cli.predict:predict", "Score one row."),
     "serve": ("shoal.cli.serve:serve", "Serve fleets in real time, by REST and gRPC."),
     "sinks": ("shoal.cli.sinks:sinks", "Name the places where results may go instead of to the caller."),
-    "predictions": ("shoal.cli.predictions:predictions", "See what became of requests that nobody waited for."),
+    "predictions": ("shoal.cli.predictions:predictions", "Ask without waiting, and see what became of it."),
     "services": ("shoal.cli.services:services", "List the servers that are alive, and what they hold."),
     "stores": ("shoal.cli.stores:stores", "Keep the snapshots of a category in a folder of their own."),
     "keys": ("shoal.cli.keys:keys", "Make, list and revoke API keys."),
@@ -35,6 +35,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "promote": ("shoal.cli.aliases:promote", "Make an alias name a snapshot."),
     "rollback": ("shoal.cli.aliases:rollback", "Make an alias name the snapshot it named before."),
     "runs": ("shoal.cli.runs:runs", "List and inspect runs."),
+    "audit": ("shoal.cli.audit:audit", "List who changed what."),
     "gc": ("shoal.cli.gc:gc", "Delete the files of snapshots that nothing refers to."),
     "warm": ("shoal.cli.warm:warm", "Compile the kernels now, so that the first scoring need not."),
 }

@@ -1,7 +1,6 @@
 """``shoal fleets``: which fleets there are, what is in them, and how they changed."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,10 +19,10 @@ from shoal.cli.output import (
     print_listing,
     print_table,
 )
+from shoal.cli.served import follow, load, pin, serving, unload, unpin
 from shoal.errors import NotFound
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
-from shoal.requests.spec import ServingSpec
 from shoal.storage.columns import json_text
 
 if TYPE_CHECKING:
@@ -122,32 +121,38 @@ def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_
     _print_frame(frame, limit=limit, as_json=as_json, empty=f"{before} and {after} have the same models")
 
 
-@fleets.command(epilog=examples("shoal fleets serving pumps", "shoal fleets serving pumps --file serving.yaml"))
+@fleets.command(epilog=examples("shoal fleets describe pumps --owner ops --tag wet --tag north"))
 @click.argument("name")
-@click.option(
-    "--file",
-    "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Serve it with what this YAML file says from now on.",
-)
+@click.option("--owner", help="Who looks after it.")
+@click.option("--description", help="What it is for.")
+@click.option("--category", help="Which category it is of; servers and stores may be for one.")
+@click.option("--tag", "tags", multiple=True, help="In the place of its tags; may be given several times.")
+@click.option("--no-tags", is_flag=True, help="Take its tags away.")
 @json_option
 @click.pass_obj
-def serving(invocation: Invocation, name: str, path: Path | None, as_json: bool) -> None:
-    """Show or set what a fleet is served with.
+def describe(
+    invocation: Invocation,
+    name: str,
+    owner: str | None,
+    description: str | None,
+    category: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    as_json: bool,
+) -> None:
+    """Say who owns a fleet, what it is for, its category and its tags.
 
-    Checks, rules, lookup, caches and log: all that stands between a request and its score.
+    What is not given stays as it is.
     """
     with invocation.workspace() as workspace:
-        spec = workspace.serving(name) if path is None else workspace.set_serving(name, path)
-    if as_json:
-        print_json(spec.document())
-        return
-    usual = ServingSpec().document()
-    said = {field: value for field, value in spec.document().items() if value != usual[field]}
-    if said:
-        print_facts({field: json_text(value) for field, value in said.items()})
-    else:
-        console(err=True).print(f"{name} is served with its models alone; set more with --file")
+        said = workspace.describe(
+            name, owner=owner, description=description, category=category, tags=() if no_tags else tags or None
+        )
+    print_json(said) if as_json else print_facts(fields(said))
+
+
+for _command in (serving, load, unload, pin, unpin, follow):
+    fleets.add_command(_command)
 
 
 def _show_fleet(registry: Registry, name: str, *, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """``shoal predict``: one row, answered at once."""
 
-import json
 from collections.abc import Mapping
 
 import click
@@ -8,6 +7,7 @@ import polars as pl
 
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import Cell, examples, json_option, print_facts, print_json
+from shoal.cli.row import typed_row
 from shoal.errors import InvalidInput
 from shoal.fleet import Fleet
 
@@ -30,7 +30,7 @@ def predict(invocation: Invocation, fleet: str, values: tuple[str, ...], row: st
     """
     with invocation.workspace() as workspace:
         opened = workspace.fleet(fleet)
-    given = _given(values, row)
+    given = typed_row(values, row)
     complete = _row(given, opened)
     _mention_missing_keys(given, opened)
     answer = _answer(opened, complete)
@@ -38,18 +38,6 @@ def predict(invocation: Invocation, fleet: str, values: tuple[str, ...], row: st
         print_json(answer)
     else:
         print_facts(answer)
-
-
-def _given(values: tuple[str, ...], row: str | None) -> dict[str, object]:
-    if row is None:
-        return dict(_pair(value) for value in values)
-    try:
-        given = json.loads(row)
-    except ValueError as error:
-        raise InvalidInput(f"--row is no JSON ({error}); quote it for your shell") from None
-    if not isinstance(given, dict):
-        raise InvalidInput("--row must be a JSON object of column names and values")
-    return given
 
 
 def _mention_missing_keys(given: Mapping[str, object], fleet: Fleet) -> None:
@@ -66,13 +54,6 @@ def _row(given: Mapping[str, object], fleet: Fleet) -> dict[str, object]:
     if unknown:
         raise InvalidInput(f"the fleet has no column {unknown}; it takes {known}")
     return {name: given.get(name) for name in known}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise InvalidInput(f"{text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _answer(fleet: Fleet, row: dict[str, object]) -> dict[str, Cell]:

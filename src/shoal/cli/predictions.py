@@ -1,20 +1,28 @@
 """``shoal predictions``: requests that nobody waited for, and what became of them."""
 
-from typing import cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import click
+import polars as pl
 
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import Cell, console, examples, json_option, print_facts, print_json, print_listing
+from shoal.cli.row import typed_row
 from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionRecord
 from shoal.serving.documents import prediction_document
+from shoal.table.keys import coerce
+from shoal.types import FeatureKind
+
+if TYPE_CHECKING:
+    from shoal.fleet import Fleet
 
 
 @click.group()
 def predictions() -> None:
-    """List, inspect and replay predictions that were asked for without waiting."""
+    """Ask for predictions without waiting; list, inspect and replay them."""
 
 
 @predictions.command("list", epilog=examples("shoal predictions list --state failed"))
@@ -41,14 +49,61 @@ def list_predictions(
     print_listing(map(_shown, records), columns, as_json=as_json, empty="no predictions")
 
 
-@predictions.command(epilog=examples("shoal predictions show 17-8681f9b7228ad952"))
-@click.argument("prediction", metavar="ID")
+@predictions.command(
+    epilog=examples(
+        "shoal predictions submit pumps device=d7 temp=61.5",
+        "shoal predictions submit pumps device=d7 temp=61.5 --ordering-key d7",
+    )
+)
+@click.argument("fleet")
+@click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--row", help="The row as a JSON object, instead of NAME=VALUE.")
+@click.option("--idempotency-key", help="The same request with the same key is the same prediction.")
+@click.option("--ordering-key", help="Predictions with the same key are made in the order of their acceptance.")
+@click.option("--timeout", "timeout_s", type=float, help="Seconds after which nobody wants it any more.")
+@click.option("--sink", help="Name of a sink that the result goes to as well.")
 @json_option
 @click.pass_obj
-def show(invocation: Invocation, prediction: str, as_json: bool) -> None:
+def submit(
+    invocation: Invocation,
+    fleet: str,
+    values: tuple[str, ...],
+    row: str | None,
+    idempotency_key: str | None,
+    ordering_key: str | None,
+    timeout_s: float | None,
+    sink: str | None,
+    as_json: bool,
+) -> None:
+    """Ask for a prediction of one row without waiting.
+
+    A server makes it, now or when there is one. FLEET is a name, name@alias or name:version.
+    """
+    with invocation.workspace() as workspace:
+        made = workspace.submit(
+            fleet,
+            _frame(typed_row(values, row), workspace.fleet(fleet)),
+            idempotency_key=idempotency_key,
+            ordering_key=ordering_key,
+            timeout_s=timeout_s,
+            sink=sink,
+        )
+    print_json({"id": made}) if as_json else console().print(made)
+
+
+@predictions.command(
+    epilog=examples(
+        "shoal predictions show 17-8681f9b7228ad952", "shoal predictions show 17-8681f9b7228ad952 --timeout 30"
+    )
+)
+@click.argument("prediction", metavar="ID")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=0.0, help="Wait so many seconds for it.")
+@json_option
+@click.pass_obj
+def show(invocation: Invocation, prediction: str, timeout_s: float, as_json: bool) -> None:
     """Show a prediction: where it stands, and its response."""
     with invocation.workspace() as workspace:
-        record = workspace.predictions.one(prediction)
+        record = workspace.predictions.wait(prediction, timeout_s=timeout_s)
     shown = _shown(record)
     if as_json:
         print_json(shown)
@@ -82,6 +137,23 @@ def replay(invocation: Invocation, prediction: str | None, failed: bool, fleet: 
             return
         record = workspace.predictions.replay(prediction)
     print_json(_shown(record)) if as_json else console().print(f"{record.id} waits again")
+
+
+def _frame(given: Mapping[str, object], fleet: "Fleet") -> pl.DataFrame:
+    """The row with values of the fleet's types; columns that are not its own may be what a lookup goes by."""
+    keys = {column.name: column for column in fleet.keys}
+    numbers = {feature.name for feature in fleet.features if feature.kind is FeatureKind.NUMERIC}
+    columns = []
+    for name, value in given.items():
+        column = pl.Series(name, [value])
+        if name in keys:
+            column, _ = coerce(column, keys[name])
+        elif name in numbers:
+            column = column.cast(pl.Float64, strict=False)
+        if value is not None and column[0] is None:
+            raise InvalidInput(f"{name} is {value!r}, which is not of its column's type")
+        columns.append(column)
+    return pl.DataFrame(columns)
 
 
 def _shown(record: PredictionRecord) -> dict[str, Cell]:

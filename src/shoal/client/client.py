@@ -1,83 +1,52 @@
 """``shoal.connect(url)``: a workspace's interface, answered by servers."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from shoal.client import records
-from shoal.client.exchange import Question, get, part, send
-from shoal.client.remote import AsyncRemoteFleet, RemoteFleet, aliased, describe
-from shoal.client.routes import Routes, Service
-from shoal.client.transport import AsyncTransport, Transport
-from shoal.client.trust import Certificate, Trust
-from shoal.errors import InvalidInput, NotFound
+import polars as pl
+
+from shoal.client import inference, questions
+from shoal.client.lookups import RemoteLedger, RemoteRegistry
+from shoal.client.predictions import RemotePredictions, resulting
+from shoal.client.remote import RemoteFleet
+from shoal.client.transport import Transport
+from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord
-from shoal.registry import CHAMPION, AliasChange, FleetRecord
-from shoal.types import Json
-
-_API = "/api/v1"
-
-
-def connect(
-    url: str,
-    *,
-    api_key: str | None = None,
-    timeout_s: float = 30.0,
-    ca: str | Path | None = None,
-    certificate: Certificate | None = None,
-) -> "Client":
-    """Connect to Shoal's servers.
-
-    Parameters
-    ----------
-    url : str
-        Address of any of them, such as ``http://127.0.0.1:8080``; the others are found by discovery. From one of HTTPS
-        on, only servers of HTTPS are asked.
-    api_key : str, optional
-        Sent with every question.
-    timeout_s : float
-        How long one answer may take, in seconds.
-    ca : path, optional
-        PEM file, or folder of such, with the authorities whose certificates are taken over HTTPS; those of
-        ``SSL_CERT_FILE``, or else the usual ones, unless told.
-    certificate : path or pair of paths, optional
-        What is shown to servers that want to see a certificate, in PEM: one file with the key in it, or two.
-
-    Raises
-    ------
-    InvalidInput
-        The address is none, a certificate cannot be read, or httpx is not installed.
-
-    Examples
-    --------
-    >>> client = shoal.connect("http://127.0.0.1:8080")  # doctest: +SKIP
-    >>> client.fleet("pumps").predict({"device": ["d1"], "sensor": ["s1"], "x": [0.5]})  # doctest: +SKIP
-    """
-    return Client(Transport(_routes(url), _headers(api_key), timeout_s, Trust(ca=ca, certificate=certificate)))
-
-
-def connect_async(
-    url: str,
-    *,
-    api_key: str | None = None,
-    timeout_s: float = 30.0,
-    ca: str | Path | None = None,
-    certificate: Certificate | None = None,
-) -> "AsyncClient":
-    """Connect to Shoal's servers from an event loop; parameters as of :func:`connect`."""
-    trust = Trust(ca=ca, certificate=certificate)
-    return AsyncClient(AsyncTransport(_routes(url), _headers(api_key), timeout_s, trust))
+from shoal.registry import CHAMPION, AliasChange, Desired, FleetRecord
+from shoal.requests.sources import Source
+from shoal.requests.spec import ServingSpec
+from shoal.scoring.frames import Frame
+from shoal.security.api_keys import ApiKeyRecord, IssuedKey
+from shoal.security.permissions import Role
+from shoal.serving.deferred import Wishes
+from shoal.serving.messages import ModelStatistics
+from shoal.serving.services import Service
+from shoal.serving.sinks import SinkSpec
 
 
 class Client:
-    """Asks servers and waits for their answers; may be used by several threads."""
+    """Asks servers and waits for their answers; may be used by several threads. Methods as of :class:`Workspace`.
+
+    Attributes
+    ----------
+    registry : RemoteRegistry
+        Looks up fleets, snapshots, aliases, lineage, what is served, API keys, stores, audit.
+    ledger : RemoteLedger
+        Looks up runs.
+    predictions : RemotePredictions
+        Those that are kept.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.registry = RemoteRegistry(transport)
+        self.ledger = RemoteLedger(transport)
+        self.predictions = RemotePredictions(transport)
 
     def fleets(self, *, tag: str | None = None, category: str | None = None) -> list[FleetRecord]:
         """All fleets, or those with a tag or of a category."""
-        return self._transport.ask(_fleets(tag, category))
+        return self._transport.ask(questions.fleets(tag, category))
 
     def fleet(self, reference: str) -> RemoteFleet:
         """The fleet that ``name``, ``name:version`` or ``name@alias`` means now; ``name``: what is served under it.
@@ -87,32 +56,135 @@ class Client:
         NotFound
             There is no such fleet, alias or version.
         """
-        name, version, alias = aliased(reference)
-        if alias is not None:
-            version = _version_of(self._transport.ask(_fleet(name)), alias)
-        return RemoteFleet(self._transport, name, version, self._transport.ask(describe(name, version)))
+        return RemoteFleet(self._transport, self._transport.converse(inference.opening(reference)))
+
+    def describe(
+        self,
+        name: str,
+        *,
+        owner: str | None = None,
+        description: str | None = None,
+        category: str | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> FleetRecord:
+        """Change what is said about a fleet; what is not given stays."""
+        return self._transport.ask(questions.describe(name, owner, description, category, tags))
 
     def promote(
         self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
     ) -> AliasChange:
         """Make an alias name a version, atomically; all servers follow within a second."""
-        return self._transport.ask(_promote(name, version, alias, expected, reason))
+        return self._transport.ask(questions.promote(name, version, alias, expected, reason))
 
     def rollback(
         self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
     ) -> AliasChange:
         """Make an alias name the version it named before, atomically."""
-        return self._transport.ask(_rollback(name, alias, expected, reason))
+        return self._transport.ask(questions.rollback(name, alias, expected, reason))
 
-    def runs(self, *, fleet: str | None = None, limit: int = 50) -> list[RunRecord]:
-        """The newest runs, newest first."""
-        return self._transport.ask(_runs(fleet, limit))
+    def runs(
+        self, *, state: RunState | None = None, fleet: str | None = None, kind: str | None = None, limit: int = 50
+    ) -> list[RunRecord]:
+        """The newest runs, newest first: those that stand somewhere, of a fleet, of a kind such as ``train``."""
+        return self._transport.ask(questions.runs(state, fleet, kind, limit))
 
     def services(
         self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
     ) -> list[Service]:
         """Which servers hold which fleets: of a name, with a tag, of a category, with a model of a key."""
-        return self._transport.ask(_services(name, tag, category, key))
+        return self._transport.ask(questions.services(name, tag, category, key))
+
+    def statistics(self, name: str | None = None) -> list[ModelStatistics]:
+        """What a fleet, or each, was asked per snapshot, as one process of a server counted it; no workspace knows."""
+        return self._transport.ask(inference.statistics(name))
+
+    def submit(
+        self,
+        reference: str,
+        rows: Frame,
+        *,
+        outcome: bool = False,
+        model_level: bool = False,
+        snapshot: bool = False,
+        idempotency_key: str | None = None,
+        ordering_key: str | None = None,
+        timeout_s: float | None = None,
+        sink: str | None = None,
+    ) -> str:
+        """Ask for a prediction without waiting: the id of what a server is going to make.
+
+        The same ``idempotency_key`` is the same prediction; without one the client makes one, so that a request sent
+        again after a broken connection is done once. Those of one ``ordering_key`` are made in their order; after
+        ``timeout_s`` seconds nobody wants it any more; the result goes to ``sink`` as well.
+        """
+        wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
+        return self._transport.converse(
+            inference.submitting(reference, rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+        )
+
+    def result(self, prediction_id: str, *, timeout_s: float = 0.0) -> pl.DataFrame:
+        """What a prediction answered, waiting so many seconds for it.
+
+        Raises
+        ------
+        DeadlineExceeded
+            It is not done yet, or was discarded because nobody wanted it any more.
+        ShoalError
+            It failed; says why.
+        """
+        return self._transport.converse(resulting(prediction_id, timeout_s, self._transport.timeout_s))
+
+    def serving(self, name: str) -> ServingSpec:
+        """What a fleet is served with beside its models."""
+        return self._transport.ask(questions.serving(name))
+
+    def set_serving(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+        """Say what a fleet is served with beside its models; a path is that of a YAML file here."""
+        return self._transport.ask(questions.set_spec(name, spec))
+
+    def load(self, name: str) -> Desired:
+        """Have a fleet served, by every server and after a restart."""
+        return self._transport.ask(questions.set_served(name, {"loaded": True}))
+
+    def unload(self, name: str) -> Desired:
+        """Have a fleet served no more."""
+        return self._transport.ask(questions.set_served(name, {"loaded": False}))
+
+    def pin(self, name: str, version: int | None) -> Desired:
+        """Have a version served wherever the alias moves, and kept from garbage collection; None lets it go."""
+        return self._transport.ask(questions.set_served(name, {"pinned": version}))
+
+    def follow(self, name: str, alias: str) -> Desired:
+        """Have what an alias names served; the alias need not exist yet."""
+        return self._transport.ask(questions.set_served(name, {"alias": alias}))
+
+    def sources(self) -> dict[str, Source]:
+        """Named sources that features can be looked up in, by name; only a workspace can set them."""
+        return self._transport.ask(questions.sources())
+
+    def source(self, name: str) -> Source:
+        """The source of a name; raises NotFound where there is none."""
+        return self._transport.ask(questions.source(name))
+
+    def sinks(self) -> dict[str, SinkSpec]:
+        """Named sinks that results can go to, by name; only a workspace can set them."""
+        return self._transport.ask(questions.sinks())
+
+    def sink(self, name: str) -> SinkSpec:
+        """The sink of a name; raises NotFound where there is none."""
+        return self._transport.ask(questions.sink(name))
+
+    def create_key(self, name: str, role: Role, *, expires_s: float | None = None) -> IssuedKey:
+        """Make an API key that is taken for so many seconds, or for ever; its text is in the answer, this once."""
+        return self._transport.ask(questions.create_key(name, role, expires_s))
+
+    def revoke_key(self, key_id: str) -> ApiKeyRecord:
+        """Take an API key no more, from now on and everywhere."""
+        return self._transport.ask(questions.revoke_key(key_id))
+
+    def rotate_key(self, key_id: str, *, overlap_s: float = 86_400.0, expires_s: float | None = None) -> IssuedKey:
+        """Replace an API key, which is taken for ``overlap_s`` seconds yet."""
+        return self._transport.ask(questions.rotate_key(key_id, overlap_s, expires_s))
 
     def close(self) -> None:
         """Close the connections."""
@@ -123,98 +195,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class AsyncClient:
-    """Asks servers without blocking; methods as of :class:`Client`."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    async def fleets(self, *, tag: str | None = None, category: str | None = None) -> list[FleetRecord]:
-        """As :meth:`Client.fleets`."""
-        return await self._transport.ask(_fleets(tag, category))
-
-    async def fleet(self, reference: str) -> AsyncRemoteFleet:
-        """As :meth:`Client.fleet`."""
-        name, version, alias = aliased(reference)
-        if alias is not None:
-            version = _version_of(await self._transport.ask(_fleet(name)), alias)
-        return AsyncRemoteFleet(self._transport, name, version, await self._transport.ask(describe(name, version)))
-
-    async def promote(
-        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
-    ) -> AliasChange:
-        """As :meth:`Client.promote`."""
-        return await self._transport.ask(_promote(name, version, alias, expected, reason))
-
-    async def rollback(
-        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
-    ) -> AliasChange:
-        """As :meth:`Client.rollback`."""
-        return await self._transport.ask(_rollback(name, alias, expected, reason))
-
-    async def runs(self, *, fleet: str | None = None, limit: int = 50) -> list[RunRecord]:
-        """As :meth:`Client.runs`."""
-        return await self._transport.ask(_runs(fleet, limit))
-
-    async def services(
-        self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
-    ) -> list[Service]:
-        """As :meth:`Client.services`."""
-        return await self._transport.ask(_services(name, tag, category, key))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def _routes(url: str) -> Routes:
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"{url!r} is no address of a server; write one like http://127.0.0.1:8080")
-    return Routes(entry=url.rstrip("/"))
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    return {"X-API-Key": api_key} if api_key else {}
-
-
-def _fleets(tag: str | None, category: str | None) -> Question[list[FleetRecord]]:
-    return get(f"{_API}/fleets", list[FleetRecord], tag=tag, category=category)
-
-
-def _fleet(name: str) -> Question[FleetRecord]:
-    return get(f"{_API}/fleets/{part(name)}", FleetRecord)
-
-
-def _version_of(fleet: FleetRecord, alias: str) -> str:
-    version = fleet.aliases.get(alias)
-    if version is None:
-        raise NotFound(f"fleet {fleet.name!r} has no alias {alias!r}; it has {', '.join(fleet.aliases) or 'none'}")
-    return str(version)
-
-
-def _promote(name: str, version: int, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    body: dict[str, Json] = {"version": version, "alias": alias, "expected": expected, "reason": reason}
-    return send("POST", f"{_API}/fleets/{part(name)}/promote", body, AliasChange, repeatable=expected is not None)
-
-
-def _rollback(name: str, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    body = {"alias": alias, "expected": expected, "reason": reason}
-    return send("POST", f"{_API}/fleets/{part(name)}/rollback", body, AliasChange)
-
-
-def _runs(fleet: str | None, limit: int) -> Question[list[RunRecord]]:
-    return records.runs(f"{_API}/runs", fleet=fleet, limit=limit)
-
-
-def _services(name: str | None, tag: str | None, category: str | None, key: str | None) -> Question[list[Service]]:
-    return get(f"{_API}/services", list[Service], name=name, tag=tag, category=category, key=key)

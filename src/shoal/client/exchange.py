@@ -1,5 +1,6 @@
 """One question and its answer, as values; how both reach a server is no matter here."""
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -23,6 +24,14 @@ _KINDS: Mapping[int, type[errors.ShoalError]] = {
 _UNAVAILABLE = frozenset({429, 502, 503})
 
 
+class Door(enum.Enum):
+    """Where a question is answered: a server may have a port of its own for management."""
+
+    ANY = enum.auto()
+    INFERENCE = enum.auto()
+    MANAGEMENT = enum.auto()
+
+
 class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
     """What to send, and how to read what comes back.
 
@@ -34,6 +43,10 @@ class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
         From the answer's JSON to what the caller gets.
     body : bytes or None
         JSON.
+    headers : mapping of str to str
+        What is said beside the body.
+    door : Door
+        Who can answer it.
     fleet : str or None
         The fleet that it is about: servers that hold it are asked.
     repeatable : bool
@@ -44,22 +57,51 @@ class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
     path: str
     read: Callable[[bytes], Answer]
     body: bytes | None = None
+    headers: Mapping[str, str] = {}
+    door: Door = Door.ANY
     fleet: str | None = None
     repeatable: bool = True
 
 
-def get(path: str, kind: type[Answer], *, fleet: str | None = None, **query: str | int | None) -> Question[Answer]:
-    """A question that changes nothing."""
-    given = {name: value for name, value in query.items() if value is not None}
-    whole = f"{path}?{urlencode(given)}" if given else path
-    return Question(method="GET", path=whole, read=reading(kind), fleet=fleet)
+def get(
+    path: str,
+    read: Callable[[bytes], Answer],
+    *,
+    door: Door = Door.ANY,
+    about: str | None = None,
+    **query: str | float | None,
+) -> Question[Answer]:
+    """A question that changes nothing; ``about`` a fleet, or none."""
+    return Question(method="GET", path=path + asking(query), read=read, door=door, fleet=about)
 
 
 def send(
-    method: str, path: str, body: Mapping[str, Json], kind: type[Answer], *, repeatable: bool = False
+    method: str,
+    path: str,
+    body: Mapping[str, Json] | None,
+    read: Callable[[bytes], Answer],
+    *,
+    door: Door = Door.ANY,
+    repeatable: bool = False,
 ) -> Question[Answer]:
-    """A question that changes something."""
-    return Question(method=method, path=path, read=reading(kind), body=msgspec.json.encode(body), repeatable=repeatable)
+    """A question that changes something.
+
+    Raises
+    ------
+    InvalidInput
+        The body has something in it that JSON cannot hold.
+    """
+    try:
+        content = None if body is None else msgspec.json.encode(body)
+    except (TypeError, ValueError) as error:
+        raise errors.InvalidInput(f"this cannot be sent as JSON: {error}") from error
+    return Question(method=method, path=path, read=read, body=content, door=door, repeatable=repeatable)
+
+
+def asking(query: Mapping[str, str | int | float | None]) -> str:
+    """The end of a path that says what is asked for; what is None is not."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def reading(kind: type[Answer]) -> Callable[[bytes], Answer]:

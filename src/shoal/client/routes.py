@@ -1,73 +1,16 @@
-"""Which server to ask about a fleet: found by discovery, remembered for a while, given up when it does not answer."""
+"""Which server to ask: found by discovery, remembered for a while, given up when it does not answer."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A server as discovery tells of it.
-
-    Attributes
-    ----------
-    id : str
-        New at each start.
-    url : str
-        Where it answers.
-    secured : bool
-        Whether its address is one of HTTPS.
-    authenticated : bool
-        Whether it wants an API key.
-    grpc_url, admin_url : str or None
-        Where it answers gRPC and management.
-    category : str
-        The category whose fleets it serves; empty for all.
-    fleets : list of ServedFleet
-        What it serves.
-    staleness_s : float
-        Seconds since it last heard from the registry.
-    """
-
-    id: str
-    url: str
-    secured: bool
-    authenticated: bool = False
-    grpc_url: str | None = None
-    admin_url: str | None = None
-    category: str = ""
-    fleets: list["Served"] = []
-    staleness_s: float = 0.0
-
-
-class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet that a server holds.
-
-    Attributes
-    ----------
-    name : str
-        The fleet.
-    version : int
-        Its snapshot.
-    category : str
-        Its category.
-    tags : list of str
-        Its tags.
-    metadata_url : str
-        Where its inputs and outputs are told.
-    """
-
-    name: str
-    version: int
-    metadata_url: str
-    category: str = ""
-    tags: list[str] = []
+from shoal.client.exchange import Door
+from shoal.serving.services import Service
 
 
 @dataclass(slots=True)
 class _Known:
-    urls: list[str]
+    services: Sequence[Service]
     until_s: float
 
 
@@ -91,42 +34,73 @@ class Routes:
     remembered_s: float = 5.0
     avoided_s: float = 10.0
     clock: Callable[[], float] = time.monotonic
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _known: dict[str | None, _Known] = field(default_factory=dict)
     _avoided: dict[str, float] = field(default_factory=dict)
     _turn: int = 0
 
-    def known(self, fleet: str) -> bool:
-        """Whether discovery need not be asked about a fleet."""
+    def known(self, fleet: str | None) -> bool:
+        """Whether discovery need not be asked about a fleet; None: about who is there."""
         found = self._known.get(fleet)
         return found is not None and self.clock() < found.until_s
 
-    def learn(self, fleet: str, services: Sequence[Service] | None) -> None:
-        """Remember who serves a fleet; None where nobody could tell: then what was known goes on to count.
-
-        Whoever began with HTTPS has an API key, or rows, that are not to go over the network in the clear.
-        """
+    def learn(self, fleet: str | None, services: Sequence[Service] | None) -> None:
+        """Remember who serves a fleet; None or nobody where that could not be told: what was known goes on to count."""
         before = self._known.get(fleet)
-        if services is None:
-            urls = before.urls if before is not None else []
-        else:
-            secured_only = self.entry.startswith("https://")
-            urls = [one.url for one in services if one.url.startswith("https://") or not secured_only]
-        self._known[fleet] = _Known(urls, self.clock() + self.remembered_s)
+        if not services:
+            services = before.services if before is not None else ()
+        self._known[fleet] = _Known(services, self.clock() + self.remembered_s)
 
-    def candidates(self, fleet: str | None) -> list[str]:
-        """Whom to ask, in this order: servers of the fleet in turns, the entry, others; those that failed last."""
-        found = self._known.get(fleet) if fleet is not None else None
-        urls = list(found.urls) if found is not None else []
-        if urls:
-            self._turn += 1
-            start = self._turn % len(urls)
-            urls = urls[start:] + urls[:start]
-        others = [url for known in self._known.values() for url in known.urls] if fleet is None else []
+    def candidates(self, fleet: str | None, door: Door) -> list[str]:
+        """Whom to ask, in this order; those that failed come last.
+
+        About a fleet: its servers in turns, then the entry. About anything else: the entry where it has that door,
+        then the others. A server with a port of its own for management answers management there and nothing else.
+        """
+        found = self._known.get(fleet)
+        places = [_place(service, door) for service in found.services] if found is not None else []
+        if fleet is not None:
+            urls = [*self._in_turns(places), self.entry]
+        elif door is Door.ANY:
+            urls = [self.entry, *self._everybody()]
+        else:
+            first = self._own(door)
+            urls = [*first, *places, self.entry]
+        urls = [url for url in urls if self._may_ask(url)]
         now = self.clock()
-        return sorted(dict.fromkeys([*urls, self.entry, *others]), key=lambda url: self._avoided.get(url, 0.0) > now)
+        return sorted(dict.fromkeys(urls), key=lambda url: self._avoided.get(url, 0.0) > now)
+
+    def _may_ask(self, url: str) -> bool:
+        """Whoever began with HTTPS has a key, or rows, that are not to go over the network in the clear."""
+        return url.startswith("https://") or not self.entry.startswith("https://")
+
+    def _in_turns(self, urls: list[str]) -> list[str]:
+        if not urls:
+            return []
+        self._turn += 1
+        start = self._turn % len(urls)
+        return urls[start:] + urls[:start]
+
+    def _everybody(self) -> list[str]:
+        return [service.url for known in list(self._known.values()) for service in known.services]
+
+    def _own(self, door: Door) -> list[str]:
+        """The entry where it has this door; else that of the server whose other door it is, if it is known."""
+        services = self._known[None].services if None in self._known else ()
+        apart = [service for service in services if service.admin_url is not None]
+        if door is Door.MANAGEMENT:
+            wrong = bool(apart) and self.entry not in [service.admin_url for service in apart]
+        else:
+            wrong = self.entry in [service.admin_url for service in apart]
+        if not wrong:
+            return [self.entry]
+        return [_place(service, door) for service in apart if self.entry in (service.url, service.admin_url)]
 
     def failed(self, url: str, fleet: str | None) -> None:
         """A server did not answer: ask others first for a while, and discovery again."""
         self._avoided[url] = self.clock() + self.avoided_s
-        if fleet is not None and fleet in self._known:
+        if fleet in self._known:
             self._known[fleet].until_s = 0.0
+
+
+def _place(service: Service, door: Door) -> str:
+    return service.admin_url or service.url if door is Door.MANAGEMENT else service.url

@@ -5,13 +5,14 @@ and driven by a blocking client and by an asynchronous one.
 """
 
 import random
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar, cast
 
-from shoal.client.exchange import Question, error_of, get
-from shoal.client.routes import Routes, Service
+from shoal.client.exchange import Door, Question, error_of, get, reading
+from shoal.client.routes import Routes
 from shoal.errors import ShoalError, StorageError, Unavailable
+from shoal.serving.services import Service
 
 Answer = TypeVar("Answer")
 
@@ -21,6 +22,7 @@ LONGEST_PAUSE_S: Final = 2.0
 RUNNING: Final = "is the server running?"
 HUNG_UP: Final = "has it ended, or does it want to see a certificate: shoal.connect(url, certificate=(PATH, KEY_PATH))?"
 _OK: Final = range(200, 300)
+_REFUSED: Final = (429, 503)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +37,15 @@ class Ask:
         As HTTP has them.
     body : bytes or None
         JSON.
+    headers : mapping of str to str
+        What is said beside it.
     """
 
     url: str
     method: str
     path: str
     body: bytes | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +102,14 @@ class Unreachable:
 Step = Ask | Pause
 Report = Told | Unreachable | None
 Course = Generator[Step, Report, Answer]
+Dialogue: TypeAlias = Generator[Question[object] | Pause, object, Answer]
+"""Several questions, one after the other; a driver answers each, see :func:`asked`."""
+
+
+def asked(question: Question[Answer]) -> Dialogue[Answer]:
+    """Ask one question of a dialogue: ``answer = yield from asked(question)``."""
+    answer = yield cast("Question[object]", question)
+    return cast("Answer", answer)
 
 
 def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
@@ -107,12 +120,14 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
     ShoalError
         What the server answered, or that none could be reached.
     """
-    if question.fleet is not None and not routes.known(question.fleet):
+    if (question.fleet is not None or question.door is not Door.ANY) and not routes.known(question.fleet):
         yield from _discover(question.fleet, routes)
     failure: ShoalError = StorageError("no server was asked")
     for attempt in range(ATTEMPTS):
-        url = routes.candidates(question.fleet)[0]
-        report = yield Ask(url=url, method=question.method, path=question.path, body=question.body)
+        url = routes.candidates(question.fleet, question.door)[0]
+        report = yield Ask(
+            url=url, method=question.method, path=question.path, body=question.body, headers=question.headers
+        )
         if isinstance(report, Told) and report.status in _OK:
             return question.read(report.content)
         failure, again = _judged(report, url, question)
@@ -124,10 +139,10 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
     raise failure
 
 
-def _discover(fleet: str, routes: Routes) -> Generator[Step, Report, None]:
-    """Ask who serves a fleet: the entry, or whoever else is known where that does not answer."""
-    question = get("/api/v1/services", list[Service], fleet=None, name=fleet)
-    for url in routes.candidates(None):
+def _discover(fleet: str | None, routes: Routes) -> Generator[Step, Report, None]:
+    """Ask who serves a fleet, or who is there: the entry, or whoever else is known where that does not answer."""
+    question = get("/api/v1/services", reading(list[Service]), name=fleet)
+    for url in routes.candidates(None, Door.ANY):
         report = yield Ask(url=url, method="GET", path=question.path, body=None)
         if isinstance(report, Told):
             services = question.read(report.content) if report.status in _OK else None
@@ -137,10 +152,14 @@ def _discover(fleet: str, routes: Routes) -> Generator[Step, Report, None]:
 
 
 def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[ShoalError, bool]:
-    """What went wrong, and whether asking again may help and does no harm."""
+    """What went wrong, and whether asking again may help and does no harm.
+
+    Who says when to come back has done nothing yet; of other failures, e.g. of a database, that is not certain.
+    """
     if isinstance(report, Told):
         error = error_of(report.status, report.content, report.retry_after)
-        return error, isinstance(error, Unavailable)
+        refused = report.status in _REFUSED and report.retry_after is not None
+        return error, isinstance(error, Unavailable) and (question.repeatable or refused)
     assert isinstance(report, Unreachable)
     error = StorageError(f"{url} cannot be reached: {report.reason}; {report.advice}")
     return error, question.repeatable or not report.sent

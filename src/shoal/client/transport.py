@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from shoal.client.exchange import Question
 from shoal.client.routes import Routes
-from shoal.client.sending import HUNG_UP, RUNNING, Ask, Course, Pause, Report, Told, Unreachable, course
+from shoal.client.sending import HUNG_UP, RUNNING, Ask, Course, Dialogue, Pause, Report, Told, Unreachable, course
 from shoal.client.trust import Trust, meaning
 from shoal.errors import InvalidInput
 
@@ -31,9 +31,15 @@ class Transport:
         How long one answer may take, in seconds.
     trust : Trust
         How servers are verified.
+
+    Attributes
+    ----------
+    timeout_s : float
+        As given.
     """
 
     def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float, trust: Trust) -> None:
+        self.timeout_s = timeout_s
         self._routes = routes
         verify = trust.context(httpx.create_ssl_context)
         self._client = httpx.Client(headers=headers, timeout=timeout_s, verify=verify)
@@ -49,6 +55,17 @@ class Transport:
                 answer: Answer = done.value
                 return answer
             report = self._do(step)
+
+    def converse(self, dialogue: Dialogue[Answer]) -> Answer:
+        """Ask the questions of a dialogue, one after the other; raises as :meth:`ask` does."""
+        answer: object = None
+        while True:
+            try:
+                step = dialogue.send(answer)
+            except StopIteration as done:
+                told: Answer = done.value
+                return told
+            answer = self._do(step) if isinstance(step, Pause) else self.ask(step)
 
     def _do(self, step: Ask | Pause) -> Report:
         if isinstance(step, Pause):
@@ -69,6 +86,7 @@ class AsyncTransport:
     """Asks and awaits; parameters as of :class:`Transport`."""
 
     def __init__(self, routes: Routes, headers: dict[str, str], timeout_s: float, trust: Trust) -> None:
+        self.timeout_s = timeout_s
         self._routes = routes
         verify = trust.context(httpx.create_ssl_context)
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_s, verify=verify)
@@ -84,6 +102,17 @@ class AsyncTransport:
                 answer: Answer = done.value
                 return answer
             report = await self._do(step)
+
+    async def converse(self, dialogue: Dialogue[Answer]) -> Answer:
+        """Ask the questions of a dialogue, one after the other; raises as :meth:`ask` does."""
+        answer: object = None
+        while True:
+            try:
+                step = dialogue.send(answer)
+            except StopIteration as done:
+                told: Answer = done.value
+                return told
+            answer = await self._do(step) if isinstance(step, Pause) else await self.ask(step)
 
     async def _do(self, step: Ask | Pause) -> Report:
         if isinstance(step, Pause):
@@ -102,7 +131,7 @@ class AsyncTransport:
 
 
 def _kind(step: Ask) -> dict[str, str]:
-    return {} if step.body is None else {"Content-Type": "application/json"}
+    return {**step.headers} if step.body is None else {**step.headers, "Content-Type": "application/json"}
 
 
 def _told(response: httpx.Response) -> Told:

@@ -1,7 +1,9 @@
 """Predictions that are kept: asked for without waiting, or committed before they are answered."""
 
 import datetime as dt
+import time
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from shoal.errors import Conflict
 from shoal.jobs.states import PredictionState
@@ -19,6 +21,9 @@ from shoal.ledger.prediction_records import (
     Wanted,
 )
 from shoal.storage.sql import Database
+
+_LOOK_S: Final = 0.05
+"""Seconds between two looks of somebody who waits."""
 
 
 class Predictions:
@@ -231,6 +236,26 @@ class Predictions:
         """
         with self._database.read() as connection:
             return queue.one(connection, prediction_id)
+
+    def wait(self, prediction_id: str, *, timeout_s: float) -> PredictionRecord:
+        """A prediction as soon as it is settled, by whatever process, or as it stands when the time is over.
+
+        Parameters
+        ----------
+        prediction_id : str
+            Which.
+        timeout_s : float
+            How long to wait, in seconds.
+
+        Raises
+        ------
+        NotFound
+            There is none of this id.
+        """
+        until_s = time.monotonic() + timeout_s
+        while time.monotonic() < until_s and prediction_id not in self.settled_among({prediction_id}):
+            time.sleep(min(_LOOK_S, max(0.0, until_s - time.monotonic())))
+        return self.one(prediction_id)
 
     def many(self, ids: Sequence[str]) -> list[PredictionRecord]:
         """Predictions with what was asked and answered, in the order given; those that are not there are left out.

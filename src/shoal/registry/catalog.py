@@ -66,7 +66,7 @@ def create(connection: sa.Connection, name: str, description: Description, *, ac
 
 
 def describe(connection: sa.Connection, name: str, edit: Description, *, actor: str, at: dt.datetime) -> None:
-    """Change what people say about a fleet.
+    """Change what people say about a fleet; what is said already changes nothing and leaves no entry in the audit.
 
     Raises
     ------
@@ -74,10 +74,17 @@ def describe(connection: sa.Connection, name: str, edit: Description, *, actor: 
         There is no such fleet.
     """
     row = locked(connection, name)
-    changes = {part: value for part, value in dataclasses.asdict(edit).items() if value is not None}
+    said = {part: value for part, value in dataclasses.asdict(edit).items() if value is not None}
+    changes = {part: value for part, value in said.items() if _plain(value) != _plain(row[part])}
+    if not changes:
+        return
     before = {part: row[part] for part in changes}
     connection.execute(fleets.update().where(fleets.c.id == row["id"]).values(**changes))
     audit.append(connection, at=at, actor=actor, action="fleet.describe", object=name, before=before, after=changes)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def locked(connection: sa.Connection, name: str) -> sa.RowMapping:

@@ -4,42 +4,43 @@ Callers see and replay their own predictions; who may read sees everybody's, who
 a caller may not see is not there for it.
 """
 
+import datetime as dt
 import math
-import re
 import time
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
 from shoal.jobs.states import PredictionState
-from shoal.ledger import PredictionRecord
+from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
-from shoal.serving.deferred import DeferredPredictions, Wishes
+from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
 from shoal.serving.documents import prediction_document
 from shoal.serving.messages import InferenceRequest, RequestContext
 
 LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
 REPLAY: Final = "/api/v1/predictions/{id}/replay"
-TEMPLATES: Final = (LIST, ONE, REPLAY)
+REPLAY_FAILED: Final = "/api/v1/predictions/replay"
+TEMPLATES: Final = (LIST, ONE, REPLAY, REPLAY_FAILED)
 """The routes that :class:`PredictionsApp` answers."""
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
-_TEXT: Final = re.compile(rb"[!-~](?:[ -~]{0,253}[!-~])?")
-_LONGEST_DEADLINE_S: Final = 30 * 86_400.0
+_AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _MOST_LISTED: Final = 10_000
 _MARGIN_S: Final = 0.5
 _ENDED: Final = 200
 _UNDER_WAY: Final = 202
 
-Number = TypeVar("Number", int, float)
+Word = TypeVar("Word", PredictionState, PredictionKind)
 
 
 def prefers_later(header: bytes) -> bool:
@@ -55,13 +56,15 @@ def wishes_of(headers: Mapping[bytes, bytes]) -> Wishes:
     InvalidInput
         One of them cannot be used.
     """
-    timeout = headers.get(b"prediction-timeout")
-    return Wishes(
-        ordering_key=_text(headers, "Ordering-Key"),
-        idempotency_key=_text(headers, "Idempotency-Key"),
-        sink=_text(headers, "Prediction-Sink"),
-        deadline_s=None if timeout is None else _seconds("the header Prediction-Timeout", timeout.decode("latin-1")),
+    timeout = _text(headers, b"prediction-timeout")
+    wishes = Wishes(
+        ordering_key=_text(headers, b"ordering-key"),
+        idempotency_key=_text(headers, b"idempotency-key"),
+        sink=_text(headers, b"prediction-sink"),
+        deadline_s=None if timeout is None else _seconds("the header Prediction-Timeout", timeout),
     )
+    wishes.require_usable()
+    return wishes
 
 
 async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope: Scope) -> Answer:
@@ -92,17 +95,27 @@ class PredictionsApp:
             status, shown = await self._list(scope)
         elif template == ONE:
             status, shown = await self._show(scope)
-        else:
+        elif template == REPLAY:
             status, shown = await self._replay(scope)
+        else:
+            status, shown = await self._replay_failed(scope)
         await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:
-        asked = _query(scope, "state", "fleet", "limit")
-        principal: Principal = scope["shoal.principal"]
+        asked = _query(scope, "state", "kind", "fleet", "principal", "since", "until", "limit")
+        caller: Principal = scope["shoal.principal"]
+        principal = asked.get("principal")
+        if not _may(caller, Permission.READ):
+            if principal not in (None, caller.name):
+                return _ENDED, []
+            principal = caller.name
         found = await self._deferred.listed(
-            state=_state(asked.get("state")),
+            state=_word("state", PredictionState, asked.get("state")),
+            kind=_word("kind", PredictionKind, asked.get("kind")),
             fleet=asked.get("fleet"),
-            principal=None if _may(principal, Permission.READ) else principal.name,
+            principal=principal,
+            since=_time("since", asked.get("since")),
+            until=_time("until", asked.get("until")),
             limit=_limit(asked.get("limit", "50")),
         )
         return _ENDED, [prediction_document(record) for record in found]
@@ -121,6 +134,10 @@ class PredictionsApp:
         prediction_id = _id(scope)
         _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.OPERATE)
         return _UNDER_WAY, prediction_document(await self._deferred.replay(prediction_id))
+
+    async def _replay_failed(self, scope: Scope) -> tuple[int, object]:
+        asked = _query(scope, "fleet")
+        return _UNDER_WAY, {"waiting": await self._deferred.replay_failed(fleet=asked.get("fleet"))}
 
 
 def _may(principal: Principal, permission: Permission) -> bool:
@@ -145,13 +162,23 @@ def _query(scope: Scope, *known: str) -> dict[str, str]:
     return asked
 
 
-def _state(text: str | None) -> PredictionState | None:
+def _word(what: str, words: type[Word], text: str | None) -> Word | None:
     if text is None:
         return None
     try:
-        return PredictionState(text)
+        return words(text)
     except ValueError as error:
-        raise InvalidInput(f"state is one of {', '.join(PredictionState)}, not {text[:60]!r}") from error
+        raise InvalidInput(f"{what} is one of {', '.join(words)}, not {text[:60]!r}") from error
+
+
+def _time(what: str, text: str | None) -> dt.datetime | None:
+    if text is None:
+        return None
+    try:
+        found: dt.datetime = msgspec.convert(text, type=_AWARE)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{what} has to be a time such as 2026-01-31T12:00:00Z, not {text[:60]!r}") from error
+    return found
 
 
 def _limit(text: str) -> int:
@@ -165,15 +192,11 @@ def _seconds(what: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= _LONGEST_DEADLINE_S:
-        raise InvalidInput(f"{what} has to be a number of seconds above 0, at most {_LONGEST_DEADLINE_S:.0f}")
+    if not 0 < seconds <= LONGEST_DEADLINE_S:
+        raise InvalidInput(f"{what} has to be a number of seconds above 0, at most {LONGEST_DEADLINE_S:.0f}")
     return seconds
 
 
-def _text(headers: Mapping[bytes, bytes], name: str) -> str | None:
-    value = headers.get(name.lower().encode())
-    if value is None:
-        return None
-    if not _TEXT.fullmatch(value):
-        raise InvalidInput(f"the header {name} has to have 1 to 255 printable ASCII characters")
-    return value.decode()
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from shoal.errors import NotFound, Overloaded, TooLarge
+from shoal.errors import InvalidInput, NotFound
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
@@ -19,6 +21,11 @@ from shoal.serving.sinks import Sinks
 from shoal.serving.waiters import Waiters
 
 Result = TypeVar("Result")
+
+LONGEST_DEADLINE_S: Final = 30 * 86_400.0
+"""Longest time that a prediction may be wanted, in seconds."""
+
+_TEXT: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +48,21 @@ class Wishes:
     idempotency_key: str | None = None
     sink: str | None = None
     deadline_s: float | None = None
+
+    def require_usable(self) -> None:
+        """Raise where something in it cannot be used.
+
+        Raises
+        ------
+        InvalidInput
+            A text is no name or key, or the deadline is no time.
+        """
+        texts = {"ordering key": self.ordering_key, "idempotency key": self.idempotency_key, "sink": self.sink}
+        for what, text in texts.items():
+            if text is not None and not _TEXT.fullmatch(text):
+                raise InvalidInput(f"the {what} has to have 1 to 255 printable ASCII characters")
+        if self.deadline_s is not None and not 0 < self.deadline_s <= LONGEST_DEADLINE_S:
+            raise InvalidInput(f"the timeout has to be a number of seconds above 0, at most {LONGEST_DEADLINE_S:.0f}")
 
 
 class DeferredPredictions:
@@ -126,7 +148,7 @@ class DeferredPredictions:
         if wishes.sink is not None:
             await self._sinks.open(wishes.sink)
         packed = encode_request(request)
-        self._require_room(len(packed))
+        self.options.require_room(len(packed), self.backlog)
         return await self._loop.accept(
             NewPrediction(
                 kind=PredictionKind.DEFERRED,
@@ -141,16 +163,6 @@ class DeferredPredictions:
                 most_attempts=self.options.attempts,
             )
         )
-
-    def _require_room(self, size_bytes: int) -> None:
-        options, backlog = self.options, self._loop.backlog
-        if size_bytes > options.request_bytes:
-            raise TooLarge(
-                f"a request that nobody waits for may have {options.request_bytes} bytes at most, this one has "
-                f"{size_bytes}; split it, or score files with `shoal score`"
-            )
-        if backlog.requests >= options.backlog or backlog.size_bytes + size_bytes > options.backlog_bytes:
-            raise Overloaded(f"{backlog.requests} predictions are waiting already; try again later", retry_after_s=5.0)
 
     async def get(self, prediction_id: str) -> PredictionRecord:
         """A prediction as it stands.
@@ -173,11 +185,21 @@ class DeferredPredictions:
         await self._waiters.wait(prediction_id, timeout_s)
 
     async def listed(
-        self, *, state: PredictionState | None, fleet: str | None, principal: str | None, limit: int
+        self,
+        *,
+        state: PredictionState | None = None,
+        kind: PredictionKind | None = None,
+        fleet: str | None = None,
+        principal: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        limit: int,
     ) -> list[PredictionRecord]:
-        """The newest predictions, newest first, without what was asked and answered."""
+        """The newest predictions, newest first, without what was asked and answered; see :meth:`Predictions.listed`."""
         return await self._thread(
-            lambda: self._predictions.listed(state=state, fleet=fleet, principal=principal, limit=limit)
+            lambda: self._predictions.listed(
+                state=state, kind=kind, fleet=fleet, principal=principal, since=since, until=until, limit=limit
+            )
         )
 
     async def replay(self, prediction_id: str) -> PredictionRecord:
@@ -193,6 +215,13 @@ class DeferredPredictions:
         again = await self._thread(lambda: self._predictions.replay(prediction_id, more_attempts=self.options.attempts))
         self._loop.look()
         return again
+
+    async def replay_failed(self, *, fleet: str | None) -> int:
+        """Let all that failed, or those of one fleet, wait again; how many there were."""
+        attempts = self.options.attempts
+        count = await self._thread(lambda: self._predictions.replay_failed(fleet=fleet, more_attempts=attempts))
+        self._loop.look()
+        return count
 
     async def _thread(self, work: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.to_thread(work, *arguments)

@@ -2,6 +2,9 @@
 
 import msgspec
 
+from shoal.errors import Overloaded, TooLarge
+from shoal.ledger.prediction_records import Backlog
+
 
 class DeferredOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How predictions that nobody waits for are handled.
@@ -44,6 +47,31 @@ class DeferredOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     backlog_bytes: int = 2**30
     request_bytes: int = 2**20
     waiters: int = 10_000
+
+    def require_room(self, size_bytes: int, backlog: Backlog) -> None:
+        """Raise unless one more request may be taken on.
+
+        Parameters
+        ----------
+        size_bytes : int
+            Its size.
+        backlog : Backlog
+            What waits already.
+
+        Raises
+        ------
+        TooLarge
+            It is too large.
+        Overloaded
+            Too many wait.
+        """
+        if size_bytes > self.request_bytes:
+            raise TooLarge(
+                f"a request that nobody waits for may have {self.request_bytes} bytes at most, this one has "
+                f"{size_bytes}; split it, or score files with `shoal score`"
+            )
+        if backlog.requests >= self.backlog or backlog.size_bytes + size_bytes > self.backlog_bytes:
+            raise Overloaded(f"{backlog.requests} predictions are waiting already; try again later", retry_after_s=5.0)
 
 
 class DeferredCounts(msgspec.Struct, kw_only=True):

@@ -3,8 +3,12 @@
 from typing import Final
 
 import msgspec
+import polars as pl
 
+from shoal.errors import DeadlineExceeded, ShoalError
+from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import PredictionRecord
+from shoal.serving.frames import Answered, answer_frame
 from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import decode_response
 
@@ -29,3 +33,22 @@ def prediction_document(record: PredictionRecord) -> dict[str, object]:
     if record.answer is not None:
         shown["response"] = msgspec.Raw(response_json(decode_response(record.answer)))
     return shown
+
+
+def prediction_frame(record: PredictionRecord) -> pl.DataFrame:
+    """What a prediction answered, a row for each row that was asked about.
+
+    Raises
+    ------
+    DeadlineExceeded
+        It is not done yet, or was discarded because nobody wanted it any more.
+    ShoalError
+        It failed; says why.
+    """
+    if record.state is PredictionState.FAILED:
+        raise ShoalError(f"prediction {record.id} failed: {record.error}; mend that and replay it")
+    if record.state is PredictionState.EXPIRED:
+        raise DeadlineExceeded(f"prediction {record.id} was not done in time; replay it if it is still wanted")
+    if record.answer is None:
+        raise DeadlineExceeded(f"prediction {record.id} is {record.state} yet; ask again, or wait longer")
+    return answer_frame(msgspec.json.decode(response_json(decode_response(record.answer)), type=Answered))

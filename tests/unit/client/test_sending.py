@@ -1,21 +1,36 @@
 """Which server is asked, how often again, and what an answer means: the course, driven by hand."""
 
+import datetime as dt
+
 import msgspec
 import pytest
 
-from shoal.client.exchange import error_of, get, part, send
-from shoal.client.routes import Routes, Served, Service
+from shoal.client.exchange import Door, error_of, get, part, reading, send
+from shoal.client.routes import Routes
 from shoal.client.sending import ATTEMPTS, Ask, Pause, Told, Unreachable, course
 from shoal.errors import Conflict, InvalidInput, NotFound, StorageError, Unavailable
+from shoal.serving.services import ServedFleet, Service
 
 ENTRY = "http://entry:1"
+NUMBERS = reading(list[int])
 GOOD = Told(status=200, content=b"[1,2]", retry_after=None)
 
 
-def service(number, fleet="pumps"):
+def service(number, fleet="pumps", *, admin=False):
     url = f"http://server-{number}:1"
+    served = ServedFleet(name=fleet, version=1, category="", tags=(), metadata_url=f"{url}/x")
     return Service(
-        id=str(number), url=url, secured=False, fleets=[Served(name=fleet, version=1, metadata_url=f"{url}/x")]
+        id=str(number),
+        url=url,
+        grpc_url=None,
+        admin_url=f"http://admin-{number}:1" if admin else None,
+        secured=False,
+        authenticated=False,
+        category="",
+        fleets=(served,),
+        staleness_s=0.0,
+        started_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        beat_at=None,
     )
 
 
@@ -43,7 +58,7 @@ def urls(steps):
 
 
 def test_what_is_about_no_fleet_goes_to_the_entry():
-    steps, answer = drive(get("/api/v1/fleets", list[int], tag="a b"), Routes(entry=ENTRY), GOOD)
+    steps, answer = drive(get("/api/v1/fleets", NUMBERS, tag="a b"), Routes(entry=ENTRY), GOOD)
     assert answer == [1, 2]
     assert steps == [Ask(url=ENTRY, method="GET", path="/api/v1/fleets?tag=a+b", body=None)]
 
@@ -51,7 +66,7 @@ def test_what_is_about_no_fleet_goes_to_the_entry():
 def test_servers_of_the_fleet_are_asked_in_turns_and_remembered():
     clock = [0.0]
     routes = Routes(entry=ENTRY, clock=lambda: clock[0])
-    question = get("/v2/models/pumps", list[int], fleet="pumps")
+    question = get("/v2/models/pumps", NUMBERS, about="pumps")
     steps, _ = drive(question, routes, discovered(service(1), service(2)), GOOD)
     assert steps[0].path == "/api/v1/services?name=pumps"
     seen = [urls(steps)[1]]
@@ -68,7 +83,7 @@ def test_servers_of_the_fleet_are_asked_in_turns_and_remembered():
 
 def test_another_server_answers_for_one_that_is_gone():
     routes = Routes(entry=ENTRY)
-    question = get("/v2/models/pumps", list[int], fleet="pumps")
+    question = get("/v2/models/pumps", NUMBERS, about="pumps")
     gone = Unreachable(reason="refused", sent=False)
     steps, answer = drive(question, routes, discovered(service(1)), gone, GOOD)
     assert answer == [1, 2]
@@ -80,7 +95,7 @@ def test_another_server_answers_for_one_that_is_gone():
 def test_when_the_entry_is_gone_the_others_are_asked_who_is_there():
     clock = [0.0]
     routes = Routes(entry=ENTRY, clock=lambda: clock[0])
-    question = get("/v2/models/pumps", list[int], fleet="pumps")
+    question = get("/v2/models/pumps", NUMBERS, about="pumps")
     drive(question, routes, discovered(service(1)), GOOD)
     clock[0] = 6.0
     gone = Unreachable(reason="refused", sent=False)
@@ -91,14 +106,14 @@ def test_when_the_entry_is_gone_the_others_are_asked_who_is_there():
 
 def test_without_discovery_the_entry_is_asked():
     missing = Told(status=404, content=b'{"error": "no such route"}', retry_after=None)
-    steps, answer = drive(get("/v2/models/p", list[int], fleet="p"), Routes(entry=ENTRY), missing, GOOD)
+    steps, answer = drive(get("/v2/models/p", NUMBERS, about="p"), Routes(entry=ENTRY), missing, GOOD)
     assert answer == [1, 2]
     assert urls(steps) == [ENTRY, ENTRY]
 
 
 def test_a_busy_server_is_given_the_time_it_asks_for():
     busy = Told(status=503, content=b'{"error": "full"}', retry_after="1")
-    steps, error = drive(get("/x", list[int]), Routes(entry=ENTRY), *[busy] * ATTEMPTS)
+    steps, error = drive(get("/x", NUMBERS), Routes(entry=ENTRY), *[busy] * ATTEMPTS)
     assert isinstance(error, Unavailable)
     assert str(error) == "full"
     pauses = [step.seconds for step in steps if isinstance(step, Pause)]
@@ -108,14 +123,14 @@ def test_a_busy_server_is_given_the_time_it_asks_for():
 
 def test_what_is_wrong_is_not_asked_again():
     refused = Told(status=404, content=b'{"error": "no fleet"}', retry_after=None)
-    steps, error = drive(get("/x", list[int]), Routes(entry=ENTRY), refused)
+    steps, error = drive(get("/x", NUMBERS), Routes(entry=ENTRY), refused)
     assert isinstance(error, NotFound)
     assert len(steps) == 1
 
 
 @pytest.mark.parametrize(("sent", "asked"), [(True, 1), (False, 2)])
 def test_a_change_that_may_have_arrived_is_not_sent_again(sent, asked):
-    question = send("POST", "/promote", {"version": 1}, list[int])
+    question = send("POST", "/promote", {"version": 1}, NUMBERS)
     steps, answer = drive(question, Routes(entry=ENTRY), Unreachable(reason="cut", sent=sent), GOOD)
     assert len(urls(steps)) == asked
     assert isinstance(answer, StorageError) is sent
@@ -123,7 +138,7 @@ def test_a_change_that_may_have_arrived_is_not_sent_again(sent, asked):
 
 def test_a_stranger_is_told_from_a_shoal_server():
     page = Told(status=200, content=b"<html>", retry_after=None)
-    _, error = drive(get("/x", list[int]), Routes(entry=ENTRY), page)
+    _, error = drive(get("/x", NUMBERS), Routes(entry=ENTRY), page)
     assert isinstance(error, StorageError)
     assert "Shoal server" in str(error)
 
@@ -138,3 +153,51 @@ def test_statuses_become_errors(status, kind):
 
 def test_names_are_one_part_of_a_path():
     assert part("a/b:c%2F") == "a%2Fb%3Ac%252F"
+
+
+MANAGING = get("/api/v1/fleets", NUMBERS, door=Door.MANAGEMENT)
+KEPT = get("/api/v1/predictions", NUMBERS, door=Door.INFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "services", "question", "asked"),
+    [
+        (ENTRY, [], MANAGING, ENTRY),
+        (ENTRY, [service(1)], MANAGING, ENTRY),
+        (ENTRY, [service(1)], KEPT, ENTRY),
+        ("http://server-2:1", [service(1, admin=True), service(2, admin=True)], MANAGING, "http://admin-2:1"),
+        ("http://admin-2:1", [service(1, admin=True), service(2, admin=True)], MANAGING, "http://admin-2:1"),
+        ("http://admin-2:1", [service(1, admin=True), service(2, admin=True)], KEPT, "http://server-2:1"),
+        (ENTRY, [service(1, admin=True)], MANAGING, "http://admin-1:1"),
+        (ENTRY, [service(1, admin=True)], KEPT, ENTRY),
+    ],
+)
+def test_management_and_inference_are_asked_at_their_doors(entry, services, question, asked):
+    routes = Routes(entry=entry)
+    steps, answer = drive(question, routes, discovered(*services), GOOD)
+    assert answer == [1, 2]
+    assert urls(steps) == [entry, asked]
+    steps, _ = drive(question, routes, GOOD)
+    assert urls(steps) == [asked], "who is there is remembered"
+
+
+def test_when_a_door_is_shut_the_next_servers_is_tried():
+    routes = Routes(entry="http://server-1:1")
+    gone = Unreachable(reason="refused", sent=False)
+    steps, answer = drive(MANAGING, routes, discovered(service(1, admin=True), service(2, admin=True)), gone, GOOD)
+    assert answer == [1, 2]
+    assert urls(steps)[1:] == ["http://admin-1:1", "http://admin-2:1"]
+
+
+@pytest.mark.parametrize(("retry_after", "again"), [("1", True), (None, False)])
+def test_a_change_that_failed_is_sent_again_only_where_it_was_refused(retry_after, again):
+    failed = Told(status=503, content=b'{"error": "no"}', retry_after=retry_after)
+    question = send("POST", "/keys", {"name": "x"}, NUMBERS)
+    steps, answer = drive(question, Routes(entry=ENTRY), failed, GOOD)
+    assert len(urls(steps)) == 1 + again
+    assert isinstance(answer, Unavailable) is not again
+
+
+def test_what_json_cannot_hold_is_not_sent():
+    with pytest.raises(InvalidInput, match="JSON"):
+        send("PUT", "/x", {"spec": object()}, NUMBERS)

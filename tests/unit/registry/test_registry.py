@@ -19,6 +19,16 @@ def test_a_fleet_is_described(registry):
     assert registry.fleet("flights") == changed
 
 
+def test_saying_what_is_said_already_leaves_no_trace(registry):
+    registry.create_fleet("flights", owner="ops", tags=["b", "a"], actor="ann")
+    head = registry.head()
+    assert registry.describe("flights", actor="bob") == registry.fleet("flights")
+    assert registry.describe("flights", owner="ops", tags=["a", "b"], actor="bob").tags == ("a", "b")
+    assert registry.head() == head
+    registry.describe("flights", owner="ops", category="air", actor="bob")
+    assert registry.audit(limit=1)[0].after == {"category": "air"}
+
+
 @pytest.mark.parametrize("name", ["flights", "Flights", "FLIGHTS"])
 def test_a_name_is_given_once_whatever_its_case(registry, name):
     registry.create_fleet("flights", actor="ann")

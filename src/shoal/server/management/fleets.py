@@ -6,13 +6,28 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
+from starlette.responses import Response
 
-from shoal.registry import CHAMPION, AliasChange, FleetRecord, SnapshotRecord
+from shoal.errors import InvalidInput
+from shoal.registry import CHAMPION, AliasChange, FleetRecord, ModelVersion, SnapshotRecord
 from shoal.server.management.callers import PREFIX, acting_as
+from shoal.server.management.listings import page_of
 from shoal.workspace import Workspace
 
 Limit = Annotated[int, Query(ge=1, le=10_000)]
+Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+
+
+class Words(BaseModel):
+    """What is said about a fleet; what is left out or null stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner: str | None = None
+    description: str | None = None
+    category: str | None = None
+    tags: list[str] | None = None
 
 
 class Promotion(BaseModel):
@@ -54,6 +69,11 @@ def router(workspace: Workspace) -> APIRouter:
         """Show a fleet."""
         return registry.fleet(name)
 
+    @routes.put("/fleets/{name}")
+    def describe(name: str, body: Words, request: Request) -> FleetRecord:
+        """Say who owns a fleet, what it is for, which category it is of, and its tags."""
+        return registry.describe(name, **body.model_dump(), actor=acting_as(request))
+
     @routes.get("/fleets/{name}/snapshots")
     def list_snapshots(name: str) -> list[SnapshotRecord]:
         """List a fleet's snapshots, newest first."""
@@ -71,12 +91,25 @@ def router(workspace: Workspace) -> APIRouter:
         alias: str | None = None,
         version: Version = None,
         limit: Limit = 50,
-        offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
-    ) -> dict[str, object]:
+        offset: Offset = 0,
+    ) -> Response:
         """List the models of a snapshot with their metrics: of the champion, or of an alias or a version."""
         reference = f"{name}:{version}" if version is not None else f"{name}@{alias or CHAMPION}"
-        frame = workspace.fleet(reference).models
-        return {"total": frame.height, "models": msgspec.to_builtins(frame.slice(offset, limit).to_dicts())}
+        fleet = workspace.fleet(reference)
+        return page_of(fleet.models, "models", offset=offset, limit=limit, version=fleet.version)
+
+    @routes.get("/fleets/{name}/models/history")
+    def show_model_history(name: str, key: str) -> list[ModelVersion]:
+        """Show the snapshots that brought a model of a key, newest first; keys are written `key1:key2`, `*` for any."""
+        return registry.model_history(name, key)
+
+    @routes.get("/fleets/{name}/diff")
+    def show_diff(name: str, before: str, after: str, limit: Limit = 50, offset: Offset = 0) -> Response:
+        """List the models that differ between two snapshots of a fleet, written as a version or an alias."""
+        older, newer = (workspace.fleet(_reference(name, text)) for text in (before, after))
+        return page_of(
+            older.diff(newer), "changes", offset=offset, limit=limit, before=older.version, after=newer.version
+        )
 
     @routes.get("/fleets/{name}/history")
     def show_history(name: str, alias: str | None = None, limit: Limit = 50) -> list[AliasChange]:
@@ -98,3 +131,10 @@ def router(workspace: Workspace) -> APIRouter:
         )
 
     return routes
+
+
+def _reference(name: str, text: str) -> str:
+    """A snapshot of a fleet, named by its version or an alias."""
+    if not text:
+        raise InvalidInput("before and after are versions or aliases, e.g. 3 or champion")
+    return f"{name}:{text}" if text.isascii() and text.isdecimal() else f"{name}@{text}"

@@ -12,7 +12,7 @@ from shoal.security.permissions import Role
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
-Days = Annotated[float | None, Field(gt=0, le=36_500, description="Days until it expires; null for never")]
+Expiry = Annotated[float | None, Field(gt=0, le=3_153_600_000, description="Seconds it is taken; null for ever")]
 
 
 class NewKey(BaseModel):
@@ -22,7 +22,7 @@ class NewKey(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     role: Role
-    expires_days: Days = None
+    expires_s: Expiry = None
 
 
 class Rotation(BaseModel):
@@ -33,7 +33,7 @@ class Rotation(BaseModel):
     overlap_s: Annotated[float, Field(ge=0, le=31_536_000, description="How long the old key is still taken")] = (
         86_400.0
     )
-    expires_days: Days = None
+    expires_s: Expiry = None
 
 
 def router(workspace: Workspace) -> APIRouter:
@@ -48,9 +48,7 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.post("/keys", status_code=201)
     def create_key(body: NewKey, request: Request) -> dict[str, object]:
         """Make an API key; its text is told this once and kept nowhere."""
-        made = workspace.create_key(
-            body.name, body.role, expires_s=_seconds(body.expires_days), actor=acting_as(request)
-        )
+        made = workspace.create_key(body.name, body.role, expires_s=body.expires_s, actor=acting_as(request))
         return {**_shown(made.record), "key": made.text}
 
     @routes.post("/keys/{id}/revoke")
@@ -61,9 +59,7 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.post("/keys/{id}/rotate", status_code=201)
     def rotate_key(id: str, body: Rotation, request: Request) -> dict[str, object]:  # noqa: A002
         """Make a key with the same name and role; the old one is taken for a while yet."""
-        made = workspace.rotate_key(
-            id, overlap_s=body.overlap_s, expires_s=_seconds(body.expires_days), actor=acting_as(request)
-        )
+        made = workspace.rotate_key(id, overlap_s=body.overlap_s, expires_s=body.expires_s, actor=acting_as(request))
         return {**_shown(made.record), "key": made.text}
 
     @routes.get("/audit")
@@ -81,7 +77,3 @@ def _shown(record: ApiKeyRecord) -> dict[str, object]:
     shown: dict[str, object] = msgspec.to_builtins(record)
     del shown["hash"]
     return shown
-
-
-def _seconds(days: float | None) -> float | None:
-    return None if days is None else days * 86_400

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from shoal.jobs.states import PredictionState
+from shoal.ledger import PredictionKind
 from shoal.server.management.operations import (
     JSON,
     TEXT,
@@ -83,6 +84,7 @@ _OWN: Final[Mapping[str, Node]] = {
     ),
     "Health": record({"live": TRUTH, "ready": TRUTH}, {"draining": TRUTH}),
     "PredictionState": {"type": "string", "enum": sorted(PredictionState)},
+    "PredictionKind": {"type": "string", "enum": sorted(PredictionKind)},
     "Prediction": record(
         {"id": TEXT, "state": reference("PredictionState")}, {"response": reference("InferenceResponse")}
     ),
@@ -208,7 +210,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="List the newest predictions that nobody waits for; callers see their own, who may read sees all.",
         query={
             "state": reference("PredictionState"),
+            "kind": reference("PredictionKind"),
             "fleet": TEXT,
+            "principal": {**TEXT, "description": "Asked with keys of this name"},
+            "since": {"type": "string", "format": "date-time", "description": "Accepted then or later"},
+            "until": {"type": "string", "format": "date-time", "description": "Accepted before"},
             "limit": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50},
         },
         answers={200: {JSON: listed(reference("Prediction"))}},
@@ -226,6 +232,12 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="Try again what was given up.",
         answers={202: _ACCEPTED},
         refuses=(409,),
+    ),
+    ("POST", "/api/v1/predictions/replay"): Operation(
+        tag=_PREDICTIONS,
+        says="Try again all that failed, or those of one fleet.",
+        query={"fleet": TEXT},
+        answers={202: {JSON: record({"waiting": _SIZE})}},
     ),
     ("GET", "/metrics"): Operation(
         tag=_HEALTH, says="The metrics of all workers, for Prometheus.", answers={200: {"text/plain": TEXT}}

@@ -1,0 +1,73 @@
+"""A request that the workspace takes in is what a server would: its inputs and outputs are those it describes."""
+
+import asyncio
+
+import polars as pl
+import pytest
+from sklearn.linear_model import Ridge
+
+import shoal
+from shoal.serving.frames import wanted_outputs
+from shoal.serving.options import ServingOptions
+from shoal.serving.payloads import decode_request
+
+SPECS = {
+    "nothing": {},
+    "rules": {"rules": [{"set": {"size": "'big'"}}, {"set": {"size": "'small'", "prediction": "prediction + 1"}}]},
+    "a lookup": {
+        "lookup": {
+            "source": "sites", "keys": ["device", "site"], "features": ["x"], "key_types": {"site": "integer"},
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    models = {("a",): Ridge().fit([[0.0, 0.0], [1.0, 1.0]], [0.0, 2.0])}
+    fleet = shoal.Fleet.from_estimators(
+        keys=["device"], models=models, features=["x", "y"], task="regression", name="pumps"
+    )
+    pl.DataFrame({"device": ["a"], "site": [7], "x": [0.5]}).write_parquet(tmp_path / "sites.parquet")
+    with shoal.open(tmp_path / "home", actor="ada") as opened:
+        opened.promote("pumps", opened.register(fleet).version)
+        opened.set_source("sites", {"kind": "parquet", "path": str(tmp_path / "sites.parquet")})
+        yield opened
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_it_asks_as_the_server_describes_itself(workspace, spec):
+    workspace.set_serving("pumps", spec)
+    rows = pl.DataFrame({"device": ["a"], "site": [7], "x": [0.5], "y": [1.0], "more": [True]})
+    wishes = {"outcome": True, "model_level": False, "snapshot": True}
+    asked = decode_request(workspace.predictions.one(workspace.submit("pumps", rows, **wishes)).request)
+    described = asyncio.run(described_by_a_server(workspace))
+    assert [(one.name, one.datatype) for one in asked.inputs] == [
+        (one.name, one.datatype) for one in described.inputs if one.name in rows.columns
+    ]
+    assert {one.name for one in asked.inputs} == {one.name for one in described.inputs}
+    names = [one.name for one in described.outputs]
+    assert set(asked.outputs) == set(wanted_outputs(names, **wishes))
+    assert len(set(asked.outputs)) == len(asked.outputs)
+
+
+async def described_by_a_server(workspace):
+    plane = workspace.data_plane(["pumps"], options=ServingOptions())
+    await plane.start()
+    described = plane.model_metadata("pumps")
+    await plane.drain(1.0)
+    return described
+
+
+def test_features_that_are_looked_up_may_be_left_out(workspace):
+    workspace.set_serving("pumps", SPECS["a lookup"])
+    rows = {"device": ["a"], "site": [7], "y": [1.0]}
+    asked = decode_request(workspace.predictions.one(workspace.submit("pumps", rows)).request)
+    assert {one.name: list(one.data) for one in asked.inputs} == {"device": ["a"], "y": [1.0], "site": [7]}
+
+
+def test_the_version_is_that_of_the_reference(workspace):
+    ask = lambda text: decode_request(  # noqa: E731
+        workspace.predictions.one(workspace.submit(text, {"device": ["a"], "x": [1.0], "y": [1.0]})).request
+    )
+    assert [ask(text).version for text in ("pumps", "pumps:1", "pumps@champion")] == [None, "1", "1"]
