@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from shoal.errors import NotFound, Overloaded, TooLarge
 from shoal.jobs.states import PredictionState
-from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionKind, PredictionRecord
+from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
 from shoal.serving.addresses import split
 from shoal.serving.claim_loop import ClaimLoop
@@ -78,6 +78,10 @@ class DeferredPredictions:
         """What waits or is being worked on, wherever, as of a second ago."""
         return self._loop.backlog
 
+    def oldest_s(self) -> float:
+        """How long the first of those that wait, wherever, has waited, in seconds; 0 where none waits."""
+        return self._loop.oldest_s()
+
     def start(self) -> None:
         """Begin to work."""
         self._loop.start()
@@ -99,20 +103,22 @@ class DeferredPredictions:
         await self._loop.drain(timeout_s)
         await self._sinks.close()
 
-    async def accept(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> str:
+    async def accept(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> Acceptance:
         """Keep a request; when this returns it survives a power cut.
 
         Returns
         -------
-        str
-            The prediction's id.
+        Acceptance
+            The prediction's id, and where it stands: a request that was sent before may be done by now.
 
         Raises
         ------
+        InvalidInput
+            The inputs do not fit, or there is no such output.
         NotFound
-            There is no such fleet here, or no such sink.
+            There is no such fleet here, no such model or version of it, or no such sink.
         TooLarge
-            The request is too large.
+            The request is too large, or has too many rows.
         Overloaded
             Too many predictions wait.
         Conflict
@@ -123,6 +129,7 @@ class DeferredPredictions:
         fleet = split(request.model)[0]
         if not self._plane.serves(fleet):
             raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
+        await self._plane.check(request)
         if wishes.sink is not None:
             await self._sinks.open(wishes.sink)
         packed = encode_request(request)

@@ -138,6 +138,30 @@ class DataPlane:
         finally:
             self._under_way -= 1
 
+    async def check(self, request: InferenceRequest) -> None:
+        """Refuse a request that could not be answered, by what :meth:`infer` checks; nothing is scored.
+
+        A fleet that is not served just now lets everything pass: what it is going to take is not known.
+
+        Raises
+        ------
+        InvalidInput
+            The inputs do not fit the model.
+        NotFound
+            There is no such fleet, model or version.
+        TooLarge
+            Too many rows.
+        """
+        fleet, key = split(request.model)
+        try:
+            if request.version is None:
+                served = self._catalog.current(fleet)
+            else:
+                served = await self._catalog.version(fleet, request.version)
+        except NotReady:
+            return
+        await served.check(request, key)
+
     def live(self) -> bool:
         """Whether the process works at all."""
         return True

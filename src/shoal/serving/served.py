@@ -174,6 +174,34 @@ class ServedFleet:
             keeping.offer(request.model, context, rows, parts, started_ns=started_ns, is_own=single is not None)
         return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
 
+    async def check(self, request: InferenceRequest, key: str | None) -> None:
+        """Refuse what :meth:`infer` would refuse whatever else happens, without scoring; parameters as of that.
+
+        Raises
+        ------
+        InvalidInput
+            The inputs do not fit, a check of the fleet's serving spec refuses them, or there is no such output.
+        NotFound
+            There is no such single model.
+        TooLarge
+            Too many rows.
+        """
+        self.outputs.wanted(request.outputs)
+        single = None if key is None else self.models[key]
+        given = self._given(request)
+        rows = await self._apart(given > HEAVY_ROWS, self._rows, request, single)
+        if single is not None and rows.rows:
+            _ = single.number  # raises if there is none
+        if isinstance(self._scoring, RuledScoring) and (self.between is None or self.between.lookup is None):
+            await self._apart(given > HEAVY_ROWS, self._scoring.require, rows)
+
+    def _given(self, request: InferenceRequest) -> int:
+        """Rows of a request, before it is read; raises TooLarge."""
+        given = len(request.inputs[0].data) if request.inputs else 0
+        if given > self._max_rows:
+            raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
+        return given
+
     def _rows(self, request: InferenceRequest, single: SingleModel | None) -> Rows:
         if single is None:
             return self.inputs.rows(request.inputs)
@@ -183,10 +211,7 @@ class ServedFleet:
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
     ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...]]:
         """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
-        given = len(request.inputs[0].data) if request.inputs else 0
-        if given > self._max_rows:
-            raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
-        is_heavy = given > HEAVY_ROWS
+        is_heavy = self._given(request) > HEAVY_ROWS
         rows = await self._apart(is_heavy, self._rows, request, single)
 
         async def score(chosen: Rows) -> Sequence[Part]:
