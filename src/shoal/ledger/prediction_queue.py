@@ -319,7 +319,7 @@ _BACKLOG = (
 _OLDEST = sa.select(_c.accepted_at).where(_c.state == _WAITING).order_by(_c.number).limit(1)
 
 
-def _dead(most: int) -> sa.Select[tuple[int]]:
+def _dead(most: int) -> sa.Select[int]:
     failed = sa.select(_c.number).where(_c.state == PredictionState.FAILED.value).limit(most)
     return sa.select(sa.func.count()).select_from(failed.subquery())
 

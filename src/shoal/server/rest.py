@@ -165,6 +165,8 @@ class InferenceApp:
         metadata = self._plane.model_metadata(model)
         scope["shoal.fleet"] = model.partition(":")[0]
         request = invocation_request(await read_body(receive, headers, self._body_bytes), kind, metadata)
+        if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
+            return await accept(self._deferred, request, scope)
         response = await self._plane.infer(request, _context(scope, request))
         found = predictions(response)
         scope["shoal.rows"] = len(found)
