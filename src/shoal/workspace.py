@@ -16,6 +16,7 @@ from shoal.errors import Conflict, InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
+from shoal.registry.serving import KEEP, Keep
 from shoal.requests.fit import as_trained, require_fit, require_same
 from shoal.requests.loading import load as load_serving
 from shoal.requests.readers import open_reader
@@ -379,6 +380,23 @@ class Workspace:
             Keepers(self.settings.home / "predictions", self.ledger.predictions),
         )
 
+    def require_servable(self, fleets: Sequence[str]) -> None:
+        """Refuse what a server could not serve until somebody corrects it; before one is started.
+
+        Parameters
+        ----------
+        fleets : sequence of str
+            As :meth:`data_plane` takes them.
+
+        Raises
+        ------
+        InvalidInput
+            A text is no reference, or two are of the same fleet.
+        NotFound
+            A fleet does not have the alias; says which it has.
+        """
+        Selection(fleets).require_aliases(self.registry)
+
     def deferred(self, plane: DataPlane, options: DeferredOptions | None = None) -> DeferredPredictions:
         """What a data plane needs to take requests that nobody waits for; ``deferred.start()`` begins.
 
@@ -402,21 +420,28 @@ class Workspace:
         NotFound
             There is no such fleet.
         """
-        self.registry.fleet(name)
-        desired = next((one for one in self.registry.serving() if one.fleet == name), None)
-        return load_serving({} if desired is None else desired.spec)
+        return load_serving(self.registry.desired(name).spec)
 
     def set_serving(
-        self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path, *, actor: str | None = None
+        self,
+        name: str,
+        spec: ServingSpec | Mapping[str, object] | str | Path | None = None,
+        *,
+        loaded: bool | None = None,
+        alias: str | None = None,
+        pinned: int | Keep | None = KEEP,
+        actor: str | None = None,
     ) -> ServingSpec:
-        """Say what a fleet is served with beside its models; servers follow at once.
+        """Say how a fleet is served, and with what beside its models; servers follow at once.
 
         Parameters
         ----------
         name : str
             The fleet.
-        spec : ServingSpec, mapping, or path of a YAML file
+        spec : ServingSpec, mapping, or path of a YAML file, optional
             In the place of what was said before. A ``lookup`` that names no source is that of the training.
+        loaded, alias, pinned
+            See :meth:`Registry.set_serving`; what is not given stays.
         actor : str, optional
             In whose name; the workspace's own unless told.
 
@@ -429,9 +454,19 @@ class Workspace:
         ------
         InvalidSpec
             A field is wrong, or does not fit the fleet's newest snapshot, its champion, or its training.
+        InvalidInput
+            The alias's name is not safe.
         NotFound
-            There is no such fleet or source.
+            There is no such fleet, source, alias or version.
         """
+        fitting = None if spec is None else self._fitting(name, spec).document()
+        told = self.registry.set_serving(
+            name, loaded=loaded, alias=alias, pinned=pinned, spec=fitting, actor=actor or self.settings.actor
+        )
+        return load_serving(told.spec)
+
+    def _fitting(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+        """A serving spec, complete and checked."""
         source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
         known = self.registry.fleet(name)
         versions = {known.latest, known.aliases.get(CHAMPION)} - {None}
@@ -443,7 +478,6 @@ class Workspace:
             require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
         for then in trained:
             require_same(loaded.lookup, then)
-        self.registry.set_serving(name, spec=loaded.document(), actor=actor or self.settings.actor)
         return loaded
 
     def sources(self) -> dict[str, Source]:

@@ -20,9 +20,10 @@ from shoal.cli.output import (
     print_listing,
     print_table,
 )
-from shoal.errors import NotFound
+from shoal.errors import InvalidInput, NotFound
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
+from shoal.registry.serving import KEEP
 from shoal.requests.spec import ServingSpec
 from shoal.storage.columns import json_text
 
@@ -122,7 +123,13 @@ def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_
     _print_frame(frame, limit=limit, as_json=as_json, empty=f"{before} and {after} have the same models")
 
 
-@fleets.command(epilog=examples("shoal fleets serving pumps", "shoal fleets serving pumps --file serving.yaml"))
+@fleets.command(
+    epilog=examples(
+        "shoal fleets serving pumps",
+        "shoal fleets serving pumps --file serving.yaml",
+        "shoal fleets serving pumps --alias canary",
+    )
+)
 @click.argument("name")
 @click.option(
     "--file",
@@ -130,21 +137,43 @@ def diff(invocation: Invocation, before: str, after: str, limit: int | None, as_
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Serve it with what this YAML file says from now on.",
 )
+@click.option("--alias", help="Follow this alias of the fleet from now on.")
+@click.option("--pinned", type=click.IntRange(min=1), metavar="VERSION", help="Stay there, wherever the alias moves.")
+@click.option("--not-pinned", is_flag=True, help="Follow the alias again.")
+@click.option("--loaded/--unloaded", default=None, help="Have servers serve it, or not.")
 @json_option
 @click.pass_obj
-def serving(invocation: Invocation, name: str, path: Path | None, as_json: bool) -> None:
-    """Show or set what a fleet is served with.
+def serving(
+    invocation: Invocation,
+    name: str,
+    path: Path | None,
+    alias: str | None,
+    pinned: int | None,
+    not_pinned: bool,
+    loaded: bool | None,
+    as_json: bool,
+) -> None:
+    """Show or set how a fleet is served.
 
-    Checks, rules, lookup, caches and log: all that stands between a request and its score.
+    By which alias or version, and with which checks, rules, lookup, caches and log: all that stands between a request
+    and its score.
     """
+    if not_pinned and pinned is not None:
+        raise InvalidInput("give either --pinned VERSION or --not-pinned")
+    stays = pinned is None and not not_pinned
     with invocation.workspace() as workspace:
-        spec = workspace.serving(name) if path is None else workspace.set_serving(name, path)
+        if not (stays and path is None and alias is None and loaded is None):
+            workspace.set_serving(name, path, loaded=loaded, alias=alias, pinned=KEEP if stays else pinned)
+        desired, spec = workspace.registry.desired(name), workspace.serving(name)
     if as_json:
-        print_json(spec.document())
+        print_json(fields(desired))
         return
+    told = "none yet" if desired.snapshot is None else desired.snapshot.version
+    print_facts({"alias": desired.alias, "pinned": desired.pinned, "loaded": desired.loaded, "snapshot": told})
     usual = ServingSpec().document()
     said = {field: value for field, value in spec.document().items() if value != usual[field]}
     if said:
+        console().print()
         print_facts({field: json_text(value) for field, value in said.items()})
     else:
         console(err=True).print(f"{name} is served with its models alone; set more with --file")

@@ -203,6 +203,11 @@ class DataPlane:
             served.metadata(model, key)
         return self.ready()
 
+    def reason(self, model: str) -> str:
+        """Why a fleet cannot be asked; empty where that is not known."""
+        slot = self._catalog.slots.get(split(model)[0])
+        return "" if slot is None else slot.reason
+
     def serves(self, fleet: str) -> bool:
         """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""
         return fleet in self._catalog.slots

@@ -118,6 +118,16 @@ def test_readiness_is_refused_with_its_reason(home):
         assert (told.status, b"retry-after" in told.headers) == (503, True)
 
 
+def test_a_model_that_is_not_ready_says_why(home):
+    with rest_world(home, ["column@nope"]) as rest:
+        told = rest.get("/v2/models/column/ready")
+        assert (told.status, told.json["ready"]) == (503, False)
+        assert "no alias 'nope', only champion" in told.json["error"]
+        assert rest.post("/v2/repository/index", {}).json[0]["reason"] in told.json["error"]
+        health = rest.get("/v2/health/ready")
+        assert (health.status, "index" in health.json["error"], "column" in health.json["error"]) == (503, True, False)
+
+
 def test_answers_are_the_estimators(rest):
     told = rest.post(INFER, request(id="seven"))
     assert told.status == 200
