@@ -342,7 +342,13 @@ def test_statistics_count(home):
             )  # fmt: skip
             assert told["inference_stats"]["success"]["count"] == 1
             assert told["inference_stats"]["fail"]["count"] == 1
-            assert told["inference_stats"]["compute_infer"]["ns"] > 0
+            spent = told["inference_stats"]
+            assert spent["compute_infer"]["ns"] > 0
+            assert [spent[part]["count"] for part in ("compute_input", "compute_output")] == [1, 1]
+            assert spent["compute_input"]["ns"] > 0
+            assert spent["compute_output"]["ns"] > 0
+            parts = ("compute_input", "queue", "compute_infer", "compute_output")
+            assert sum(spent[part]["ns"] for part in parts) <= spent["success"]["ns"]
         assert len(rest.get("/v2/models/stats").json["model_stats"]) == 2
         assert rest.get("/v2/models/nothing/stats").status == 404
 
