@@ -105,6 +105,7 @@ def _problems_of_numbers(spec: ServingSpec) -> Iterator[str]:
         "limits.timeout_s": (spec.limits.timeout_s, 0.001),
         "log.sample": (spec.log.sample if spec.log else None, 0),
         "log.file_s": (spec.log.file_s if spec.log else None, 0.1),
+        "log.keep_days": (spec.log.keep_days if spec.log else None, 1),
         "keep_s": (spec.keep_s, 1),
     }
     yield from _too_small(least)

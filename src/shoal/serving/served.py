@@ -95,8 +95,10 @@ class ServedFleet:
         if self.between is not None:
             self.between.bind(self.inputs, self.outputs)
         self._keeping: Keeping | None = None
-        if keepers is not None and (spec.log is not None or spec.store == "durable"):
-            self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
+        if keepers is not None:
+            keepers.retention.keep(fleet.name, None if spec.log is None else spec.log.keep_days)
+            if spec.log is not None or spec.store == "durable":
+                self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
         self.models = SingleModels(fleet)
         limits = Limits(
             queue_rows=options.queue_rows,
