@@ -457,7 +457,7 @@ class Workspace:
         InvalidInput
             The alias's name is not safe.
         NotFound
-            There is no such fleet, source, alias or version.
+            There is no such fleet, source, sink, alias or version.
         """
         fitting = None if spec is None else self._fitting(name, spec).document()
         told = self.registry.set_serving(
@@ -478,6 +478,8 @@ class Workspace:
             require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
         for then in trained:
             require_same(loaded.lookup, then)
+        if loaded.sink is not None:
+            _ = self.sink(loaded.sink)  # raises if there is none
         return loaded
 
     def sources(self) -> dict[str, Source]:
@@ -493,7 +495,10 @@ class Workspace:
         NotFound
             There is none of that name.
         """
-        return load_source(self.registry.source(name).spec)
+        found = self.sources().get(name)
+        if found is None:
+            raise NotFound(f"there is no source {name!r}; see `shoal sources list`")
+        return found
 
     def set_source(self, name: str, spec: Source | Mapping[str, object] | str | Path | None) -> None:
         """Say what a source's name means from now on.
@@ -501,7 +506,7 @@ class Workspace:
         Parameters
         ----------
         name : str
-            The name.
+            The name; sources of features and sinks share their names.
         spec : Source, mapping, path of a YAML file, or None
             Its definition, see :mod:`shoal.requests.sources`; None: the name means nothing any more.
 
@@ -512,8 +517,10 @@ class Workspace:
         InvalidInput
             The name is not safe.
         Conflict
-            It is to be removed, and a fleet is served with it.
+            It is the name of a sink, or is to be removed and a fleet is served with it.
         """
+        if name in self.sinks():
+            raise Conflict(f"{name!r} is a sink; give the source another name")
         if spec is None:
             self._require_unused(name)
         document = None if spec is None else source_document(load_source(spec))

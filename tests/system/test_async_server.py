@@ -210,7 +210,10 @@ def test_the_same_words_on_the_command_line(client, home):
     assert json.loads(command(home, "predictions", "replay", "--failed", "--json").stdout)["waiting"] >= 1
     done = client.get("/api/v1/predictions", params={"state": "done", "limit": 1}).json()
     text = command(home, "predictions", "show", done[0]["id"]).stdout
-    assert '"model_name": "pumps"' in text
+    assert "pumps, snapshot" in text
+    kinds = [client.get("/api/v1/predictions", params={"kind": kind}) for kind in ("deferred", "stored", "other")]
+    assert [one.status_code for one in kinds] == [200, 200, 400]
+    assert (len(kinds[0].json()), kinds[1].json()) == (len(client.get("/api/v1/predictions").json()), [])
 
 
 def test_many_callers_wait_without_a_thread_each(server):

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
+import msgspec
 import polars as pl
 
 from shoal.cli.invocation import Invocation
@@ -24,8 +25,8 @@ from shoal.errors import InvalidInput, NotFound
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
 from shoal.registry.serving import KEEP
-from shoal.requests.spec import ServingSpec
 from shoal.storage.columns import json_text
+from shoal.types import Json
 
 if TYPE_CHECKING:
     from shoal.workspace import Workspace
@@ -170,13 +171,34 @@ def serving(
         return
     told = "none yet" if desired.snapshot is None else desired.snapshot.version
     print_facts({"alias": desired.alias, "pinned": desired.pinned, "loaded": desired.loaded, "snapshot": told})
-    usual = ServingSpec().document()
-    said = {field: value for field, value in spec.document().items() if value != usual[field]}
+    said = _said(spec)
     if said:
         console().print()
-        print_facts({field: json_text(value) for field, value in said.items()})
+        print_facts({field: value if isinstance(value, str) else json_text(value) for field, value in said.items()})
     else:
         console(err=True).print(f"{name} is served with its models alone; set more with --file")
+
+
+def _said(value: msgspec.Struct) -> dict[str, Json]:
+    """The fields of a spec that are not as they are by default, and so on in what they hold."""
+    usual = {
+        field.name: field.default for field in msgspec.structs.fields(value) if field.default is not msgspec.NODEFAULT
+    }
+    return {
+        name: _shortened(now)
+        for name, now in msgspec.structs.asdict(value).items()
+        if name not in usual or now != usual[name]
+    }
+
+
+def _shortened(value: object) -> Json:
+    if isinstance(value, msgspec.Struct):
+        return _said(value)
+    if isinstance(value, tuple):
+        return [_shortened(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _shortened(part) for name, part in value.items()}
+    return cast("Json", value)
 
 
 def _show_fleet(registry: Registry, name: str, *, as_json: bool) -> None:

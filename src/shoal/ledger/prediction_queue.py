@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoal.errors import Conflict, NotFound
-from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState, require_transition
+from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger.claims import ClaimTable, Holding, Settlement, clock
 from shoal.ledger.prediction_records import (
     Acceptance,
@@ -254,7 +254,7 @@ def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> tupl
     # A durable result that its sink did not get stays until somebody replays or purges it.
     forget_at = sa.case((_c.kind == PredictionKind.STORED.value, None), else_=_forget_at(now, keep_s))
     ended: dict[str, object] = {"settled_at": now, "forget_at": forget_at, "lease_until": None}
-    late = {**ended, "state": PredictionState.EXPIRED.value, "error": "its deadline passed before it was its turn"}
+    late = {**ended, "state": PredictionState.EXPIRED.value, "error": _TOO_LATE}
     expired = connection.execute(sa.update(predictions).where(_overdue(now)).values(late)).rowcount
     failed = _CLAIMS.give_up(
         connection,
@@ -267,6 +267,12 @@ def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> tupl
     old = sa.select(_c.number).where(_c.forget_at <= now).order_by(_c.forget_at).limit(FORGET_AT_ONCE)
     connection.execute(sa.delete(predictions).where(_c.number.in_(old)))
     return expired, failed
+
+
+_TOO_LATE = sa.case(
+    (_c.error.is_(None), sa.literal("its deadline passed before it was its turn")),
+    else_=sa.literal("its deadline passed before it was tried again; it had failed: ") + _c.error,
+)
 
 
 def purge(connection: sa.Connection, fleet: str, *, before: dt.datetime) -> int:
@@ -407,9 +413,8 @@ def replay(connection: sa.Connection, text: str, *, more_attempts: int) -> None:
     if row is None:
         raise _unknown(text)
     state = PredictionState(row.state)
-    require_transition(PREDICTION_TRANSITIONS, state, PredictionState.WAITING, what=f"prediction {text}")
-    if state is PredictionState.CLAIMED:
-        raise Conflict(f"prediction {text} is being worked on; wait for what becomes of it")
+    if state is PredictionState.CLAIMED or PredictionState.WAITING not in PREDICTION_TRANSITIONS[state]:
+        raise Conflict(f"prediction {text} is {state}; only one that failed or expired can be replayed")
     _make_wait(connection, _c.number == number, more_attempts)
 
 
@@ -444,7 +449,7 @@ def parsed_id(text: str) -> tuple[int, str]:
 
 def _unknown(text: str) -> NotFound:
     return NotFound(
-        f"there is no prediction {text[:60]!r}; results are forgotten after a while, see `shoal predictions`"
+        f"there is no prediction {text[:60]!r}; results are forgotten after a while, see `shoal predictions list`"
     )
 
 

@@ -243,7 +243,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep_s : float, optional
         How long durable results are kept, in seconds; for ever unless told.
     sink : str, optional
-        Name of the source that durable results go to beside the database.
+        Name of the sink that durable results go to beside the database.
     limits : LimitsSpec
         Limits.
     """

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
 from shoal.jobs.states import PredictionState
-from shoal.ledger import PredictionRecord
+from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
@@ -39,7 +39,7 @@ _MARGIN_S: Final = 0.5
 _ENDED: Final = 200
 _UNDER_WAY: Final = 202
 
-Number = TypeVar("Number", int, float)
+Choice = TypeVar("Choice", PredictionState, PredictionKind)
 
 
 def prefers_later(header: bytes) -> bool:
@@ -97,10 +97,11 @@ class PredictionsApp:
         await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:
-        asked = _query(scope, "state", "fleet", "limit")
+        asked = _query(scope, "state", "kind", "fleet", "limit")
         principal: Principal = scope["shoal.principal"]
         found = await self._deferred.listed(
-            state=_state(asked.get("state")),
+            state=_one_of(PredictionState, "state", asked.get("state")),
+            kind=_one_of(PredictionKind, "kind", asked.get("kind")),
             fleet=asked.get("fleet"),
             principal=None if _may(principal, Permission.READ) else principal.name,
             limit=_limit(asked.get("limit", "50")),
@@ -145,13 +146,13 @@ def _query(scope: Scope, *known: str) -> dict[str, str]:
     return asked
 
 
-def _state(text: str | None) -> PredictionState | None:
+def _one_of(choices: type[Choice], what: str, text: str | None) -> Choice | None:
     if text is None:
         return None
     try:
-        return PredictionState(text)
+        return choices(text)
     except ValueError as error:
-        raise InvalidInput(f"state is one of {', '.join(PredictionState)}, not {text[:60]!r}") from error
+        raise InvalidInput(f"{what} is one of {', '.join(choices)}, not {text[:60]!r}") from error
 
 
 def _limit(text: str) -> int:

@@ -180,11 +180,17 @@ class DeferredPredictions:
         await self._waiters.wait(prediction_id, timeout_s)
 
     async def listed(
-        self, *, state: PredictionState | None, fleet: str | None, principal: str | None, limit: int
+        self,
+        *,
+        state: PredictionState | None,
+        kind: PredictionKind | None,
+        fleet: str | None,
+        principal: str | None,
+        limit: int,
     ) -> list[PredictionRecord]:
         """The newest predictions, newest first, without what was asked and answered."""
         return await self._thread(
-            lambda: self._predictions.listed(state=state, fleet=fleet, principal=principal, limit=limit)
+            lambda: self._predictions.listed(state=state, kind=kind, fleet=fleet, principal=principal, limit=limit)
         )
 
     async def replay(self, prediction_id: str) -> PredictionRecord:

@@ -54,7 +54,10 @@ def test_a_serving_spec_is_checked_and_shown(fleet, shoal, shoal_json, tmp_path:
     assert "no source 'shops'" in shoal("fleets", "serving", "sales", "--file", file, code=1).stderr
     source = written(tmp_path, "shops.yaml", "kind: redis\nurl: redis://h\nkey: 'shop:{shop}'\n")
     shoal("sources", "set", "shops", "--file", source)
-    assert "decision" in shoal("fleets", "serving", "sales", "--file", file).stdout
+    text = shoal("fleets", "serving", "sales", "--file", file).stdout
+    assert "decision" in text
+    assert '"x":{"min":-5.0}' in text
+    assert "null" not in text
     shown = shoal_json("fleets", "serving", "sales")
     assert shown["spec"]["lookup"]["features"] == {"x": "size"}
     assert shown["spec"]["checks"]["inputs"]["x"]["min"] == -5
@@ -108,6 +111,18 @@ def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
             workspace.set_serving("sales", {"cache": {"ttl_s": 1, "store": "shops"}})
         with pytest.raises(InvalidSpec, match="were not trained with a lookup"):
             workspace.set_serving("sales", {"lookup": {"timeout_ms": 5}})
+        with pytest.raises(NotFound, match="no sink 'results'"):
+            workspace.set_serving("sales", {"store": "durable", "sink": "results"})
+        with pytest.raises(InvalidSpec, match="'sink' is about durable results"):
+            workspace.set_serving("sales", {"sink": "results"})
+        workspace.set_sink("results", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
+        workspace.set_serving("sales", {"store": "durable", "sink": "results"})
+        with pytest.raises(Conflict, match="'results' is a sink"):
+            workspace.set_source("results", ParquetSource(path=str(tmp_path / "s.parquet")))
+        with pytest.raises(NotFound, match="no source 'results'"):
+            workspace.source("results")
+        with pytest.raises(Conflict, match="'shops' is a source"):
+            workspace.set_sink("shops", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
         workspace.set_serving("sales", {})
         workspace.set_source("shops", None)
         assert workspace.sources() == {}

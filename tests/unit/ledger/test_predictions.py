@@ -224,6 +224,16 @@ def test_what_comes_too_late_is_discarded_and_says_so(predictions, clock):
     assert settle(predictions, [done(held[2])]) == set()
 
 
+def test_what_failed_before_it_was_too_late_is_said(predictions, clock):
+    [late] = predictions.accept([new("late", deadline_s=5)])
+    settle(predictions, [again(claim, delay_s=30) for claim in take(predictions)])
+    clock.move(6)
+    predictions.sweep(keep_s=100)
+    record = predictions.one(late)
+    assert record.state is EXPIRED
+    assert record.error == "its deadline passed before it was tried again; it had failed: not now"
+
+
 def test_a_late_one_does_not_hold_up_its_key(predictions, clock):
     predictions.accept([new("a0", ordering_key="a", deadline_s=5), new("a1", ordering_key="a")])
     clock.move(6)

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from shoal.jobs.states import PredictionState
+from shoal.ledger import PredictionKind
 from shoal.server.management.operations import (
     JSON,
     TEXT,
@@ -209,6 +210,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="List the newest predictions that nobody waits for; callers see their own, who may read sees all.",
         query={
             "state": reference("PredictionState"),
+            "kind": {
+                "type": "string",
+                "enum": sorted(PredictionKind),
+                "description": "`deferred`: asked for without waiting; `stored`: durable results",
+            },
             "fleet": TEXT,
             "limit": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50},
         },
