@@ -69,6 +69,14 @@ def accept(
     return [found[row["tag"]] for row in rows]
 
 
+def known(connection: sa.Connection, new: NewPrediction, *, at: dt.datetime) -> Acceptance | Conflict | None:
+    """What has the idempotency key of a prediction, or why it is another's; None where nothing has."""
+    row = _row(new, at, None)
+    found: dict[object, Acceptance | Conflict] = {}
+    _settled_by_other(connection, row, found)
+    return found.get(row["tag"])
+
+
 def _insert(connection: sa.Connection, rows: Sequence[dict[str, object]]) -> dict[object, Acceptance | Conflict]:
     """Insert what has no idempotency key that is taken; what there is now by tag."""
     is_sqlite = connection.dialect.name == "sqlite"

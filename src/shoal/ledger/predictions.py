@@ -9,6 +9,7 @@ from shoal.ledger import prediction_queue as queue
 from shoal.ledger import stored
 from shoal.ledger.owners import is_gone
 from shoal.ledger.prediction_records import (
+    Acceptance,
     Backlog,
     NewPrediction,
     PredictionClaim,
@@ -57,6 +58,20 @@ class Predictions:
         with self._database.write() as connection:
             kept = queue.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
         return [one if isinstance(one, Conflict) else one.id for one in kept]
+
+    def known(self, new: NewPrediction) -> Acceptance | None:
+        """The prediction that has the idempotency key of another, which may be accepted no more; None if none has.
+
+        Raises
+        ------
+        Conflict
+            It asked something else.
+        """
+        with self._database.read() as connection:
+            found = queue.known(connection, new, at=self._database.now(connection))
+        if isinstance(found, Conflict):
+            raise found
+        return found
 
     def store(self, new: Sequence[NewPrediction]) -> list[str | Conflict]:
         """Keep results that need no worker, for ever or as long as they say; quicker than :meth:`accept`.

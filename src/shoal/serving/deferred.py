@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
-from shoal.errors import NotFound, Overloaded, TooLarge
+from shoal.errors import InvalidInput, NotFound, Overloaded, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
@@ -129,24 +129,37 @@ class DeferredPredictions:
         fleet = split(request.model)[0]
         if not self._plane.serves(fleet):
             raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
-        await self._plane.check(request)
-        if wishes.sink is not None:
-            await self._sinks.open(wishes.sink)
-        packed = encode_request(request)
-        self._require_room(len(packed))
-        return await self._loop.accept(
-            NewPrediction(
-                kind=PredictionKind.DEFERRED,
-                fleet=fleet,
-                principal=context.principal,
-                request_id=context.request_id,
-                request=packed,
-                ordering_key=wishes.ordering_key,
-                idempotency_key=wishes.idempotency_key,
-                sink=wishes.sink,
-                deadline_s=wishes.deadline_s,
-                most_attempts=self.options.attempts,
-            )
+        try:
+            await self._plane.check(request)
+            if wishes.sink is not None:
+                await self._sinks.open(wishes.sink)
+        except (InvalidInput, NotFound, TooLarge):
+            known = await self._known(request, context, wishes)
+            if known is None:
+                raise
+            return known
+        new = self._new(request, context, wishes)
+        self._require_room(len(new.request))
+        return await self._loop.accept(new)
+
+    async def _known(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> Acceptance | None:
+        """What a request became that was accepted before; it may have fitted then."""
+        if wishes.idempotency_key is None:
+            return None
+        return await self._thread(self._predictions.known, self._new(request, context, wishes))
+
+    def _new(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> NewPrediction:
+        return NewPrediction(
+            kind=PredictionKind.DEFERRED,
+            fleet=split(request.model)[0],
+            principal=context.principal,
+            request_id=context.request_id,
+            request=encode_request(request),
+            ordering_key=wishes.ordering_key,
+            idempotency_key=wishes.idempotency_key,
+            sink=wishes.sink,
+            deadline_s=wishes.deadline_s,
+            most_attempts=self.options.attempts,
         )
 
     def _require_room(self, size_bytes: int) -> None:

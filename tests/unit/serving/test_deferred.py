@@ -7,7 +7,9 @@ import signal
 import msgspec
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
+from shoal import Fleet
 from shoal.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StorageError, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog
@@ -235,6 +237,31 @@ def test_what_cannot_be_answered_is_refused_at_once_and_as_it_would_be_without_a
     assert later == at_once
     assert asked_for == light.predictions.listed() == []
     assert rows == (1 if why in ("check", "model") else 0)  # of those asked at once
+
+
+def test_a_request_sent_again_is_told_where_it_stands_even_if_it_would_be_refused_now(workspace):
+    async def main():
+        async with process(workspace) as (deferred, plane):
+            wishes = Wishes(idempotency_key="k")
+            first = await deferred.accept(request(1), context(), wishes)
+            await ended(deferred, first.id)
+            model = Ridge().fit([[0.0, 1.0], [1.0, 0.0]], [1.0, 2.0])
+            wider = Fleet.from_estimators(
+                keys=["device"], models={("a",): model}, features=["x", "y"], task="regression", name="pumps"
+            )
+            workspace.promote("pumps", workspace.register(wider).version)
+            await until(lambda: plane.index()[0].version == "2")
+            with pytest.raises(InvalidInput, match="lacks"):
+                await deferred.accept(request(1), context(), Wishes())
+            again = await deferred.accept(request(1), context(), wishes)
+            with pytest.raises(Conflict):
+                await deferred.accept(request(2), context(), wishes)
+            with pytest.raises(InvalidInput, match="lacks"):
+                await deferred.accept(request(1), context("bob"), wishes)
+            return first, again
+
+    first, again = asyncio.run(main())
+    assert (again.id, again.state, again.is_new) == (first.id, DONE, False)
 
 
 def test_what_can_be_answered_passes_the_checks(light):
