@@ -107,8 +107,8 @@ def _settled_by_other(
     if there is None:
         return False
     if there.fingerprint == row["fingerprint"]:
-        known = id_of(there.number, there.tag)
-        found[row["tag"]] = Acceptance(id=known, state=PredictionState(there.state), is_new=False)
+        its_id = id_of(there.number, there.tag)
+        found[row["tag"]] = Acceptance(id=its_id, state=PredictionState(there.state), is_new=False)
     else:
         found[row["tag"]] = Conflict(
             "the idempotency key was used for another request; send each request with a key of its own"

@@ -259,11 +259,14 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     backlog : Backlog
         What waited or was being worked on before.
+    look_s : float
+        How long it took to find that out, in seconds.
     expired, failed : int
         Predictions that were discarded, and given up, by it.
     """
 
     backlog: Backlog
+    look_s: float
     expired: int = 0
     failed: int = 0
 

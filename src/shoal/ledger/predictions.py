@@ -1,6 +1,7 @@
 """Predictions that are kept: asked for without waiting, or committed before they are answered."""
 
 import datetime as dt
+import time
 from collections.abc import Collection, Sequence
 
 from shoal.errors import Conflict
@@ -216,18 +217,20 @@ class Predictions:
             What waited or was being worked on, and how many were discarded and given up.
         """
         with self._database.read() as connection:
+            began_s = time.monotonic()
             now = self._database.now(connection)
             needed = queue.sweep_needed(connection, now=now)
             gone = [owner for owner in queue.owners(connection) if is_gone(owner)]
             backlog = queue.backlog(connection, now=now)
+            look_s = time.monotonic() - began_s
         if not needed and not gone:
-            return Sweep(backlog=backlog)
+            return Sweep(backlog=backlog, look_s=look_s)
         with self._database.write() as connection:
             now = self._database.now(connection)
             for owner in gone:
                 queue.end_leases(connection, owner, now=now)
             expired, failed = queue.sweep(connection, now=now, keep_s=keep_s)
-        return Sweep(backlog=backlog, expired=expired, failed=failed)
+        return Sweep(backlog=backlog, look_s=look_s, expired=expired, failed=failed)
 
     def settled_among(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that are settled, or are not there any more.

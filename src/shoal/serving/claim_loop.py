@@ -286,10 +286,9 @@ class ClaimLoop:
 
     async def _sweep(self) -> None:
         """Discard what is too late, and look at what waits, wherever it was accepted."""
-        began_s = time.monotonic()
         swept = await self._in_thread(lambda: self._predictions.sweep(keep_s=self._options.keep_s))
         self.backlog, self._looked_s = swept.backlog, time.monotonic()
-        self._due_s["sweep"] = max(self._due_s["sweep"], self._looked_s + _REST * (self._looked_s - began_s))
+        self._due_s["sweep"] = max(self._due_s["sweep"], self._looked_s + _REST * swept.look_s)
         self.counts.expired += swept.expired
         self.counts.failed += swept.failed
 

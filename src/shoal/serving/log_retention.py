@@ -110,12 +110,12 @@ class LogRetention:
 
     def _work(self) -> None:
         while not self._closed:
-            self._wake.clear()
             for fleet, days in dict(self._days).items():
                 self._look(fleet, days)
                 if fleet not in self._days:
                     self._look(fleet, math.inf)
             self._wake.wait(self._look_s)
+            self._wake.clear()
 
     def _look(self, fleet: str, days: float) -> None:
         try:

@@ -11,7 +11,7 @@ from shoal.errors import Conflict, InvalidInput, NotFound
 from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger import NewPrediction, PredictionKind, PredictionResult, Wanted, this_worker
 from shoal.ledger import prediction_queue as queue
-from shoal.ledger.prediction_records import Backlog, Sweep
+from shoal.ledger.prediction_records import Backlog
 
 WAITING, CLAIMED, DONE, FAILED, EXPIRED = PredictionState
 
@@ -477,11 +477,14 @@ def test_the_backlog_says_what_waits_for_how_long_and_what_is_dead(predictions, 
 def test_a_sweep_says_what_it_ended(predictions, clock):
     predictions.accept([new("late", deadline_s=5), new("late too", deadline_s=5), new("killer", most_attempts=1)])
     take(predictions, 3)
-    assert predictions.sweep(keep_s=100) == Sweep(backlog=Backlog(claimed=3, size_bytes=18))
+    swept = predictions.sweep(keep_s=100)
+    assert (swept.backlog, swept.expired, swept.failed) == (Backlog(claimed=3, size_bytes=18), 0, 0)
+    assert 0 < swept.look_s < 60
     clock.move(60)
     swept = predictions.sweep(keep_s=100)
     assert (swept.expired, swept.failed) == (2, 1)
-    assert predictions.sweep(keep_s=100) == Sweep(backlog=Backlog(dead=1))
+    swept = predictions.sweep(keep_s=100)
+    assert (swept.backlog, swept.expired, swept.failed) == (Backlog(dead=1), 0, 0)
 
 
 def test_dead_letters_are_counted_up_to_a_bound(predictions, monkeypatch):

@@ -1,6 +1,8 @@
 """What servers share: desired state, API keys, heartbeats, stores and named sources; on each kind of database."""
 
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,8 +32,9 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def database(databases, clock) -> Database:
-    return Database(databases.migrated(), clock=clock)
+def database(databases, clock) -> Iterator[Database]:
+    with contextlib.closing(Database(databases.migrated(), clock=clock)) as made:
+        yield made
 
 
 def by_name(registry: Registry) -> dict[str, object]:
