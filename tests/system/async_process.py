@@ -73,7 +73,7 @@ async def main(home: str, url: str, phase: str, count: int) -> None:
             context = RequestContext(request_id=f"r{number}", principal="ada")
             wishes = Wishes(sink="lake", ordering_key="k" if number % 4 == 0 else None)
             accepted = await deferred.accept(request(float(number)), context, wishes)
-            sys.stdout.write(f"{accepted}\n")
+            sys.stdout.write(f"{accepted.id}\n")
             sys.stdout.flush()
 
         await asyncio.gather(*map(ask, range(count)))

@@ -14,7 +14,10 @@ from async_world import furnish
 from serve_process import children, command, make_home, request, serving, wait_until
 
 import shoal
+from shoal.ledger import NewPrediction, PredictionKind
 from shoal.security.permissions import Role
+from shoal.serving.messages import InferenceRequest
+from shoal.serving.payloads import encode_request
 
 INFER = "/v2/models/pumps/infer"
 LATER = {"prefer": "respond-async"}
@@ -113,8 +116,87 @@ def test_what_is_not_there_is_said_so(client, path, status):
     assert list(answer.json()) == ["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "status", "said"),
+    [
+        (INFER, {"inputs": []}, 400, "no inputs"),
+        (INFER, {"inputs": [{"name": "z", "datatype": "FP64", "shape": [1], "data": [1.0]}]}, 400, "no input 'z'"),
+        (INFER, {**request(), "outputs": [{"name": "z"}]}, 400, "no output 'z'"),
+        ("/v2/models/pumps/versions/9/infer", request(), 404, "no snapshot 9"),
+        ("/v2/models/pumps:d9/infer", {"inputs": request()["inputs"][1:]}, 404, "no model"),
+        ("/v2/models/fans/infer", request(), 404, "fans"),
+        ("/invocations", {"instances": [["d1", "x", 2.0]]}, 400, "'a'"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_at_once(client, home, path, asked, status, said):
+    before = client.get("/api/v1/predictions").json()
+    answer = client.post(path, json=asked, headers=LATER)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert said in answer.json()["error"]
+    assert [one["id"] for one in client.get("/api/v1/predictions").json()] == [one["id"] for one in before]
+
+
+def test_a_request_sent_again_is_told_where_it_stands(client):
+    headers = {**LATER, "idempotency-key": "again"}
+    accepted = client.post(INFER, json=request(4), headers=headers)
+    assert ended(client, accepted.headers["location"])["state"] == "done"
+    again = client.post(INFER, json=request(4), headers=headers)
+    assert (again.status_code, again.json()) == (202, {"id": accepted.json()["id"], "state": "done"})
+    assert again.headers["location"] == accepted.headers["location"]
+    assert client.post(INFER, json=request(3), headers=headers).status_code == 409
+
+
+def test_mlflows_requests_can_wait_too(client):
+    table = {"dataframe_split": {"columns": ["device", "a", "b"], "data": [["d1", 1.0, 2.0], ["d9", 1.0, 2.0]]}}
+    at_once = client.post("/invocations", json=table, headers={"prefer": "wait=1"})
+    assert at_once.status_code == 200
+    for given in (
+        {"json": table},
+        {"content": b"device,a,b\nd1,1,2\nd9,1,2\n", "headers": {"content-type": "text/csv"}},
+    ):
+        headers = {**given.pop("headers", {}), **LATER, "idempotency-key": f"table {len(given.get('content', ''))}"}
+        accepted = client.post("/invocations", headers=headers, **given)
+        assert (accepted.status_code, accepted.headers["preference-applied"]) == (202, "respond-async")
+        [output] = ended(client, accepted.headers["location"])["response"]["outputs"]
+        assert output["name"] == "prediction"
+        assert output["data"] == at_once.json()["predictions"]
+
+
+def test_the_queue_shows_in_the_metrics_once_for_all_workers(server, home):
+    def told():
+        lines = client.get("/metrics").text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[:1] != "#"}
+
+    def grown():
+        now = told()
+        names = [f"shoal_predictions_{name}_total" for name in ("accepted", "done", "failed")]
+        return [now[name] - before[name] for name in names]
+
+    with server.client() as client:
+        time.sleep(2)  # each worker publishes once a second what it did before
+        before = told()
+        _hopeless(home, "metrics")
+        for number in range(20):
+            client.post(f"{INFER}/async", json=request(number % 5))
+        wait_until(lambda: grown() == [20, 20, 1])
+        failed = json.loads(command(home, "predictions", "list", "--state", "failed", "--json").stdout)
+        standing = {"waiting": 0, "claimed": 0, "oldest_seconds": 0, "dead": len(failed)}
+        wait_until(lambda: {name: told()[f"shoal_predictions_{name}"] for name in standing} == standing)
+    assert failed
+
+
+def _hopeless(home, principal):
+    """Have a request waiting that could be answered when it was accepted, and cannot be now."""
+    hopeless = NewPrediction(
+        kind=PredictionKind.DEFERRED, fleet="pumps", principal=principal, request_id="r",
+        request=encode_request(InferenceRequest(model="pumps", inputs=())),
+    )  # fmt: skip
+    with shoal.open(home) as workspace:
+        return f"/api/v1/predictions/{workspace.predictions.accept([hopeless])[0]}"
+
+
 def test_the_same_words_on_the_command_line(client, home):
-    bad = client.post(f"{INFER}/async", json={"inputs": []}).headers["location"]
+    bad = _hopeless(home, "ann")
     failed = ended(client, bad)
     listed = json.loads(command(home, "predictions", "list", "--state", "failed", "--json").stdout)
     assert failed["id"] in [one["id"] for one in listed]
@@ -128,7 +210,10 @@ def test_the_same_words_on_the_command_line(client, home):
     assert json.loads(command(home, "predictions", "replay", "--failed", "--json").stdout)["waiting"] >= 1
     done = client.get("/api/v1/predictions", params={"state": "done", "limit": 1}).json()
     text = command(home, "predictions", "show", done[0]["id"]).stdout
-    assert '"model_name": "pumps"' in text
+    assert "pumps, snapshot" in text
+    kinds = [client.get("/api/v1/predictions", params={"kind": kind}) for kind in ("deferred", "stored", "other")]
+    assert [one.status_code for one in kinds] == [200, 200, 400]
+    assert (len(kinds[0].json()), kinds[1].json()) == (len(client.get("/api/v1/predictions").json()), [])
 
 
 def test_many_callers_wait_without_a_thread_each(server):
@@ -154,7 +239,7 @@ def test_callers_see_their_own_and_nobody_elses(tmp_path):
         keys = {name: workspace.create_key(name, role).text for name, role in roles.items()}
     with serving(tmp_path / "home", tmp_path / "s", "pumps", "--no-grpc", "--admin-port", "0") as server:
         clients = {name: server.client(key) for name, key in keys.items()}
-        bad = clients["ann"].post(f"{INFER}/async", json={"inputs": []}).headers["location"]
+        bad = _hopeless(tmp_path / "home", "ann")
         good = clients["bob"].post(f"{INFER}/async", json=request()).headers["location"]
         assert ended(clients["ann"], bad)["state"] == "failed"
         assert ended(clients["bob"], good)["state"] == "done"

@@ -7,17 +7,30 @@ import click
 import polars as pl
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import Cell, console, examples, json_option, print_facts, print_json, print_listing
+from shoal.cli.output import (
+    Cell,
+    console,
+    examples,
+    json_option,
+    print_facts,
+    print_json,
+    print_listing,
+    print_table,
+)
 from shoal.cli.row import typed_row
 from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
-from shoal.ledger import PredictionRecord
-from shoal.serving.documents import prediction_document
+from shoal.ledger import PredictionKind, PredictionRecord
+from shoal.serving.documents import prediction_document, response_rows
+from shoal.serving.messages import InferenceResponse
+from shoal.serving.payloads import decode_response
 from shoal.table.keys import coerce
 from shoal.types import FeatureKind
 
 if TYPE_CHECKING:
     from shoal.fleet import Fleet
+
+_SHOWN = 50
 
 
 @click.group()
@@ -27,6 +40,8 @@ def predictions() -> None:
 
 @predictions.command("list", epilog=examples("shoal predictions list --state failed"))
 @click.option("--state", type=click.Choice([state.value for state in PredictionState]), help="Only those there.")
+@click.option("--kind", type=click.Choice([kind.value for kind in PredictionKind]),
+              help="Only those asked for without waiting (deferred), or durable results (stored).")  # fmt: skip
 @click.option("--fleet", help="Only predictions of this fleet.")
 @click.option("--principal", help="Only what was asked with API keys of this name.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
@@ -35,6 +50,7 @@ def predictions() -> None:
 def list_predictions(
     invocation: Invocation,
     state: str | None,
+    kind: str | None,
     fleet: str | None,
     principal: str | None,
     limit: int,
@@ -43,9 +59,13 @@ def list_predictions(
     """List the newest predictions, newest first."""
     with invocation.workspace() as workspace:
         records = workspace.predictions.listed(
-            state=PredictionState(state) if state else None, fleet=fleet, principal=principal, limit=limit
+            state=PredictionState(state) if state else None,
+            kind=PredictionKind(kind) if kind else None,
+            fleet=fleet,
+            principal=principal,
+            limit=limit,
         )
-    columns = ("id", "state", "fleet", "principal", "attempts", "accepted_at", "settled_at", "sink", "error")
+    columns = ("id", "kind", "state", "fleet", "principal", "attempts", "accepted_at", "settled_at", "sink", "error")
     print_listing(map(_shown, records), columns, as_json=as_json, empty="no predictions")
 
 
@@ -108,11 +128,10 @@ def show(invocation: Invocation, prediction: str, timeout_s: float, as_json: boo
     if as_json:
         print_json(shown)
         return
-    response = shown.pop("response", None)
+    shown.pop("response", None)
     print_facts(shown)
-    if response is not None:
-        console().print("\nresponse", style="bold")
-        print_json(response)
+    if record.answer is not None:
+        _print_response(decode_response(record.answer))
 
 
 @predictions.command(
@@ -133,7 +152,8 @@ def replay(invocation: Invocation, prediction: str | None, failed: bool, fleet: 
     with invocation.workspace() as workspace:
         if prediction is None:
             count = workspace.predictions.replay_failed(fleet=fleet)
-            print_json({"waiting": count}) if as_json else console().print(f"{count} predictions wait again")
+            said = "1 prediction waits again" if count == 1 else f"{count} predictions wait again"
+            print_json({"waiting": count}) if as_json else console().print(said)
             return
         record = workspace.predictions.replay(prediction)
     print_json(_shown(record)) if as_json else console().print(f"{record.id} waits again")
@@ -154,6 +174,18 @@ def _frame(given: Mapping[str, object], fleet: "Fleet") -> pl.DataFrame:
             raise InvalidInput(f"{name} is {value!r}, which is not of its column's type")
         columns.append(column)
     return pl.DataFrame(columns)
+
+
+def _print_response(response: InferenceResponse) -> None:
+    """Print what was answered as a table of rows; JSON has it as the protocol does."""
+    rows = response_rows(response)
+    console().print(f"\n{response.model_name}, snapshot {response.model_version}", style="bold")
+    names = [tensor.name for tensor in response.outputs]
+    print_table(
+        cast("list[dict[str, Cell]]", rows[:_SHOWN]), [n for n in names if any(row[n] is not None for row in rows)]
+    )
+    if len(rows) > _SHOWN:
+        console(err=True).print(f"{len(rows) - _SHOWN:,} more rows; show them with --json")
 
 
 def _shown(record: PredictionRecord) -> dict[str, Cell]:

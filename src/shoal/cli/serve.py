@@ -120,6 +120,7 @@ def serve(
         click.echo(text, err=True)
 
     with invocation.workspace() as workspace:
+        workspace.require_servable(fleets)
         open_to_all = not may_listen(workspace, wanted.host)
         settings = workspace.settings
     if open_to_all:

@@ -1,8 +1,10 @@
 """``shoal fleets serving``, ``load``, ``pin`` and so on: what servers are to do with a fleet."""
 
 from pathlib import Path
+from typing import cast
 
 import click
+import msgspec
 
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import Cell, console, examples, fields, json_option, print_facts, print_json, print_listing
@@ -10,6 +12,7 @@ from shoal.errors import InvalidInput
 from shoal.registry import Desired, parse_reference
 from shoal.requests.spec import ServingSpec
 from shoal.storage.columns import json_text
+from shoal.types import Json
 
 _COLUMNS = ("fleet", "loaded", "alias", "pinned", "version", "spec", "changed_at")
 
@@ -42,10 +45,9 @@ def serving(invocation: Invocation, name: str | None, path: Path | None, as_json
     if as_json:
         print_json(spec.document())
         return
-    usual = ServingSpec().document()
-    said = {field: value for field, value in spec.document().items() if value != usual[field]}
+    said = _said(spec)
     if said:
-        print_facts({field: json_text(value) for field, value in said.items()})
+        print_facts({field: value if isinstance(value, str) else json_text(value) for field, value in said.items()})
     else:
         console(err=True).print(f"{name} is served with its models alone; set more with --file")
 
@@ -105,7 +107,7 @@ def unpin(invocation: Invocation, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def follow(invocation: Invocation, reference: str, as_json: bool) -> None:
-    """Have what an alias names served; the alias need not exist yet."""
+    """Have what an alias names served instead of the champion."""
     parsed = parse_reference(reference)
     if parsed.alias is None:
         raise InvalidInput(f"{reference!r} names no alias; write NAME@ALIAS, or pin the snapshot")
@@ -131,3 +133,25 @@ def _row(desired: Desired) -> dict[str, Cell]:
 
 def _print(desired: Desired, said: str, *, as_json: bool) -> None:
     print_json(desired) if as_json else console().print(f"{said}; servers follow within a second")
+
+
+def _said(value: msgspec.Struct) -> dict[str, Json]:
+    """The fields of a spec that are not as they are by default, and so on in what they hold."""
+    usual = {
+        field.name: field.default for field in msgspec.structs.fields(value) if field.default is not msgspec.NODEFAULT
+    }
+    return {
+        name: _shortened(now)
+        for name, now in msgspec.structs.asdict(value).items()
+        if name not in usual or now != usual[name]
+    }
+
+
+def _shortened(value: object) -> Json:
+    if isinstance(value, msgspec.Struct):
+        return _said(value)
+    if isinstance(value, tuple):
+        return [_shortened(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _shortened(part) for name, part in value.items()}
+    return cast("Json", value)

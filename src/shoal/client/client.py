@@ -155,7 +155,7 @@ class Client:
         return self._transport.ask(questions.set_served(name, {"pinned": version}))
 
     def follow(self, name: str, alias: str) -> Desired:
-        """Have what an alias names served; the alias need not exist yet."""
+        """Have what an alias names served; NotFound where the fleet does not have it."""
         return self._transport.ask(questions.set_served(name, {"alias": alias}))
 
     def sources(self) -> dict[str, Source]:

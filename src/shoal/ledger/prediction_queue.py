@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoal.errors import Conflict, NotFound
-from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState, require_transition
+from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger.claims import ClaimTable, Holding, Settlement, clock
 from shoal.ledger.prediction_records import (
+    Acceptance,
     Backlog,
     NewPrediction,
     PredictionClaim,
@@ -32,6 +33,9 @@ MOST_FLEETS = 200
 
 FORGET_AT_ONCE = 1000
 
+MOST_COUNTED = 100_000
+"""Dead letters are counted up to so many: how many there are is asked all the time."""
+
 _WAITING, _CLAIMED = PredictionState.WAITING.value, PredictionState.CLAIMED.value
 _CLAIMS = ClaimTable(
     predictions,
@@ -50,23 +54,31 @@ _LISTED = [column for column in predictions.columns if column.name not in ("requ
 
 def accept(
     connection: sa.Connection, new: Sequence[NewPrediction], *, at: dt.datetime, forget_s: float | None
-) -> list[str | Conflict]:
-    """Keep predictions; ids in the order given, or why one could not be kept.
+) -> list[Acceptance | Conflict]:
+    """Keep predictions; in the order given which they are and where they stand, or why one could not be kept.
 
     Of those that wait, each gets its place behind all that were accepted before; those that have an answer and no sink
     are done at once.
     """
     rows = [_row(one, at, forget_s) for one in new]
-    ids: dict[object, str | Conflict] = {}
+    found: dict[object, Acceptance | Conflict] = {}
     left = rows
     while left:
-        ids |= _insert(connection, left)
-        left = [row for row in left if row["tag"] not in ids and not _settled_by_other(connection, row, ids)]
-    return [ids[row["tag"]] for row in rows]
+        found |= _insert(connection, left)
+        left = [row for row in left if row["tag"] not in found and not _settled_by_other(connection, row, found)]
+    return [found[row["tag"]] for row in rows]
 
 
-def _insert(connection: sa.Connection, rows: Sequence[dict[str, object]]) -> dict[object, str | Conflict]:
-    """Insert what has no idempotency key that is taken; ids by tag."""
+def known(connection: sa.Connection, new: NewPrediction, *, at: dt.datetime) -> Acceptance | Conflict | None:
+    """What has the idempotency key of a prediction, or why it is another's; None where nothing has."""
+    row = _row(new, at, None)
+    found: dict[object, Acceptance | Conflict] = {}
+    _settled_by_other(connection, row, found)
+    return found.get(row["tag"])
+
+
+def _insert(connection: sa.Connection, rows: Sequence[dict[str, object]]) -> dict[object, Acceptance | Conflict]:
+    """Insert what has no idempotency key that is taken; what there is now by tag."""
     is_sqlite = connection.dialect.name == "sqlite"
     insert = (sqlite.insert if is_sqlite else postgresql.insert)(predictions)
     if any(row["idempotency_key"] is not None for row in rows):
@@ -77,25 +89,28 @@ def _insert(connection: sa.Connection, rows: Sequence[dict[str, object]]) -> dic
             index_elements=["principal", "idempotency_key"], index_where=sa.text("idempotency_key IS NOT NULL")
         )
     if is_sqlite:
-        found = connection.execute(insert.returning(_c.number, _c.tag), rows)
+        made = connection.execute(insert.returning(_c.number, _c.tag, _c.state), rows)
     else:
         names = list(rows[0])
         given = unnested({name: _c[name].type for name in names}, rows)
         ordered = sa.select(*[given.c[name] for name in names]).order_by(given.c.place)
-        found = connection.execute(insert.from_select(names, ordered).returning(_c.number, _c.tag))
-    return {tag: id_of(number, tag) for number, tag in found}
+        made = connection.execute(insert.from_select(names, ordered).returning(_c.number, _c.tag, _c.state))
+    return {tag: Acceptance(id=id_of(number, tag), state=PredictionState(state)) for number, tag, state in made}
 
 
-def _settled_by_other(connection: sa.Connection, row: dict[str, object], ids: dict[object, str | Conflict]) -> bool:
+def _settled_by_other(
+    connection: sa.Connection, row: dict[str, object], found: dict[object, Acceptance | Conflict]
+) -> bool:
     """Whether somebody's prediction has the row's idempotency key; False if it was forgotten by now."""
     same = sa.and_(_c.principal == row["principal"], _c.idempotency_key == row["idempotency_key"])
-    there = connection.execute(sa.select(_c.number, _c.tag, _c.fingerprint).where(same)).one_or_none()
+    there = connection.execute(sa.select(_c.number, _c.tag, _c.state, _c.fingerprint).where(same)).one_or_none()
     if there is None:
         return False
     if there.fingerprint == row["fingerprint"]:
-        ids[row["tag"]] = id_of(there.number, there.tag)
+        its_id = id_of(there.number, there.tag)
+        found[row["tag"]] = Acceptance(id=its_id, state=PredictionState(there.state), is_new=False)
     else:
-        ids[row["tag"]] = Conflict(
+        found[row["tag"]] = Conflict(
             "the idempotency key was used for another request; send each request with a key of its own"
         )
     return True
@@ -210,16 +225,9 @@ def settle(
     settlements = [
         Settlement(holding=_holding(one.claim), state=state.value, values=_values(one, state, now, keep_s, lease_s))
         for one in results
-        for state in (_following(one),)
+        for state in (one.following,)
     ]
     return _numbers(_CLAIMS.settle_many(connection, settlements))
-
-
-def _following(result: PredictionResult) -> PredictionState:
-    tried = result.claim.attempt >= result.claim.most_attempts
-    if result.state is PredictionState.WAITING and result.counts and tried:
-        return PredictionState.FAILED
-    return result.state
 
 
 def _values(
@@ -243,14 +251,20 @@ def sweep_needed(connection: sa.Connection, *, now: dt.datetime) -> bool:
     return any(connection.execute(sa.select(sa.exists().where(one))).scalar() for one in wanted)
 
 
-def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> None:
-    """Discard what came too late, give up what only kills its workers, and forget what was kept long enough."""
+def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> tuple[int, int]:
+    """Discard what came too late, give up what only kills its workers, and forget what was kept long enough.
+
+    Returns
+    -------
+    tuple of int
+        How many were discarded, and given up.
+    """
     # A durable result that its sink did not get stays until somebody replays or purges it.
     forget_at = sa.case((_c.kind == PredictionKind.STORED.value, None), else_=_forget_at(now, keep_s))
     ended: dict[str, object] = {"settled_at": now, "forget_at": forget_at, "lease_until": None}
-    late = {**ended, "state": PredictionState.EXPIRED.value, "error": "its deadline passed before it was its turn"}
-    connection.execute(sa.update(predictions).where(_overdue(now)).values(late))
-    _CLAIMS.give_up(
+    late = {**ended, "state": PredictionState.EXPIRED.value, "error": _TOO_LATE}
+    expired = connection.execute(sa.update(predictions).where(_overdue(now)).values(late)).rowcount
+    failed = _CLAIMS.give_up(
         connection,
         sa.true(),
         now=now,
@@ -260,6 +274,13 @@ def sweep(connection: sa.Connection, *, now: dt.datetime, keep_s: float) -> None
     )
     old = sa.select(_c.number).where(_c.forget_at <= now).order_by(_c.forget_at).limit(FORGET_AT_ONCE)
     connection.execute(sa.delete(predictions).where(_c.number.in_(old)))
+    return expired, failed
+
+
+_TOO_LATE = sa.case(
+    (_c.error.is_(None), sa.literal("its deadline passed before it was its turn")),
+    else_=sa.literal("its deadline passed before it was tried again; it had failed: ") + _c.error,
+)
 
 
 def purge(connection: sa.Connection, fleet: str, *, before: dt.datetime) -> int:
@@ -290,11 +311,34 @@ def end_leases(connection: sa.Connection, owner: str, *, now: dt.datetime) -> in
     return connection.execute(sa.update(predictions).where(held).values(lease_until=now)).rowcount
 
 
-def backlog(connection: sa.Connection) -> Backlog:
-    """What waits or is being worked on."""
-    active = _c.state.in_((_WAITING, _CLAIMED))
-    count, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(_c.size_bytes)).where(active)).one()
-    return Backlog(requests=int(count), size_bytes=int(size or 0))
+def backlog(connection: sa.Connection, *, now: dt.datetime) -> Backlog:
+    """What waits or is being worked on; costs what there is of that, however much is kept of what is settled."""
+    counts = {state: (count, int(size)) for state, count, size in connection.execute(_BACKLOG)}
+    (waiting, waiting_bytes), (claimed, claimed_bytes) = counts.get(_WAITING, (0, 0)), counts.get(_CLAIMED, (0, 0))
+    oldest = connection.execute(_OLDEST).scalar()
+    return Backlog(
+        waiting=waiting,
+        claimed=claimed,
+        size_bytes=waiting_bytes + claimed_bytes,
+        oldest_s=0.0 if oldest is None else max(0.0, (now - oldest).total_seconds()),
+        dead=connection.execute(_DEAD).scalar_one(),
+    )
+
+
+_BACKLOG = (
+    sa.select(_c.state, sa.func.count(), sa.func.sum(_c.size_bytes))
+    .where(_c.state.in_((_WAITING, _CLAIMED)))
+    .group_by(_c.state)
+)
+_OLDEST = sa.select(_c.accepted_at).where(_c.state == _WAITING).order_by(_c.number).limit(1)
+
+
+def _dead(most: int) -> sa.Select[int]:
+    failed = sa.select(_c.number).where(_c.state == PredictionState.FAILED.value).limit(most)
+    return sa.select(sa.func.count()).select_from(failed.subquery())
+
+
+_DEAD = _dead(MOST_COUNTED)
 
 
 def settled_among(connection: sa.Connection, ids: Collection[str]) -> set[str]:
@@ -377,9 +421,8 @@ def replay(connection: sa.Connection, text: str, *, more_attempts: int) -> None:
     if row is None:
         raise _unknown(text)
     state = PredictionState(row.state)
-    require_transition(PREDICTION_TRANSITIONS, state, PredictionState.WAITING, what=f"prediction {text}")
-    if state is PredictionState.CLAIMED:
-        raise Conflict(f"prediction {text} is being worked on; wait for what becomes of it")
+    if state is PredictionState.CLAIMED or PredictionState.WAITING not in PREDICTION_TRANSITIONS[state]:
+        raise Conflict(f"prediction {text} is {state}; only one that failed or expired can be replayed")
     _make_wait(connection, _c.number == number, more_attempts)
 
 
@@ -414,7 +457,7 @@ def parsed_id(text: str) -> tuple[int, str]:
 
 def _unknown(text: str) -> NotFound:
     return NotFound(
-        f"there is no prediction {text[:60]!r}; results are forgotten after a while, see `shoal predictions`"
+        f"there is no prediction {text[:60]!r}; results are forgotten after a while, see `shoal predictions list`"
     )
 
 

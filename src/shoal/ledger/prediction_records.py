@@ -63,6 +63,24 @@ class NewPrediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     most_attempts: int = 5
 
 
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction that is kept from now on, or was already.
+
+    Attributes
+    ----------
+    id : str
+        Its name.
+    state : PredictionState
+        Where it stands: whoever sends a request again may find it done.
+    is_new : bool
+        False: it was kept before, by the same idempotency key.
+    """
+
+    id: str
+    state: PredictionState
+    is_new: bool = True
+
+
 class PredictionClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A prediction that somebody works on.
 
@@ -142,6 +160,14 @@ class PredictionResult(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float = 0.0
     counts: bool = True
 
+    @property
+    def following(self) -> PredictionState:
+        """Where it really goes: to the dead letters if this was the last attempt."""
+        is_last = self.claim.attempt >= self.claim.most_attempts
+        if self.state is PredictionState.WAITING and self.counts and is_last:
+            return PredictionState.FAILED
+        return self.state
+
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A prediction as it stands.
@@ -196,18 +222,53 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
-    """What is waiting or being worked on.
+    """What is waiting or being worked on, whoever accepted it.
 
     Attributes
     ----------
-    requests : int
-        How many predictions.
+    waiting, claimed : int
+        How many predictions wait, and how many somebody works on.
     size_bytes : int
         Their requests' bytes.
+    oldest_s : float
+        How long ago the first of those that wait was accepted, in seconds; 0 where none waits.
+    dead : int
+        Predictions in the dead-letter list; counted up to :data:`~prediction_queue.MOST_COUNTED`.
     """
 
-    requests: int
-    size_bytes: int
+    waiting: int = 0
+    claimed: int = 0
+    size_bytes: int = 0
+    oldest_s: float = 0.0
+    dead: int = 0
+
+    @property
+    def requests(self) -> int:
+        """How many predictions are not settled."""
+        return self.waiting + self.claimed
+
+    def more(self, requests: int, size_bytes: int) -> "Backlog":
+        """The backlog with some more that wait."""
+        return msgspec.structs.replace(self, waiting=self.waiting + requests, size_bytes=self.size_bytes + size_bytes)
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at all predictions found, and did.
+
+    Attributes
+    ----------
+    backlog : Backlog
+        What waited or was being worked on before.
+    look_s : float
+        How long it took to find that out, in seconds.
+    expired, failed : int
+        Predictions that were discarded, and given up, by it.
+    """
+
+    backlog: Backlog
+    look_s: float
+    expired: int = 0
+    failed: int = 0
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,12 +299,12 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     settled : set of int
         The numbers of the results' predictions that were still held.
-    accepted : list of str or Conflict
-        Ids of what was accepted, in the order given, or why it was not.
+    accepted : list of Acceptance or Conflict
+        What was accepted, in the order given, or why it was not.
     claims : list of PredictionClaim
         What was claimed.
     """
 
     settled: set[int]
-    accepted: list[str | Conflict]
+    accepted: list[Acceptance | Conflict]
     claims: list[PredictionClaim]

@@ -11,12 +11,14 @@ from shoal.ledger import prediction_queue as queue
 from shoal.ledger import stored
 from shoal.ledger.owners import is_gone
 from shoal.ledger.prediction_records import (
+    Acceptance,
     Backlog,
     NewPrediction,
     PredictionClaim,
     PredictionKind,
     PredictionRecord,
     PredictionResult,
+    Sweep,
     Turn,
     Wanted,
 )
@@ -59,7 +61,22 @@ class Predictions:
             one asked something else.
         """
         with self._database.write() as connection:
-            return queue.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
+            kept = queue.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
+        return [one if isinstance(one, Conflict) else one.id for one in kept]
+
+    def known(self, new: NewPrediction) -> Acceptance | None:
+        """The prediction that has the idempotency key of another, which may be accepted no more; None if none has.
+
+        Raises
+        ------
+        Conflict
+            It asked something else.
+        """
+        with self._database.read() as connection:
+            found = queue.known(connection, new, at=self._database.now(connection))
+        if isinstance(found, Conflict):
+            raise found
+        return found
 
     def store(self, new: Sequence[NewPrediction]) -> list[str | Conflict]:
         """Keep results that need no worker, for ever or as long as they say; quicker than :meth:`accept`.
@@ -190,7 +207,7 @@ class Predictions:
         with self._database.read() as connection:
             return queue.is_work(connection, wanted.fleets, now=self._database.now(connection), suspects=False)
 
-    def sweep(self, *, keep_s: float) -> Backlog:
+    def sweep(self, *, keep_s: float) -> Sweep:
         """Discard what came too late, give up what only kills its workers, forget what was kept long enough.
 
         Parameters
@@ -200,20 +217,24 @@ class Predictions:
 
         Returns
         -------
-        Backlog
-            What waits or is being worked on.
+        Sweep
+            What waited or was being worked on, and how many were discarded and given up.
         """
         with self._database.read() as connection:
-            needed = queue.sweep_needed(connection, now=self._database.now(connection))
+            began_s = time.monotonic()
+            now = self._database.now(connection)
+            needed = queue.sweep_needed(connection, now=now)
             gone = [owner for owner in queue.owners(connection) if is_gone(owner)]
-            backlog = queue.backlog(connection)
-        if needed or gone:
-            with self._database.write() as connection:
-                now = self._database.now(connection)
-                for owner in gone:
-                    queue.end_leases(connection, owner, now=now)
-                queue.sweep(connection, now=now, keep_s=keep_s)
-        return backlog
+            backlog = queue.backlog(connection, now=now)
+            look_s = time.monotonic() - began_s
+        if not needed and not gone:
+            return Sweep(backlog=backlog, look_s=look_s)
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            for owner in gone:
+                queue.end_leases(connection, owner, now=now)
+            expired, failed = queue.sweep(connection, now=now, keep_s=keep_s)
+        return Sweep(backlog=backlog, look_s=look_s, expired=expired, failed=failed)
 
     def settled_among(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that are settled, or are not there any more.
@@ -322,7 +343,7 @@ class Predictions:
     def backlog(self) -> Backlog:
         """What waits or is being worked on."""
         with self._database.read() as connection:
-            return queue.backlog(connection)
+            return queue.backlog(connection, now=self._database.now(connection))
 
     def replay(self, prediction_id: str, *, more_attempts: int = 5) -> PredictionRecord:
         """Let a prediction that failed or came too late wait again, at its place and without a deadline.

@@ -37,6 +37,17 @@ class Deployment:
         with self._database.read() as connection:
             return serving.every(connection)
 
+    def desired(self, name: str) -> Desired:
+        """What servers are to do with one fleet; see :meth:`serving`.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet.
+        """
+        with self._database.read() as connection:
+            return serving.one(connection, name)
+
     def set_serving(
         self,
         name: str,
@@ -60,7 +71,7 @@ class Deployment:
         loaded : bool, optional
             Whether it is served; as it is unless told.
         alias : str, optional
-            The alias to follow, which need not exist yet; as it is unless told.
+            The alias to follow; as it is unless told.
         pinned : int, None or "keep"
             A version to stay at wherever the alias moves, which is kept from garbage collection; None: none.
         spec : mapping, optional
@@ -71,7 +82,8 @@ class Deployment:
         InvalidInput
             The alias's name is not safe.
         NotFound
-            There is no such fleet, or the version to be pinned does not exist or its files were collected.
+            There is no such fleet, it does not have the alias, or the version to be pinned does not exist or its
+            files were collected.
         """
         with self._database.write() as connection:
             return serving.change(

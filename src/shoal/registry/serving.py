@@ -57,14 +57,16 @@ def change(
     InvalidInput
         The alias's name is not safe.
     NotFound
-        There is no such fleet, or the version to be pinned does not exist or was collected.
+        There is no such fleet, it does not have the alias, or the version to be pinned does not exist or was collected.
     """
     fleet = catalog.locked(connection, name)
+    if alias is not None:
+        _require_alias(connection, fleet, check_name(alias, what="an alias"))
     if pinned is not None and pinned != KEEP:
         snapshots.usable(connection, name, pinned)
     wishes: dict[str, Json] = {
         "loaded": loaded,
-        "alias": None if alias is None else check_name(alias, what="an alias"),
+        "alias": alias,
         "spec": None if spec is None else json_value(json_text(spec)),
     }
     changes: dict[str, Json] = {part: value for part, value in wishes.items() if value is not None}
@@ -72,6 +74,14 @@ def change(
         changes["pinned"] = pinned
     _write(connection, fleet, changes, actor=actor, at=at)
     return one(connection, name)
+
+
+def _require_alias(connection: sa.Connection, fleet: sa.RowMapping, alias: str) -> None:
+    """Refuse an alias that nothing has, but for the champion before anything was promoted; what holds may be said."""
+    known = set(connection.execute(sa.select(aliases.c.alias).where(aliases.c.fleet_id == fleet["id"])).scalars())
+    now = connection.execute(sa.select(serving.c.alias).where(serving.c.fleet_id == fleet["id"])).scalar()
+    if alias not in known and alias != (now or CHAMPION) and not (alias == CHAMPION and not known):
+        raise snapshots.no_alias(connection, fleet, alias)
 
 
 def pinned_versions(connection: sa.Connection) -> set[tuple[str, int]]:

@@ -231,17 +231,20 @@ def _aliased(connection: sa.Connection, reference: Reference) -> int:
     query = sa.select(aliases.c.version).where(aliases.c.fleet_id == fleet["id"], aliases.c.alias == reference.alias)
     version = connection.execute(query).scalar()
     if version is None:
-        raise NotFound(_no_alias(reference, fleet["latest"]))
+        raise no_alias(connection, fleet, str(reference.alias))
     return version
 
 
-def _no_alias(reference: Reference, latest: int) -> str:
-    name, alias = reference.fleet, reference.alias
+def no_alias(connection: sa.Connection, fleet: sa.RowMapping, alias: str) -> NotFound:
+    """The error that says that a fleet does not have an alias, and which ones it has."""
+    name, latest = fleet["name"], fleet["latest"]
     if not latest:
-        return f"fleet {name!r} has no snapshot yet; train or register one first"
-    return (
-        f"fleet {name!r} has no {alias}; promote a snapshot with `shoal promote {name}:{latest} --alias {alias}` "
-        f"or name a version, e.g. {name}:{latest}"
+        return NotFound(f"fleet {name!r} has no snapshot yet; train or register one first")
+    query = sa.select(aliases.c.alias).where(aliases.c.fleet_id == fleet["id"]).order_by(aliases.c.alias)
+    known = ", ".join(connection.execute(query).scalars())
+    return NotFound(
+        f"fleet {name!r} has no alias {alias!r}{f', only {known}' if known else ', and no other yet'}; promote a "
+        f"snapshot with `shoal promote {name}:{latest} --alias {alias}` or name a version, e.g. {name}:{latest}"
     )
 
 

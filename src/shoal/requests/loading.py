@@ -105,6 +105,7 @@ def _problems_of_numbers(spec: ServingSpec) -> Iterator[str]:
         "limits.timeout_s": (spec.limits.timeout_s, 0.001),
         "log.sample": (spec.log.sample if spec.log else None, 0),
         "log.file_s": (spec.log.file_s if spec.log else None, 0.1),
+        "log.keep_days": (spec.log.keep_days if spec.log else None, 1),
         "keep_s": (spec.keep_s, 1),
     }
     yield from _too_small(least)
@@ -112,6 +113,8 @@ def _problems_of_numbers(spec: ServingSpec) -> Iterator[str]:
         yield f"field 'log.sample' is {spec.log.sample:g}: it is a share, at most 1"
     if spec.store is None and spec.keep_s is not None:
         yield "field 'keep_s' is about durable results: add `store: durable`"
+    if spec.store is None and spec.sink is not None:
+        yield "field 'sink' is about durable results: add `store: durable`; a single request names its own sink"
 
 
 def problems_of_lookup(spec: LookupSpec) -> Iterator[str]:

@@ -196,11 +196,14 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     file_s : float
         How long a row waits at most before it is in a file, in seconds; rows that wait are lost when a server is
         killed.
+    keep_days : float, optional
+        How many days the rows of a day are kept after its end; for ever unless told.
     """
 
     sample: float = 1.0
     columns: tuple[str, ...] | None = None
     file_s: float = 60.0
+    keep_days: float | None = None
 
 
 class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,7 +243,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep_s : float, optional
         How long durable results are kept, in seconds; for ever unless told.
     sink : str, optional
-        Name of the source that durable results go to beside the database.
+        Name of the sink that durable results go to beside the database.
     limits : LimitsSpec
         Limits.
     """

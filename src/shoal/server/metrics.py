@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 from starlette.types import Receive, Scope, Send
 
 from shoal.server.errors import answer
+from shoal.serving.deferred_options import DeferredCounts
 from shoal.serving.log import LogStatistics
 from shoal.serving.messages import ModelStatistics
 from shoal.telemetry.metrics import Kind, Metrics, exposition, merge
 from shoal.telemetry.pages import Page
 
 if TYPE_CHECKING:
+    from shoal.ledger.prediction_records import Backlog
     from shoal.requests.lookups import LookupStats
     from shoal.requests.timed_cache import CacheStats
 
@@ -35,6 +37,17 @@ _COUNTED: Final = (
     ("queue_ns", "shoal_queue_seconds", "Time that requests waited for a kernel call, in seconds", _NS),
     ("compute_ns", "shoal_compute_seconds", "Time that kernel calls took, in seconds", _NS),
 )
+
+
+_SHARED: Final = "; of all servers on the database, each of which tells it"
+
+_STATES: Final = {
+    "accepted": "Predictions that were accepted to be made later",
+    "done": "Accepted predictions that were made, and durable results that came to their sink",
+    "failed": "Accepted predictions that went to the dead letters",
+    "expired": "Accepted predictions that were discarded at their deadline",
+    "retried": "Attempts at accepted predictions that failed and are repeated",
+}
 
 
 class FleetCounters:
@@ -89,6 +102,45 @@ class LogCounters:
         self._dropped.add((), statistics.dropped_requests - self._before.dropped_requests)
         self._waiting.set((), statistics.waiting_bytes)
         self._before = statistics
+
+
+class DeferredCounters:
+    """What becomes of predictions that nobody waits for, and how many wait.
+
+    What was done is this process's. What waits is shared by all servers on the database, and every process looks at it
+    once a second; so it is not added up: of several looks the one that saw most counts.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Where to count.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counted = {
+            name: metrics.metric(f"shoal_predictions_{name}", Kind.COUNTER, text) for name, text in _STATES.items()
+        }
+        self._waiting, self._claimed, self._oldest, self._dead = (
+            metrics.metric(f"shoal_predictions_{name}", Kind.MAXIMUM, text + _SHARED)
+            for name, text in (
+                ("waiting", "Accepted predictions that wait for a worker"),
+                ("claimed", "Accepted predictions that are being worked on"),
+                ("oldest_seconds", "Since the first of those that wait was accepted, in seconds"),
+                ("dead", "Predictions in the dead-letter list, counted up to 100,000"),
+            )
+        )
+        self._before = dict.fromkeys(_STATES, 0)
+
+    def take(self, counts: DeferredCounts, backlog: "Backlog", oldest_s: float) -> None:
+        """Take what is now."""
+        for name, metric in self._counted.items():
+            number = getattr(counts, name)
+            metric.add((), number - self._before[name])
+            self._before[name] = number
+        self._waiting.set((), backlog.waiting)
+        self._claimed.set((), backlog.claimed)
+        self._oldest.set((), oldest_s)
+        self._dead.set((), backlog.dead)
 
 
 class BetweenCounters:

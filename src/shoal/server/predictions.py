@@ -70,10 +70,10 @@ def wishes_of(headers: Mapping[bytes, bytes]) -> Wishes:
 async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope: Scope) -> Answer:
     """Keep a request and say where its answer is going to be; raises as :meth:`DeferredPredictions.accept` does."""
     context = RequestContext(request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name)
-    prediction_id = await deferred.accept(request, context, wishes_of(scope["shoal.headers"]))
-    location = b"/api/v1/predictions/" + prediction_id.encode()
+    accepted = await deferred.accept(request, context, wishes_of(scope["shoal.headers"]))
+    location = b"/api/v1/predictions/" + accepted.id.encode()
     headers = [_JSON_KIND, (b"location", location), (b"preference-applied", b"respond-async")]
-    return _UNDER_WAY, encode({"id": prediction_id, "state": PredictionState.WAITING}), headers
+    return _UNDER_WAY, encode({"id": accepted.id, "state": accepted.state}), headers
 
 
 class PredictionsApp:

@@ -35,6 +35,8 @@ _JSON_HEADERS: Final = [(b"content-type", _JSON_KIND)]
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _LONGEST_NUMBER: Final = 15
 _MICROSECOND_S: Final = 1e-6
+# Anybody may ask for the server's health; names and reasons are for those who may ask its models.
+_NOT_READY: Final = "the server is not ready; ask again, or ask the repository's index why each fleet is not served"
 _LONGEST_TIMEOUT: Final = 10**12
 
 
@@ -165,6 +167,8 @@ class InferenceApp:
         metadata = self._plane.model_metadata(model)
         scope["shoal.fleet"] = model.partition(":")[0]
         request = invocation_request(await read_body(receive, headers, self._body_bytes), kind, metadata)
+        if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
+            return await accept(self._deferred, request, scope)
         response = await self._plane.infer(request, _context(scope, request))
         found = predictions(response)
         scope["shoal.rows"] = len(found)
@@ -176,13 +180,14 @@ class InferenceApp:
 
     async def _ready(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
         ready = self._plane.ready()
-        return _health({"live": self._plane.live(), "ready": ready}, ready, "the server is not ready; ask again")
+        return _health({"live": self._plane.live(), "ready": ready}, ready, _NOT_READY)
 
     async def _model_ready(self, target: Target, _scope: Scope, _receive: Receive) -> Answer:
         if target.version is not None:
             await self._plane.open(target.model, target.version)
         ready = self._plane.model_ready(target.model, target.version)
-        return _health({"name": target.model, "ready": ready}, ready, f"{target.model} is not ready; ask again")
+        problem = f"{target.model} is not ready: {self._plane.reason(target.model) or 'ask again'}"
+        return _health({"name": target.model, "ready": ready}, ready, problem)
 
     async def _server(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
         return _document(self._plane.server_metadata())

@@ -31,7 +31,7 @@ from shoal.server.grpc.door import GrpcDoor
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
-from shoal.server.metrics import BetweenCounters, FleetCounters, LogCounters, Meter
+from shoal.server.metrics import BetweenCounters, DeferredCounters, FleetCounters, LogCounters, Meter
 from shoal.server.observation import AccessLog
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import TEMPLATES, PredictionsApp
@@ -126,6 +126,7 @@ class Worker:
         self._plane = None if job.manages else _plane(workspace, job.options)
         self._deferred = None if self._plane is None else workspace.deferred(self._plane, job.options.deferred)
         self._gauges = _Gauges(self._metrics)
+        self._later = DeferredCounters(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
         self._stack = self._build()
@@ -262,6 +263,8 @@ class Worker:
 
     def _look(self) -> None:
         self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
+        if self._deferred is not None:
+            self._later.take(self._deferred.counts, self._deferred.backlog, self._deferred.oldest_s())
 
 
 def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:

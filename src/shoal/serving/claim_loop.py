@@ -19,7 +19,14 @@ from typing import Final, TypeVar
 from shoal.errors import Conflict, LeaseLost, NotReady, ShoalError, StorageError
 from shoal.jobs.states import PredictionState
 from shoal.ledger import this_worker
-from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionClaim, PredictionResult, Wanted
+from shoal.ledger.prediction_records import (
+    Acceptance,
+    Backlog,
+    NewPrediction,
+    PredictionClaim,
+    PredictionResult,
+    Wanted,
+)
 from shoal.ledger.predictions import Predictions
 from shoal.serving.attempts import Attempts
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
@@ -36,6 +43,8 @@ _MOST_ACCEPTED: Final = 1000
 _PAUSE: Final = 0.25
 """How long to wait between two turns, as a share of what the last one took."""
 _LONGEST_PAUSE_S: Final = 0.01
+_REST: Final = 10.0
+"""How long not to look again what waits, as a multiple of how long that took: the more waits the longer it takes."""
 
 _log = logging.getLogger("shoal.serving")
 
@@ -74,7 +83,7 @@ class ClaimLoop:
         self._owner = this_worker(f"predictions-{secrets.token_hex(4)}")
         self._attempts = Attempts(plane, Deliveries(sinks, self._keep), options)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
-        self._acceptances: list[tuple[NewPrediction, asyncio.Future[str]]] = []
+        self._acceptances: list[tuple[NewPrediction, asyncio.Future[Acceptance]]] = []
         self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
         self._held: dict[int, tuple[PredictionClaim, asyncio.Task[None]]] = {}
         self._suspect: PredictionClaim | None = None
@@ -84,8 +93,14 @@ class ClaimLoop:
         self._due_s = {"poll": 0.0, "sweep": 0.0, "renew": 0.0}
         self._task: asyncio.Task[None] | None = None
         self._is_broken = False
-        self.backlog = Backlog(requests=0, size_bytes=0)
+        self._looked_s = 0.0
+        self.backlog = Backlog()
         self.counts = DeferredCounts()
+
+    def oldest_s(self) -> float:
+        """How long the first of those that wait has waited, in seconds, also while nobody looks."""
+        backlog = self.backlog
+        return backlog.oldest_s + time.monotonic() - self._looked_s if backlog.oldest_s else 0.0
 
     def start(self) -> None:
         """Begin."""
@@ -118,13 +133,13 @@ class ClaimLoop:
             future.cancel()
         self._database.shutdown(wait=False)
 
-    def accept(self, new: NewPrediction) -> "asyncio.Future[str]":
+    def accept(self, new: NewPrediction) -> "asyncio.Future[Acceptance]":
         """Keep a prediction with the next turn.
 
         Returns
         -------
-        Future of str
-            Its id, once it survives a power cut. Raises what :meth:`Predictions.accept` says or raises.
+        Future of Acceptance
+            Which it is, once it survives a power cut. Raises what :meth:`Predictions.accept` says or raises.
 
         Raises
         ------
@@ -133,7 +148,7 @@ class ClaimLoop:
         """
         if self._closed or self._task is None:
             raise NotReady("the server ends; ask another" if self._closed else "the server is starting; try again")
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
         self._acceptances.append((new, future))
         self._wake.set()
         return future
@@ -215,20 +230,20 @@ class ClaimLoop:
             self._held[claim.number] = (claim, asyncio.create_task(self._work(claim)))
 
     def _accepted(
-        self, accepting: "list[tuple[NewPrediction, asyncio.Future[str]]]", answers: list[str | Conflict]
+        self, accepting: "list[tuple[NewPrediction, asyncio.Future[Acceptance]]]", answers: list[Acceptance | Conflict]
     ) -> None:
-        size_bytes = 0
+        requests = size_bytes = 0
         for (new, future), answer in zip(accepting, answers, strict=True):
-            size_bytes += len(new.request)
+            if not isinstance(answer, Conflict) and answer.is_new:
+                requests, size_bytes = requests + 1, size_bytes + len(new.request)
             if future.done():
                 continue
             if isinstance(answer, Conflict):
                 future.set_exception(answer)
             else:
-                self.counts.accepted += 1
                 future.set_result(answer)
-        before = self.backlog
-        self.backlog = Backlog(requests=before.requests + len(accepting), size_bytes=before.size_bytes + size_bytes)
+        self.counts.accepted += requests
+        self.backlog = self.backlog.more(requests, size_bytes)
 
     def _settled(
         self, settling: "list[tuple[PredictionResult, asyncio.Future[bool] | None]]", settled: set[int]
@@ -253,14 +268,14 @@ class ClaimLoop:
         self._waiters.settled(ended)
 
     def _count(self, result: PredictionResult) -> None:
-        name = "retried" if result.state is PredictionState.WAITING else str(result.state)
+        name = "retried" if result.following is PredictionState.WAITING else str(result.following)
         setattr(self.counts, name, getattr(self.counts, name) + 1)
 
     async def _chores(self, now_s: float) -> None:
         if self._is_due("renew", now_s, self._options.lease_s / 3):
             await self._renew()
         if self._is_due("sweep", now_s, self._options.sweep_s):
-            self.backlog = await self._in_thread(lambda: self._predictions.sweep(keep_s=self._options.keep_s))
+            await self._sweep()
             await self._claim_suspect()
         if self._is_due("poll", now_s, self._options.poll_s):
             self._look = True
@@ -268,6 +283,14 @@ class ClaimLoop:
                 self._waiters.settled(await self._in_thread(lambda: self._predictions.settled_among(ids)))
         if self._suspect is not None and not self._held:
             self._held[self._suspect.number] = (self._suspect, asyncio.create_task(self._work(self._suspect)))
+
+    async def _sweep(self) -> None:
+        """Discard what is too late, and look at what waits, wherever it was accepted."""
+        swept = await self._in_thread(lambda: self._predictions.sweep(keep_s=self._options.keep_s))
+        self.backlog, self._looked_s = swept.backlog, time.monotonic()
+        self._due_s["sweep"] = max(self._due_s["sweep"], self._looked_s + _REST * swept.look_s)
+        self.counts.expired += swept.expired
+        self.counts.failed += swept.failed
 
     def _is_due(self, chore: str, now_s: float, every_s: float) -> bool:
         if now_s < self._due_s[chore]:

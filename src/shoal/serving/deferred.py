@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from shoal.errors import InvalidInput, NotFound
+from shoal.errors import InvalidInput, NotFound, TooLarge
 from shoal.jobs.states import PredictionState
-from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionKind, PredictionRecord
+from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
 from shoal.serving.addresses import split
 from shoal.serving.claim_loop import ClaimLoop
@@ -100,6 +100,10 @@ class DeferredPredictions:
         """What waits or is being worked on, wherever, as of a second ago."""
         return self._loop.backlog
 
+    def oldest_s(self) -> float:
+        """How long the first of those that wait, wherever, has waited, in seconds; 0 where none waits."""
+        return self._loop.oldest_s()
+
     def start(self) -> None:
         """Begin to work."""
         self._loop.start()
@@ -121,20 +125,22 @@ class DeferredPredictions:
         await self._loop.drain(timeout_s)
         await self._sinks.close()
 
-    async def accept(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> str:
+    async def accept(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> Acceptance:
         """Keep a request; when this returns it survives a power cut.
 
         Returns
         -------
-        str
-            The prediction's id.
+        Acceptance
+            The prediction's id, and where it stands: a request that was sent before may be done by now.
 
         Raises
         ------
+        InvalidInput
+            The inputs do not fit, or there is no such output.
         NotFound
-            There is no such fleet here, or no such sink.
+            There is no such fleet here, no such model or version of it, or no such sink.
         TooLarge
-            The request is too large.
+            The request is too large, or has too many rows.
         Overloaded
             Too many predictions wait.
         Conflict
@@ -145,23 +151,37 @@ class DeferredPredictions:
         fleet = split(request.model)[0]
         if not self._plane.serves(fleet):
             raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
-        if wishes.sink is not None:
-            await self._sinks.open(wishes.sink)
-        packed = encode_request(request)
-        self.options.require_room(len(packed), self.backlog)
-        return await self._loop.accept(
-            NewPrediction(
-                kind=PredictionKind.DEFERRED,
-                fleet=fleet,
-                principal=context.principal,
-                request_id=context.request_id,
-                request=packed,
-                ordering_key=wishes.ordering_key,
-                idempotency_key=wishes.idempotency_key,
-                sink=wishes.sink,
-                deadline_s=wishes.deadline_s,
-                most_attempts=self.options.attempts,
-            )
+        try:
+            await self._plane.check(request)
+            if wishes.sink is not None:
+                await self._sinks.open(wishes.sink)
+        except (InvalidInput, NotFound, TooLarge):
+            known = await self._known(request, context, wishes)
+            if known is None:
+                raise
+            return known
+        new = self._new(request, context, wishes)
+        self.options.require_room(len(new.request), self.backlog)
+        return await self._loop.accept(new)
+
+    async def _known(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> Acceptance | None:
+        """What a request became that was accepted before; it may have fitted then."""
+        if wishes.idempotency_key is None:
+            return None
+        return await self._thread(self._predictions.known, self._new(request, context, wishes))
+
+    def _new(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> NewPrediction:
+        return NewPrediction(
+            kind=PredictionKind.DEFERRED,
+            fleet=split(request.model)[0],
+            principal=context.principal,
+            request_id=context.request_id,
+            request=encode_request(request),
+            ordering_key=wishes.ordering_key,
+            idempotency_key=wishes.idempotency_key,
+            sink=wishes.sink,
+            deadline_s=wishes.deadline_s,
+            most_attempts=self.options.attempts,
         )
 
     async def get(self, prediction_id: str) -> PredictionRecord:

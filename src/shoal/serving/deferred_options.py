@@ -80,7 +80,8 @@ class DeferredCounts(msgspec.Struct, kw_only=True):
     Attributes
     ----------
     accepted, done, failed, expired, retried : int
-        Predictions that were accepted, answered, given up, discarded, and given back to be tried again.
+        Predictions that were accepted, done (answered, or a durable result brought to its sink), given up, discarded,
+        and given back to be tried again.
     """
 
     accepted: int = 0

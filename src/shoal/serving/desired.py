@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.errors import InvalidInput, NotFound
-from shoal.registry import Desired, Reference, Registry, SnapshotRecord, parse_reference
+from shoal.registry import CHAMPION, Desired, Reference, Registry, SnapshotRecord, parse_reference
 from shoal.types import Json
 
 
@@ -67,6 +67,21 @@ class Selection:
         """Whether the server was started for a fleet, as far as that shows in its name."""
         return not self._fixed or fleet in self._fixed
 
+    def require_aliases(self, registry: Registry) -> None:
+        """Refuse an alias that a fleet does not have, but for the champion before anything was promoted.
+
+        Raises
+        ------
+        NotFound
+            Says which aliases the fleet has. A fleet that is not there yet is no matter: it is served when it is.
+        """
+        known = {fleet.name: fleet.aliases for fleet in registry.fleets()}
+        for name, reference in self._fixed.items():
+            if reference is None or reference.alias is None or name not in known:
+                continue
+            if known[name] or reference.alias != CHAMPION:
+                _ = registry.resolve(f"{name}@{reference.alias}")  # raises if it is not there
+
     def look(self, registry: Registry) -> list[Wanted] | None:
         """Ask the registry what should be served now; one tiny query while nothing changes.
 
@@ -117,7 +132,8 @@ def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Want
     if not desired.loaded:
         reason = "it was unloaded; load it to have it served again"
     elif desired.snapshot is None:
-        reason = f"no snapshot is its {desired.alias}; promote one with `shoal promote {name}:VERSION`"
+        option = "" if desired.alias == CHAMPION else f" --alias {desired.alias}"
+        reason = f"no snapshot is its {desired.alias}; promote one with `shoal promote {name}:VERSION{option}`"
     used = {source: sources[source] for source in _texts(desired.spec) if source in sources}
     return Wanted(
         fleet=name,

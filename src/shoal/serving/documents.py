@@ -3,11 +3,12 @@
 from typing import Final
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from shoal.errors import DeadlineExceeded, ShoalError
 from shoal.jobs.states import PredictionState
-from shoal.ledger.prediction_records import PredictionRecord
+from shoal.ledger.prediction_records import PredictionKind, PredictionRecord
 from shoal.serving.frames import Answered, answer_frame
 from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import decode_response
@@ -25,10 +26,25 @@ def response_json(response: InferenceResponse) -> bytes:
     return _encoder.encode({**document, "outputs": response.outputs})
 
 
+def response_rows(response: InferenceResponse) -> list[dict[str, object]]:
+    """A response's rows, each with its outputs by name."""
+    columns: dict[str, list[object]] = {}
+    for tensor in response.outputs:
+        values = tensor.data.tolist() if isinstance(tensor.data, np.ndarray) else list(tensor.data)
+        width = tensor.shape[1] if len(tensor.shape) > 1 else 0
+        wide = [values[start : start + width] for start in range(0, len(values), width)] if width else values
+        columns[tensor.name] = wide
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def prediction_document(record: PredictionRecord) -> dict[str, object]:
     """A prediction as it is told: all that there is to say, and the protocol's response once there is one."""
     values = msgspec.structs.asdict(record)
     del values["request"], values["answer"]
+    if record.is_settled:
+        del values["due_at"]  # the attempt that it was about has been, or is not going to be
+    if record.kind is PredictionKind.STORED:
+        del values["idempotency_key"]  # nobody's but ours
     shown = {name: value for name, value in values.items() if value is not None}
     if record.answer is not None:
         shown["response"] = msgspec.Raw(response_json(decode_response(record.answer)))

@@ -12,6 +12,7 @@ from shoal.ledger import Predictions
 from shoal.requests.spec import ServingSpec
 from shoal.serving.durable import DurableStore
 from shoal.serving.log import LoggedRequest, LogSchema, LogStatistics, PredictionLog
+from shoal.serving.log_retention import LogRetention
 from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.scoring import Part
@@ -27,6 +28,11 @@ class Keepers:
         Where the prediction log goes.
     predictions : Predictions
         Where durable results are kept.
+
+    Attributes
+    ----------
+    retention : LogRetention
+        What removes old days of the log.
     """
 
     def __init__(self, folder: Path, predictions: Predictions) -> None:
@@ -35,6 +41,7 @@ class Keepers:
         self._making = threading.Lock()
         self._log: PredictionLog | None = None
         self._store: DurableStore | None = None
+        self.retention = LogRetention(folder)
 
     def log(self) -> PredictionLog:
         """The prediction log of the process."""
@@ -63,6 +70,7 @@ class Keepers:
             How long to wait for that, in seconds.
         """
         until_s = time.monotonic() + timeout_s
+        self.retention.close()
         if self._store is not None:
             self._store.close(timeout_s)
         if self._log is not None:

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from shoal.errors import ShoalError, StorageError
+from shoal.serving.log_retention import logged_files
 from shoal.serving.messages import Datatype
 from shoal.serving.outputs import Output, OutputSchema, Values
 from shoal.serving.scoring import Part, values_of
@@ -447,7 +448,7 @@ def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:
     StorageError
         Nothing was logged of it.
     """
-    files = sorted((folder / f"fleet={fleet}").glob("date=*/*.parquet"))
+    files = logged_files(folder, fleet)
     if not files:
         raise StorageError(f"nothing was logged of fleet {fleet!r} yet; its serving spec says what is, in `log`")
     return pl.concat(

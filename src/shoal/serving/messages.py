@@ -221,6 +221,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         Answered requests, refused or failed ones, rows scored, and kernel calls they took.
     queue_ns, compute_ns, request_ns : int
         Time that requests waited, that kernel calls took, and that requests took in all, summed, in nanoseconds.
+    input_ns, output_ns : int
+        Of what answered requests took: from their tensors to columns, and from what was found to tensors.
     last_request_at_ms : int
         When the last one came, in milliseconds since 1970, UTC; 0 for never.
     """
@@ -234,4 +236,6 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     queue_ns: int = 0
     compute_ns: int = 0
     request_ns: int = 0
+    input_ns: int = 0
+    output_ns: int = 0
     last_request_at_ms: int = 0

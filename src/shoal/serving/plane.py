@@ -138,6 +138,30 @@ class DataPlane:
         finally:
             self._under_way -= 1
 
+    async def check(self, request: InferenceRequest) -> None:
+        """Refuse a request that could not be answered, by what :meth:`infer` checks; nothing is scored.
+
+        A fleet that is not served just now lets everything pass: what it is going to take is not known.
+
+        Raises
+        ------
+        InvalidInput
+            The inputs do not fit the model.
+        NotFound
+            There is no such fleet, model or version.
+        TooLarge
+            Too many rows.
+        """
+        fleet, key = split(request.model)
+        try:
+            if request.version is None:
+                served = self._catalog.current(fleet)
+            else:
+                served = await self._catalog.version(fleet, request.version)
+        except NotReady:
+            return
+        await served.check(request, key)
+
     def live(self) -> bool:
         """Whether the process works at all."""
         return True
@@ -178,6 +202,11 @@ class DataPlane:
         if key is not None:
             served.metadata(model, key)
         return self.ready()
+
+    def reason(self, model: str) -> str:
+        """Why a fleet cannot be asked; empty where that is not known."""
+        slot = self._catalog.slots.get(split(model)[0])
+        return "" if slot is None else slot.reason
 
     def serves(self, fleet: str) -> bool:
         """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""

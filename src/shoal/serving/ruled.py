@@ -54,14 +54,33 @@ class RuledScoring(Scoring):
             The rows of one of them cannot be converted.
         """
         frame = self.inputs.frame(requests)
-        seen = frame.with_columns([coerce(frame[column.name], column)[0] for column in self._dates])
+        seen = self._seen(frame)
         broken = self.checks.inputs(seen)
         scored = self.score(frame)
         batch = self._batch(seen, scored, broken, _notes(requests, frame.height))
         parts = parts_of(batch, requests)
         if broken is None or self.checks.on_input != "reject":
             return parts
-        return [_refusal(broken, part) or part for part in parts]
+        return [_refusal(broken, *part[1:]) or part for part in parts]
+
+    def require(self, rows: Rows) -> None:
+        """Refuse a request that a check refuses, without scoring it.
+
+        Raises
+        ------
+        InvalidInput
+            Says which row, and why.
+        """
+        if self.checks.on_input != "reject":
+            return
+        broken = self.checks.inputs(self._seen(self.inputs.frame([rows])))
+        refusal = None if broken is None else _refusal(broken, 0, rows.rows)
+        if refusal is not None:
+            raise refusal
+
+    def _seen(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows as checks and rules see them."""
+        return frame.with_columns([coerce(frame[column.name], column)[0] for column in self._dates])
 
     def _batch(
         self, seen: pl.DataFrame, scored: Scored, broken: Violations | None, incomplete: Violations | None
@@ -141,9 +160,8 @@ def _notes(requests: Sequence[Rows], height: int) -> Violations | None:
     return Violations.of(notes, height)
 
 
-def _refusal(broken: Violations, part: Part) -> InvalidInput | None:
+def _refusal(broken: Violations, start: int, stop: int) -> InvalidInput | None:
     """The refusal of a request that has a row which a check does not allow."""
-    _, start, stop = part
     rows = np.flatnonzero(broken.rows[start:stop])
     if not len(rows):
         return None

@@ -95,8 +95,10 @@ class ServedFleet:
         if self.between is not None:
             self.between.bind(self.inputs, self.outputs)
         self._keeping: Keeping | None = None
-        if keepers is not None and (spec.log is not None or spec.store == "durable"):
-            self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
+        if keepers is not None:
+            keepers.retention.keep(fleet.name, None if spec.log is None else spec.log.keep_days)
+            if spec.log is not None or spec.store == "durable":
+                self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
         self.models = SingleModels(fleet)
         limits = Limits(
             queue_rows=options.queue_rows,
@@ -152,27 +154,60 @@ class ServedFleet:
                 deadline_s = time.monotonic() + self._timeout_s
             if self.between is None and request.inputs and len(request.inputs[0].data) <= self._few_rows:
                 rows = self._rows(request, single)
+                read_ns = time.perf_counter_ns()
                 part = await self.batcher.submit(
                     rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s
                 )
+                found_ns = time.perf_counter_ns()
                 parts: Sequence[Part] = (part,)
                 outputs = _tensors(parts, wanted, single)
             else:
-                rows, parts, outputs = await self._answer(request, deadline_s, single, wanted)
+                rows, parts, outputs, input_ns, output_ns = await self._answer(request, deadline_s, single, wanted)
+                read_ns, found_ns = started_ns + input_ns, time.perf_counter_ns() - output_ns
             if keeping is not None and keeping.is_durable:
                 is_own = single is not None
+                written_ns = time.perf_counter_ns()
                 await keeping.commit(
                     request.model, context, rows, parts, started_ns=started_ns, deadline_s=deadline_s, is_own=is_own
                 )
+                found_ns += time.perf_counter_ns() - written_ns  # what follows has nothing to do with the outputs
         except BaseException:
             self.counters.failed(started_ns)
             raise
         finally:
             self._under_way -= 1
-        self.counters.answered(started_ns)
+        self.counters.answered(started_ns, read_ns, found_ns)
         if keeping is not None:
             keeping.offer(request.model, context, rows, parts, started_ns=started_ns, is_own=single is not None)
         return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
+
+    async def check(self, request: InferenceRequest, key: str | None) -> None:
+        """Refuse what :meth:`infer` would refuse whatever else happens, without scoring; parameters as of that.
+
+        Raises
+        ------
+        InvalidInput
+            The inputs do not fit, a check of the fleet's serving spec refuses them, or there is no such output.
+        NotFound
+            There is no such single model.
+        TooLarge
+            Too many rows.
+        """
+        self.outputs.wanted(request.outputs)
+        single = None if key is None else self.models[key]
+        given = self._given(request)
+        rows, _ = await self._apart(given > HEAVY_ROWS, self._rows, request, single)
+        if single is not None and rows.rows:
+            _ = single.number  # raises if there is none
+        if isinstance(self._scoring, RuledScoring) and (self.between is None or self.between.lookup is None):
+            await self._apart(given > HEAVY_ROWS, self._scoring.require, rows)
+
+    def _given(self, request: InferenceRequest) -> int:
+        """Rows of a request, before it is read; raises TooLarge."""
+        given = len(request.inputs[0].data) if request.inputs else 0
+        if given > self._max_rows:
+            raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
+        return given
 
     def _rows(self, request: InferenceRequest, single: SingleModel | None) -> Rows:
         if single is None:
@@ -181,13 +216,16 @@ class ServedFleet:
 
     async def _answer(
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
-    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...]]:
-        """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
-        given = len(request.inputs[0].data) if request.inputs else 0
-        if given > self._max_rows:
-            raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
-        is_heavy = given > HEAVY_ROWS
-        rows = await self._apart(is_heavy, self._rows, request, single)
+    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...], int, int]:
+        """Answer a request that has many rows, or of a fleet with a lookup or a cache.
+
+        Returns
+        -------
+        tuple
+            The rows, what was found for them, the outputs, and how long reading and writing took, in nanoseconds.
+        """
+        is_heavy = self._given(request) > HEAVY_ROWS
+        rows, input_ns = await self._apart(is_heavy, self._rows, request, single)
 
         async def score(chosen: Rows) -> Sequence[Part]:
             return await self._scored(chosen, deadline_s)
@@ -197,13 +235,14 @@ class ServedFleet:
         else:
             names = [tensor.name for tensor in request.inputs]
             rows, parts = await self.between.parts(rows, names, deadline_s, score)
-        return rows, parts, await self._apart(is_heavy, _tensors, parts, wanted, single)
+        outputs, output_ns = await self._apart(is_heavy, _tensors, parts, wanted, single)
+        return rows, parts, outputs, input_ns, output_ns
 
-    async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do what takes long in the worker thread, away from the event loop."""
+    async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> tuple[Result, int]:
+        """Do what takes long in the worker thread, away from the event loop; with the nanoseconds it took."""
         if not is_heavy:
-            return work(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._lane.executor, work, *arguments)
+            return _timed(work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._lane.executor, _timed, work, *arguments)
 
     async def _scored(self, rows: Rows, deadline_s: float | None) -> Sequence[Part]:
         """Score rows, many of them piece by piece; the whole counts as waiting until it is done."""
@@ -270,6 +309,12 @@ class ServedFleet:
         batch, start, stop = part
         for output in self.outputs.outputs:
             batch.values(output, start, stop)
+
+
+def _timed(work: Callable[..., Result], *arguments: object) -> tuple[Result, int]:
+    """The result, and how long it took in nanoseconds."""
+    began_ns = time.perf_counter_ns()
+    return work(*arguments), time.perf_counter_ns() - began_ns
 
 
 def _between(

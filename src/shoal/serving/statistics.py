@@ -18,19 +18,31 @@ class FleetCounters:
         What its batcher has done.
     """
 
-    __slots__ = ("failures", "last_request_ns", "name", "request_ns", "requests", "tally", "version")
+    __slots__ = (
+        "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests", "tally", "version",
+    )  # fmt: skip
 
     def __init__(self, name: str, version: str, tally: Tally) -> None:
         self.name = name
         self.version = version
         self.tally = tally
-        self.requests = self.failures = self.request_ns = 0
+        self.requests = self.failures = self.request_ns = self.input_ns = self.output_ns = 0
         self.last_request_ns = 0
 
-    def answered(self, started_ns: int) -> None:
-        """Count an answered request that came at this point of ``time.perf_counter_ns()``."""
+    def answered(self, started_ns: int, read_ns: int, found_ns: int) -> None:
+        """Count an answered request, when its outputs are made.
+
+        Parameters
+        ----------
+        started_ns, read_ns, found_ns : int
+            Points of ``time.perf_counter_ns()`` when it came, when its inputs were columns, and when there was an
+            answer for them.
+        """
+        now_ns = time.perf_counter_ns()
         self.requests += 1
-        self.request_ns += time.perf_counter_ns() - started_ns
+        self.request_ns += now_ns - started_ns
+        self.input_ns += read_ns - started_ns
+        self.output_ns += now_ns - found_ns
         self.last_request_ns = started_ns
 
     def failed(self, started_ns: int) -> None:
@@ -51,6 +63,8 @@ class FleetCounters:
             queue_ns=self.tally.queue_ns,
             compute_ns=self.tally.compute_ns,
             request_ns=self.request_ns,
+            input_ns=self.input_ns,
+            output_ns=self.output_ns,
             last_request_at_ms=(time.time_ns() - ago_ns) // 1_000_000 if self.last_request_ns else 0,
         )
 
@@ -101,5 +115,7 @@ def total(version: str, first: ModelStatistics, *others: ModelStatistics) -> Mod
     return ModelStatistics(name=first.name, version=version, last_request_at_ms=last, **counts)
 
 
-COUNTS = ("requests", "failures", "rows", "batches", "queue_ns", "compute_ns", "request_ns")
+COUNTS = (
+    "requests", "failures", "rows", "batches", "queue_ns", "compute_ns", "request_ns", "input_ns", "output_ns",
+)  # fmt: skip
 """The fields of statistics that add up."""

@@ -54,7 +54,10 @@ class Connections:
         NotFound
             There is none of that name.
         """
-        return load_source(self._registry.source(name).spec)
+        found = self.sources().get(name)
+        if found is None:
+            raise NotFound(f"there is no source {name!r}; see `shoal sources list`")
+        return found
 
     def set_source(self, name: str, spec: Source | Mapping[str, object] | str | Path | None) -> None:
         """Say what a source's name means from now on.
@@ -62,7 +65,7 @@ class Connections:
         Parameters
         ----------
         name : str
-            The name.
+            The name; sources of features and sinks share their names.
         spec : Source, mapping, path of a YAML file, or None
             Its definition, see :mod:`shoal.requests.sources`; None: the name means nothing any more.
 
@@ -73,8 +76,10 @@ class Connections:
         InvalidInput
             The name is not safe.
         Conflict
-            It is to be removed, and a fleet is served with it.
+            It is the name of a sink, or is to be removed and a fleet is served with it.
         """
+        if name in self.sinks():
+            raise Conflict(f"{name!r} is a sink; give the source another name")
         if spec is None:
             self._require_unused(name)
         document = None if spec is None else source_document(load_source(spec))

@@ -43,39 +43,49 @@ class Served:
         NotFound
             There is no such fleet.
         """
-        self._registry.fleet(name)
-        return next(one for one in self._registry.serving() if one.fleet == name)
+        return self._registry.desired(name)
 
     def spec(self, name: str) -> ServingSpec:
         """What a fleet is served with beside its models; raises as :meth:`of` does."""
         return load(self.of(name).spec)
 
-    def set_spec(
-        self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path, actor: str | None
-    ) -> ServingSpec:
-        """Say what a fleet is served with beside its models.
+    def change(
+        self,
+        name: str,
+        spec: ServingSpec | Mapping[str, object] | str | Path | None = None,
+        *,
+        loaded: bool | None = None,
+        alias: str | None = None,
+        pinned: int | Keep | None = KEEP,
+        actor: str | None = None,
+    ) -> Desired:
+        """Say how a fleet is served, and with what beside its models: all of it at once, or nothing.
 
         Parameters
         ----------
         name : str
             The fleet.
-        spec : ServingSpec, mapping, or path of a YAML file
+        spec : ServingSpec, mapping, or path of a YAML file, optional
             In the place of what was said before. A ``lookup`` that names no source is that of the training.
-        actor : str or None
+        loaded, alias, pinned
+            See :meth:`Registry.set_serving`; what is not given stays.
+        actor : str, optional
             In whose name; the workspace's own unless told.
-
-        Returns
-        -------
-        ServingSpec
-            As it will be served.
 
         Raises
         ------
         InvalidSpec
             A field is wrong, or does not fit the fleet's newest snapshot, its champion, or its training.
         NotFound
-            There is no such fleet or source.
+            There is no such fleet, source, sink, alias or version.
         """
+        fitting = None if spec is None else self._fitting(name, spec).document()
+        return self._registry.set_serving(
+            name, loaded=loaded, alias=alias, pinned=pinned, spec=fitting, actor=actor or self._actor
+        )
+
+    def _fitting(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+        """A serving spec, complete and checked."""
         source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
         known = self._registry.fleet(name)
         versions = sorted({known.latest, known.aliases.get(CHAMPION)} - {None}, key=lambda version: version or 0)
@@ -88,21 +98,11 @@ class Served:
             require_fit(loaded, schema_of(self._storehouse.open(snapshot)), self._connections.source)
         for then in trained:
             require_same(loaded.lookup, then)
-        self._registry.set_serving(name, spec=loaded.document(), actor=actor or self._actor)
+        if loaded.sink is not None:
+            self._connections.sink(loaded.sink)  # raises if there is none
         return loaded
 
     def _trained_lookup(self, name: str, version: int) -> Mapping[str, object] | None:
         """The lookup that a snapshot's models were trained with."""
         found = self._registry.lineage(name, version).parameters.get("lookup")
         return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else None
-
-    def change(
-        self,
-        name: str,
-        *,
-        loaded: bool | None = None,
-        alias: str | None = None,
-        pinned: int | Keep | None = KEEP,
-    ) -> Desired:
-        """Say which snapshot of a fleet is served, and whether any is; see :meth:`Registry.set_serving`."""
-        return self._registry.set_serving(name, loaded=loaded, alias=alias, pinned=pinned, actor=self._actor)

@@ -12,6 +12,8 @@ from shoal.fleet import Fleet
 from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Desired, FleetRecord, Lineage, Registry, SnapshotRecord
+from shoal.registry.serving import KEEP, Keep
+from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
 from shoal.requests.spec import LookupSpec, ServingSpec
 from shoal.scoring.frames import Frame, as_frame
@@ -265,10 +267,26 @@ class Workspace:
         return self._served.spec(name)
 
     def set_serving(
-        self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path, *, actor: str | None = None
+        self,
+        name: str,
+        spec: ServingSpec | Mapping[str, object] | str | Path | None = None,
+        *,
+        loaded: bool | None = None,
+        alias: str | None = None,
+        pinned: int | Keep | None = KEEP,
+        actor: str | None = None,
     ) -> ServingSpec:
-        """Say what a fleet is served with beside its models; servers follow at once. See :meth:`Served.set_spec`."""
-        return self._served.set_spec(name, spec, actor)
+        """Say how a fleet is served, and with what beside its models; servers follow at once. See :class:`Served`."""
+        told = self._served.change(name, spec, loaded=loaded, alias=alias, pinned=pinned, actor=actor)
+        return load_serving(told.spec)
+
+    def require_servable(self, fleets: Sequence[str]) -> None:
+        """Refuse what a server could not serve until somebody corrects it; before one is started.
+
+        Takes what :meth:`data_plane` takes; InvalidInput where a text is no reference or two are of one fleet, NotFound
+        where a fleet does not have the alias.
+        """
+        Selection(fleets).require_aliases(self.registry)
 
     def load(self, name: str) -> Desired:
         """Have a fleet served, by every server and after a restart."""
@@ -283,7 +301,7 @@ class Workspace:
         return self._served.change(name, pinned=version)
 
     def follow(self, name: str, alias: str) -> Desired:
-        """Have what an alias names served; the alias need not exist yet."""
+        """Have what an alias names served; NotFound where the fleet does not have it."""
         return self._served.change(name, alias=alias)
 
     def sources(self) -> dict[str, Source]:

@@ -54,16 +54,44 @@ def test_a_serving_spec_is_checked_and_shown(fleet, shoal, shoal_json, tmp_path:
     assert "no source 'shops'" in shoal("fleets", "serving", "sales", "--file", file, code=1).stderr
     source = written(tmp_path, "shops.yaml", "kind: redis\nurl: redis://h\nkey: 'shop:{shop}'\n")
     shoal("sources", "set", "shops", "--file", source)
-    assert "decision" in shoal("fleets", "serving", "sales", "--file", file).stdout
+    text = shoal("fleets", "serving", "sales", "--file", file).stdout
+    assert "decision" in text
+    assert '"x":{"min":-5.0}' in text
+    assert "null" not in text
     shown = shoal_json("fleets", "serving", "sales")
-    assert shown["lookup"]["features"] == {"x": "size"}
-    assert shown["checks"]["inputs"]["x"]["min"] == -5
+    assert shown["spec"]["lookup"]["features"] == {"x": "size"}
+    assert shown["spec"]["checks"]["inputs"]["x"]["min"] == -5
     assert "is served with 'shops'" in shoal("sources", "remove", "shops", code=1).stderr
     bad = written(tmp_path, "bad.yaml", "checks: {inputs: {z: {min: 1}}}\n")
     assert "'checks.inputs.z': the fleet has no such column" in shoal(
         "fleets", "serving", "sales", "--file", bad, code=1
     ).stderr  # fmt: skip
     assert shoal_json("fleets", "serving", "sales") == shown
+
+
+def test_how_a_fleet_is_served_is_set_and_shown(fleet, shoal, shoal_json, home: Path) -> None:
+    name = fleet if isinstance(fleet, str) else "sales"
+    with package.open(home) as workspace:
+        newest = workspace.registry.fleet(name).latest
+        workspace.promote(name, newest)
+        workspace.promote(name, newest, alias="canary")
+    told = shoal_json("fleets", "serving", name)
+    assert (told["alias"], told["pinned"], told["loaded"], told["spec"]) == ("champion", None, True, {})
+    told = shoal_json("fleets", "serving", name, "--alias", "canary", "--pinned", str(newest), "--unloaded")
+    assert (told["alias"], told["pinned"], told["loaded"], told["snapshot"]["version"]) == (
+        "canary",
+        newest,
+        False,
+        newest,
+    )
+    text = shoal("fleets", "serving", name, "--not-pinned", "--loaded").stdout
+    assert [line.split()[1] for line in text.splitlines() if line.startswith(("alias", "loaded"))] == ["canary", "yes"]
+    assert "pinned" not in text
+    wrong = shoal("fleets", "serving", name, "--alias", "canry", code=1).stderr
+    assert "has no alias 'canry', only canary, champion" in wrong
+    assert "either" in shoal("fleets", "serving", name, "--pinned", "1", "--not-pinned", code=1).stderr
+    assert shoal_json("fleets", "serving", name)["alias"] == "canary"
+    assert "no alias 'canry', only canary, champion" in shoal("serve", f"{name}@canry", "--port", "0", code=1).stderr
 
 
 def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
@@ -83,6 +111,18 @@ def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
             workspace.set_serving("sales", {"cache": {"ttl_s": 1, "store": "shops"}})
         with pytest.raises(InvalidSpec, match="were not trained with a lookup"):
             workspace.set_serving("sales", {"lookup": {"timeout_ms": 5}})
+        with pytest.raises(NotFound, match="no sink 'results'"):
+            workspace.set_serving("sales", {"store": "durable", "sink": "results"})
+        with pytest.raises(InvalidSpec, match="'sink' is about durable results"):
+            workspace.set_serving("sales", {"sink": "results"})
+        workspace.set_sink("results", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
+        workspace.set_serving("sales", {"store": "durable", "sink": "results"})
+        with pytest.raises(Conflict, match="'results' is a sink"):
+            workspace.set_source("results", ParquetSource(path=str(tmp_path / "s.parquet")))
+        with pytest.raises(NotFound, match="no source 'results'"):
+            workspace.source("results")
+        with pytest.raises(Conflict, match="'shops' is a source"):
+            workspace.set_sink("shops", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
         workspace.set_serving("sales", {})
         workspace.set_source("shops", None)
         assert workspace.sources() == {}

@@ -1,5 +1,6 @@
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,8 +29,9 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def database(databases: Databases, clock: HandClock) -> Database:
-    return Database(databases.migrated(), clock=clock)
+def database(databases: Databases, clock: HandClock) -> Iterator[Database]:
+    with contextlib.closing(Database(databases.migrated(), clock=clock)) as made:
+        yield made
 
 
 @pytest.fixture

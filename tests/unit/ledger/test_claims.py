@@ -1,8 +1,9 @@
 """The claims on a table of any kind: in bulk, in lanes, and by several at once."""
 
+import contextlib
 import datetime as dt
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -36,11 +37,11 @@ ANY = sa.true()
 
 
 @pytest.fixture
-def work(databases: Databases) -> Database:
-    database = Database(databases.empty())
-    with database.write() as connection:
-        WORK.create(connection)
-    return database
+def work(databases: Databases) -> Iterator[Database]:
+    with contextlib.closing(Database(databases.empty())) as database:
+        with database.write() as connection:
+            WORK.create(connection)
+        yield database
 
 
 def fill(database: Database, lanes: Iterable[str | None]) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from shoal.errors import Conflict
 from shoal.jobs.states import PredictionState
-from shoal.ledger import Ledger, NewPrediction, PredictionKind, PredictionResult
-from shoal.storage.sql import Database
+from shoal.ledger import NewPrediction, PredictionKind, PredictionResult
 
 STORED, DEFERRED = PredictionKind.STORED, PredictionKind.DEFERRED
 DAY = 86_400
@@ -117,10 +116,8 @@ def test_storing_is_accepting_in_one_statement(predictions, clock):
     assert isinstance(conflict, Conflict)
 
 
-def test_many_store_the_same_at_once(databases):
+def test_many_store_the_same_at_once(predictions):
     """Threads that store the same results in different orders: each is kept once, and nobody is refused."""
-    database = Database(databases.migrated())
-    predictions = Ledger(database).predictions
     made = [new(str(number), idempotency_key=f"k{number}") for number in range(40)]
 
     def work(seed):

@@ -1,5 +1,6 @@
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,8 +10,9 @@ from tests.databases import Databases
 
 
 @pytest.fixture
-def database(databases: Databases) -> Database:
-    return Database(databases.migrated())
+def database(databases: Databases) -> Iterator[Database]:
+    with contextlib.closing(Database(databases.migrated())) as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -144,9 +145,9 @@ def test_the_database_refuses_to_change_history(busy, database, table, statement
 
 def test_a_clock_set_back_does_not_break_the_chain(databases):
     moments = iter([dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2025, 1, 1, tzinfo=dt.UTC)])
-    database = Database(databases.migrated(), clock=lambda: next(moments))
-    registry = Registry(database)
-    registry.create_fleet("a", actor="ann")
-    registry.create_fleet("b", actor="ann")
-    assert registry.verify_audit().intact
-    assert [entry.number for entry in registry.audit()] == [2, 1]
+    with contextlib.closing(Database(databases.migrated(), clock=lambda: next(moments))) as database:
+        registry = Registry(database)
+        registry.create_fleet("a", actor="ann")
+        registry.create_fleet("b", actor="ann")
+        assert registry.verify_audit().intact
+        assert [entry.number for entry in registry.audit()] == [2, 1]

@@ -1,6 +1,8 @@
 """What servers share: desired state, API keys, heartbeats, stores and named sources; on each kind of database."""
 
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,8 +32,9 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def database(databases, clock) -> Database:
-    return Database(databases.migrated(), clock=clock)
+def database(databases, clock) -> Iterator[Database]:
+    with contextlib.closing(Database(databases.migrated(), clock=clock)) as made:
+        yield made
 
 
 def by_name(registry: Registry) -> dict[str, object]:
@@ -110,7 +113,25 @@ def test_what_cannot_be_served_is_refused(registry, add):
         registry.set_serving("flights", actor="ann", pinned=2)
     with pytest.raises(InvalidInput, match="alias"):
         registry.set_serving("flights", actor="ann", alias="not safe/")
+    with pytest.raises(NotFound, match="no alias 'canary', and no other yet; promote"):
+        registry.set_serving("flights", actor="ann", alias="canary")
     assert registry.head() == head
+
+
+def test_an_alias_has_to_be_there_to_be_followed(registry, add):
+    add()
+    assert registry.set_serving("flights", actor="ann", alias="champion").snapshot is None, "it is going to be there"
+    registry.promote("flights", 1, alias="canary", actor="ann")
+    assert registry.set_serving("flights", actor="ann", alias="champion").alias == "champion", "it was said before"
+    assert registry.set_serving("flights", actor="ann", alias="canary").snapshot.version == 1
+    head = registry.head()
+    for alias in ("champion", "canry"):
+        with pytest.raises(NotFound, match=f"no alias '{alias}', only canary; promote"):
+            registry.set_serving("flights", actor="ann", alias=alias)
+    assert registry.head() == head
+    assert registry.desired("flights") == by_name(registry)["flights"]
+    with pytest.raises(NotFound, match="no fleet"):
+        registry.desired("nothing")
 
 
 def test_what_is_pinned_is_not_collected(registry, add):

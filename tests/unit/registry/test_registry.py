@@ -136,7 +136,7 @@ def test_what_is_not_there_is_named_and_the_next_step_said(registry, add, model)
     add((model,))
     with pytest.raises(NotFound, match="shoal promote flights:1 --alias champion"):
         registry.resolve("flights")
-    with pytest.raises(NotFound, match="no challenger"):
+    with pytest.raises(NotFound, match="no alias 'challenger', and no other yet"):
         registry.resolve("flights@challenger")
     with pytest.raises(NotFound, match="newest is 1"):
         registry.resolve("flights:2")

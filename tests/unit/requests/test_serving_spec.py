@@ -76,6 +76,7 @@ def test_the_digest_is_of_what_answers_depend_on() -> None:
         ({"cache": {"ttl_s": 0}}, "field 'cache.ttl_s' is 0"),
         ({"cache": {"ttl_s": float("nan")}}, "field 'cache.ttl_s' is nan"),
         ({"log": {"sample": 2}}, "field 'log.sample' is 2"),
+        ({"log": {"keep_days": 0.5}}, "field 'log.keep_days' is 0.5: it must be at least 1"),
         ({"store": "somewhere"}, "store"),
         ({"limits": {"max_rows": 0}}, "field 'limits.max_rows' is 0"),
         ({"lookup": {"source": "", "keys": ["a"], "features": ["b"]}}, "field 'lookup.source' is empty"),

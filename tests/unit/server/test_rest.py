@@ -118,6 +118,16 @@ def test_readiness_is_refused_with_its_reason(home):
         assert (told.status, b"retry-after" in told.headers) == (503, True)
 
 
+def test_a_model_that_is_not_ready_says_why(home):
+    with rest_world(home, ["column@nope"]) as rest:
+        told = rest.get("/v2/models/column/ready")
+        assert (told.status, told.json["ready"]) == (503, False)
+        assert "no alias 'nope', only champion" in told.json["error"]
+        assert rest.post("/v2/repository/index", {}).json[0]["reason"] in told.json["error"]
+        health = rest.get("/v2/health/ready")
+        assert (health.status, "index" in health.json["error"], "column" in health.json["error"]) == (503, True, False)
+
+
 def test_answers_are_the_estimators(rest):
     told = rest.post(INFER, request(id="seven"))
     assert told.status == 200
@@ -332,7 +342,13 @@ def test_statistics_count(home):
             )  # fmt: skip
             assert told["inference_stats"]["success"]["count"] == 1
             assert told["inference_stats"]["fail"]["count"] == 1
-            assert told["inference_stats"]["compute_infer"]["ns"] > 0
+            spent = told["inference_stats"]
+            assert spent["compute_infer"]["ns"] > 0
+            assert [spent[part]["count"] for part in ("compute_input", "compute_output")] == [1, 1]
+            assert spent["compute_input"]["ns"] > 0
+            assert spent["compute_output"]["ns"] > 0
+            parts = ("compute_input", "queue", "compute_infer", "compute_output")
+            assert sum(spent[part]["ns"] for part in parts) <= spent["success"]["ns"]
         assert len(rest.get("/v2/models/stats").json["model_stats"]) == 2
         assert rest.get("/v2/models/nothing/stats").status == 404
 

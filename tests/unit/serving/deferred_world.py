@@ -51,6 +51,9 @@ class Faulty:
         finally:
             self.at_once -= 1
 
+    async def check(self, request):
+        await self.plane.check(request)
+
     def serves(self, fleet):
         return self.plane.serves(fleet)
 
@@ -84,6 +87,11 @@ async def process(workspace, options=OPTIONS, fleets=(), claiming=True):
         faulty.may.set()
         await deferred.drain(5)
         await plane.drain(5)
+
+
+async def accepted(deferred, request, context, wishes):
+    """Have a request accepted; its id."""
+    return (await deferred.accept(request, context, wishes)).id
 
 
 async def ended(deferred, prediction_id):

@@ -7,17 +7,32 @@ import signal
 import msgspec
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
+from shoal import Fleet
 from shoal.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StorageError, TooLarge
 from shoal.jobs.states import PredictionState
+from shoal.ledger.prediction_records import Backlog
 from shoal.serving.deferred import Wishes
+from shoal.serving.deferred_options import DeferredCounts
 from shoal.serving.documents import response_json
 from shoal.serving.messages import Datatype, InferenceRequest, Tensor
 from shoal.serving.payloads import decode_response
 from shoal.storage import sql
 from tests.databases import PostgresqlServer
-from tests.unit.serving.deferred_world import OPTIONS, context, ended, keyed, opened, process, request, until, value_of
-from tests.unit.serving.fleets import FLEETS, constant, request_of, rows_for
+from tests.unit.serving.deferred_world import (
+    OPTIONS,
+    accepted,
+    context,
+    ended,
+    keyed,
+    opened,
+    process,
+    request,
+    until,
+    value_of,
+)
+from tests.unit.serving.fleets import FLEETS, constant, request_of, rows_for, tensor
 
 WAITING, CLAIMED, DONE, FAILED, EXPIRED = PredictionState
 
@@ -45,7 +60,7 @@ def test_an_answer_later_is_the_answer_at_once(light, kind):
     async def main():
         async with process(light) as (deferred, plane):
             at_once = await plane.plane.infer(asked, context())
-            later = await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+            later = await ended(deferred, await accepted(deferred, asked, context(), Wishes()))
         return at_once, later
 
     at_once, later = asyncio.run(main())
@@ -64,7 +79,7 @@ def test_arrays_come_through_bit_by_bit(light):
     async def main():
         async with process(light) as (deferred, plane):
             at_once = await plane.plane.infer(asked, context())
-            return at_once, await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+            return at_once, await ended(deferred, await accepted(deferred, asked, context(), Wishes()))
 
     at_once, later = asyncio.run(main())
     assert msgspec.json.decode(response_json(decode_response(later.answer))) == msgspec.json.decode(
@@ -77,7 +92,7 @@ def test_many_at_once_are_all_answered_once_each_with_few_kernel_calls(workspace
 
     async def main():
         async with process(workspace) as (deferred, plane):
-            ids = await asyncio.gather(*[deferred.accept(request(i), context(), Wishes()) for i in range(count)])
+            ids = await asyncio.gather(*[accepted(deferred, request(i), context(), Wishes()) for i in range(count)])
             records = await asyncio.gather(*[ended(deferred, one) for one in ids])
             return ids, records, plane.asked, plane.plane.statistics("pumps")[0].batches
 
@@ -93,17 +108,18 @@ def test_the_same_key_is_the_same_prediction_whoever_comes_first(workspace):
     async def main():
         async with process(workspace) as (one, _), process(workspace) as (two, _):
             wishes = Wishes(idempotency_key="k")
-            ids = await asyncio.gather(*[by.accept(request(1), context(), wishes) for by in (one, two) * 10])
+            ids = await asyncio.gather(*[accepted(by, request(1), context(), wishes) for by in (one, two) * 10])
             with pytest.raises(Conflict, match="another request"):
-                await one.accept(request(2), context(), wishes)
-            other = await two.accept(request(2), context("bob"), wishes)
+                await accepted(one, request(2), context(), wishes)
+            other = await accepted(two, request(2), context("bob"), wishes)
             await ended(one, ids[0])
             await ended(one, other)
             again = await one.accept(request(1), context(), wishes)
-            return {*ids, again}, other, len(workspace.predictions.listed())
+            return {*ids, again.id}, again.state, other, len(workspace.predictions.listed())
 
-    ids, other, count = asyncio.run(main())
+    ids, state, other, count = asyncio.run(main())
     assert len(ids) == 1
+    assert state is DONE
     assert other not in ids
     assert count == 2
 
@@ -125,8 +141,8 @@ def test_of_one_key_each_waits_for_the_one_before_also_when_that_fails(workspace
             for one in (plane, second):
                 one.fault = fault
                 one.asked = order
-            ids = [await deferred.accept(request(i), context(), keyed("pump-1")) for i in range(8)]
-            free = await deferred.accept(request(100), context(), Wishes())
+            ids = [await accepted(deferred, request(i), context(), keyed("pump-1")) for i in range(8)]
+            free = await accepted(deferred, request(100), context(), Wishes())
             records = [await ended(deferred, one) for one in ids]
             await ended(deferred, free)
             return records, [value for value in order if value != 100], max(plane.most_at_once, second.most_at_once)
@@ -143,7 +159,7 @@ def test_what_failed_for_good_is_tried_again_when_it_is_replayed(light):
     async def main():
         async with process(light) as (deferred, plane):
             plane.fault = lambda request: RuntimeError("our own fault, with a secret")
-            one = await deferred.accept(request(1), context(), Wishes())
+            one = await accepted(deferred, request(1), context(), Wishes())
             failed = await ended(deferred, one)
             plane.fault = lambda request: None
             await deferred.replay(one)
@@ -159,22 +175,135 @@ def test_what_failed_for_good_is_tried_again_when_it_is_replayed(light):
     assert done.error is None
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        InferenceRequest(model="pumps", inputs=()),
-        InferenceRequest(model="pumps:nobody", inputs=request().inputs[1:]),
-        InferenceRequest(model="pumps", inputs=request().inputs, version="99"),
-    ],
-)
-def test_what_cannot_be_answered_is_not_tried_again(light, asked):
+def test_a_request_sent_again_is_told_where_it_stands(workspace):
+    async def main():
+        async with process(workspace) as (deferred, plane):
+            plane.may.clear()
+            wishes = Wishes(idempotency_key="k")
+            first = await deferred.accept(request(1), context(), wishes)
+            await until(lambda: plane.asked)
+            working = await deferred.accept(request(1), context(), wishes)
+            plane.may.set()
+            await ended(deferred, first.id)
+            done = await deferred.accept(request(1), context(), wishes)
+            await accepted(deferred, request(2), context(), Wishes(idempotency_key="other"))
+            return first, working, done, deferred.counts
+
+    first, working, done, counts = asyncio.run(main())
+    assert [one.state for one in (first, working, done)] == [WAITING, CLAIMED, DONE]
+    assert first.id == working.id == done.id
+    assert counts.accepted == 2
+
+
+HOPELESS = {
+    "nothing": (InferenceRequest(model="pumps", inputs=()), InvalidInput, "no inputs"),
+    "unknown input": (InferenceRequest(model="pumps", inputs=(tensor("y", [1.0]),)), InvalidInput, "no input 'y'"),
+    "lacking input": (InferenceRequest(model="pumps", inputs=request().inputs[1:]), InvalidInput, "lacks"),
+    "datatype": (request("text"), InvalidInput, "BYTES"),
+    "shape": (
+        InferenceRequest(model="pumps", inputs=(tensor("device", ["a"]), tensor("x", [1.0, 2.0]))),
+        InvalidInput,
+        "shape",
+    ),
+    "output": (InferenceRequest(model="pumps", inputs=request().inputs, outputs=("z",)), InvalidInput, "no output 'z'"),
+    "rows": (
+        InferenceRequest(model="pumps", inputs=(tensor("device", ["a"] * 21), tensor("x", [1.0] * 21))),
+        TooLarge,
+        "21 rows",
+    ),
+    "model": (InferenceRequest(model="pumps:nobody", inputs=request().inputs[1:]), NotFound, "no model"),
+    "version": (InferenceRequest(model="pumps", inputs=request().inputs, version="99"), NotFound, "99"),
+    "check": (request(-1.0), InvalidInput, "row 1"),
+}
+
+
+@pytest.mark.parametrize("why", HOPELESS)
+def test_what_cannot_be_answered_is_refused_at_once_and_as_it_would_be_without_async(light, why):
+    asked, kind, said = HOPELESS[why]
+    spec = {"limits": {"max_rows": 20}}
+    if why == "check":
+        spec["checks"] = {"inputs": {"x": {"min": 0}}, "on_input": "reject"}
+    light.set_serving("pumps", spec)
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            with pytest.raises(kind, match=said) as at_once:
+                await plane.plane.infer(asked, context())
+            with pytest.raises(kind, match=said) as later:
+                await accepted(deferred, asked, context(), Wishes())
+            return str(at_once.value), str(later.value), plane.asked, plane.plane.statistics("pumps")[0].rows
+
+    at_once, later, asked_for, rows = asyncio.run(main())
+    assert later == at_once
+    assert asked_for == light.predictions.listed() == []
+    assert rows == (1 if why in ("check", "model") else 0)  # of those asked at once
+
+
+def test_a_request_sent_again_is_told_where_it_stands_even_if_it_would_be_refused_now(workspace):
+    async def main():
+        async with process(workspace) as (deferred, plane):
+            wishes = Wishes(idempotency_key="k")
+            first = await deferred.accept(request(1), context(), wishes)
+            await ended(deferred, first.id)
+            model = Ridge().fit([[0.0, 1.0], [1.0, 0.0]], [1.0, 2.0])
+            wider = Fleet.from_estimators(
+                keys=["device"], models={("a",): model}, features=["x", "y"], task="regression", name="pumps"
+            )
+            workspace.promote("pumps", workspace.register(wider).version)
+            await until(lambda: plane.index()[0].version == "2")
+            with pytest.raises(InvalidInput, match="lacks"):
+                await deferred.accept(request(1), context(), Wishes())
+            again = await deferred.accept(request(1), context(), wishes)
+            with pytest.raises(Conflict):
+                await deferred.accept(request(2), context(), wishes)
+            with pytest.raises(InvalidInput, match="lacks"):
+                await deferred.accept(request(1), context("bob"), wishes)
+            return first, again
+
+    first, again = asyncio.run(main())
+    assert (again.id, again.state, again.is_new) == (first.id, DONE, False)
+
+
+def test_what_can_be_answered_passes_the_checks(light):
+    """Rows that are answered by a reason, a single model, another version, no row at all, checks that only report."""
+    light.set_serving("pumps", {"checks": {"inputs": {"x": {"min": 0}}, "on_input": "invalid"}})
+    nothing = InferenceRequest(model="pumps:b", inputs=(tensor("x", []),))
+    single = InferenceRequest(model="pumps:b", inputs=(tensor("x", [1.0]),))
+    version = InferenceRequest(model="pumps", inputs=request().inputs, version="1")
+
     async def main():
         async with process(light) as (deferred, _):
-            return await ended(deferred, await deferred.accept(asked, context(), Wishes()))
+            passing = (request(-1.0), request(None), request(device="unknown"), nothing, single, version)
+            ids = [await accepted(deferred, one, context(), Wishes()) for one in passing]
+            return [(await ended(deferred, one)).state for one in ids]
+
+    assert asyncio.run(main()) == [DONE] * 6
+
+
+def test_what_cannot_be_answered_any_more_is_not_tried_again(light):
+    """It fitted when it was accepted."""
+
+    async def main():
+        async with process(light, claiming=False) as (idle, _):
+            one = await accepted(idle, request(), context(), Wishes())
+        light.set_serving("pumps", {"checks": {"inputs": {"x": {"min": 100}}, "on_input": "reject"}})
+        async with process(light) as (deferred, _):
+            return await ended(deferred, one)
 
     record = asyncio.run(main())
     assert (record.state, record.attempts) == (FAILED, 1)
-    assert record.error
+    assert "row 1" in record.error
+
+
+def test_a_fleet_that_is_not_served_just_now_takes_requests_for_later(light):
+    async def main():
+        async with process(light) as (deferred, plane):
+            await plane.plane.unload("pumps", actor="ada")
+            ids = [await accepted(deferred, one, context(), Wishes()) for one in (request(), HOPELESS["output"][0])]
+            await plane.plane.load("pumps", actor="ada")
+            return [(await ended(deferred, one)).state for one in ids]
+
+    assert asyncio.run(main()) == [DONE, FAILED]
 
 
 def test_a_server_that_is_busy_is_not_the_requests_fault(light):
@@ -189,7 +318,7 @@ def test_a_server_that_is_busy_is_not_the_requests_fault(light):
                 return Overloaded("busy; try again", retry_after_s=0.01) if left > 0 else None
 
             plane.fault = fault
-            return await ended(deferred, await deferred.accept(request(), context(), Wishes()))
+            return await ended(deferred, await accepted(deferred, request(), context(), Wishes()))
 
     record = asyncio.run(main())
     assert (record.state, record.attempts) == (DONE, OPTIONS.attempts * 3)
@@ -198,13 +327,13 @@ def test_a_server_that_is_busy_is_not_the_requests_fault(light):
 def test_what_comes_too_late_is_discarded_and_says_so(workspace):
     async def main():
         async with process(workspace, claiming=False) as (idle, _):
-            waited = await idle.accept(request(1), context(), Wishes(deadline_s=0.05))
-            in_time = await idle.accept(request(2), context(), Wishes(deadline_s=60))
+            waited = await accepted(idle, request(1), context(), Wishes(deadline_s=0.05))
+            in_time = await accepted(idle, request(2), context(), Wishes(deadline_s=60))
             late = await ended(idle, waited)
             async with process(workspace) as (deferred, plane):
                 done = await ended(deferred, in_time)
                 plane.may.clear()
-                slow = await deferred.accept(request(3), context(), Wishes(deadline_s=0.2))
+                slow = await accepted(deferred, request(3), context(), Wishes(deadline_s=0.2))
                 await until(lambda: 3 in plane.asked)
                 await asyncio.sleep(0.3)
                 plane.may.set()
@@ -225,8 +354,8 @@ def test_the_next_of_a_key_goes_on_when_the_one_before_is_discarded(light):
             plane.fault = lambda request: (
                 NotReady("not yet", retry_after_s=0.01) if request.inputs[1].data[0] == 1 else None
             )
-            first = await deferred.accept(request(1), context(), Wishes(ordering_key="k", deadline_s=0.2))
-            second = await deferred.accept(request(2), context(), keyed("k"))
+            first = await accepted(deferred, request(1), context(), Wishes(ordering_key="k", deadline_s=0.2))
+            second = await accepted(deferred, request(2), context(), keyed("k"))
             return await ended(deferred, first), await ended(deferred, second)
 
     first, second = asyncio.run(main())
@@ -238,7 +367,7 @@ def test_whoever_waits_is_told_whichever_process_is_done(workspace):
     async def main():
         async with process(workspace, claiming=False) as (asked, _), process(workspace) as (_, plane):
             plane.may.clear()
-            one = await asked.accept(request(), context(), Wishes())
+            one = await accepted(asked, request(), context(), Wishes())
             waiting = [asyncio.create_task(asked.wait(one, 20)) for _ in range(50)]
             await until(lambda: plane.asked)
             assert not any(task.done() for task in waiting)
@@ -252,7 +381,7 @@ def test_whoever_waits_is_told_whichever_process_is_done(workspace):
 def test_waiting_ends_with_its_time_and_when_the_server_ends(light):
     async def main():
         async with process(light, claiming=False) as (deferred, _):
-            one = await deferred.accept(request(), context(), Wishes())
+            one = await accepted(deferred, request(), context(), Wishes())
             await deferred.wait(one, 0.05)
             waiting = asyncio.create_task(deferred.wait(one, 60))
             await asyncio.sleep(0.05)
@@ -269,20 +398,19 @@ def test_more_than_may_wait_is_refused(light):
 
     async def main():
         async with process(light, options, claiming=False) as (deferred, _):
-            ids = [await deferred.accept(request(i), context(), Wishes()) for i in range(3)]
+            ids = [await accepted(deferred, request(i), context(), Wishes()) for i in range(3)]
             with pytest.raises(Overloaded, match="3 predictions"):
-                await deferred.accept(request(4), context(), Wishes())
+                await accepted(deferred, request(4), context(), Wishes())
             waiting = [asyncio.create_task(deferred.wait(ids[0], 20)) for _ in range(2)]
             await asyncio.sleep(0.02)
             with pytest.raises(Overloaded):
                 await deferred.wait(ids[1], 20)
-            large = InferenceRequest(model="pumps", inputs=request("x" * 500).inputs)
             with pytest.raises(TooLarge, match="500 bytes"):
-                await deferred.accept(large, context(), Wishes())
+                await accepted(deferred, request(device="x" * 500), context(), Wishes())
             with pytest.raises(NotFound):
-                await deferred.accept(request(model="nobody"), context(), Wishes())
+                await accepted(deferred, request(model="nobody"), context(), Wishes())
             with pytest.raises(NotFound):
-                await deferred.accept(request(), context(), Wishes(sink="nowhere"))
+                await accepted(deferred, request(), context(), Wishes(sink="nowhere"))
             deferred.close_doors()
             await asyncio.gather(*waiting)
 
@@ -295,8 +423,8 @@ def test_only_what_a_process_serves_is_claimed_by_it(light):
 
     async def main():
         async with process(light, fleets=["valves"]) as _, process(light, claiming=False) as (both, _):
-            one = await both.accept(request(), context(), Wishes())
-            two = await both.accept(request(model="valves"), context(), Wishes())
+            one = await accepted(both, request(), context(), Wishes())
+            two = await accepted(both, request(model="valves"), context(), Wishes())
             done = await ended(both, two)
             return done, await both.get(one)
 
@@ -310,7 +438,7 @@ def test_results_are_forgotten_after_a_while(workspace):
     async def main():
         async with process(workspace, options) as (deferred, plane):
             plane.fault = lambda request: InvalidInput("no") if request.inputs[1].data[0] == 2 else None
-            ids = [await deferred.accept(request(i), context(), Wishes()) for i in range(4)]
+            ids = [await accepted(deferred, request(i), context(), Wishes()) for i in range(4)]
             await until(lambda: not workspace.predictions.listed())
             with pytest.raises(NotFound):
                 await deferred.get(ids[0])
@@ -325,7 +453,7 @@ def test_what_another_took_over_is_dropped(workspace):
     async def main():
         async with process(workspace, quick) as (slow, plane):
             plane.may.clear()
-            one = await slow.accept(request(1), context(), Wishes())
+            one = await accepted(slow, request(1), context(), Wishes())
             await until(lambda: plane.asked)
             # As if the whole process stood still: nothing is renewed, nothing claimed.
             slow._loop.stop_claiming()
@@ -348,11 +476,11 @@ def test_a_process_that_ends_gives_back_what_it_holds(workspace):
     async def main():
         async with process(workspace) as (ending, plane):
             plane.may.clear()
-            ids = [await ending.accept(request(i), context(), Wishes()) for i in range(5)]
+            ids = [await accepted(ending, request(i), context(), Wishes()) for i in range(5)]
             await until(lambda: len(plane.asked) == 5)
             await ending.drain(0.05)
             with pytest.raises(NotReady):
-                await ending.accept(request(9), context(), Wishes())
+                await accepted(ending, request(9), context(), Wishes())
             given_back = [workspace.predictions.one(one) for one in ids]
             async with process(workspace) as (other, _):
                 return given_back, [await ended(other, one) for one in ids]
@@ -376,15 +504,15 @@ def test_without_its_database_nothing_is_accepted_and_nothing_is_lost(tmp_path, 
 async def _database_goes_away(server, workspace):
     async with process(workspace) as (deferred, plane):
         plane.may.clear()
-        before = [await deferred.accept(request(i), context(), Wishes()) for i in range(5)]
+        before = [await accepted(deferred, request(i), context(), Wishes()) for i in range(5)]
         await until(lambda: len(plane.asked) == 5)
         await asyncio.to_thread(server.stop, signal.SIGQUIT)
         plane.may.set()
         with pytest.raises(StorageError):
-            await deferred.accept(request(6), context(), Wishes())
+            await accepted(deferred, request(6), context(), Wishes())
         await asyncio.to_thread(server.start)
         records = [await ended(deferred, one) for one in before]
-        after = await ended(deferred, await deferred.accept(request(7), context(), Wishes()))
+        after = await ended(deferred, await accepted(deferred, request(7), context(), Wishes()))
     assert {record.state for record in records} == {DONE}
     assert after.state is DONE
     assert {one.state for one in workspace.predictions.listed()} == {DONE}
@@ -393,8 +521,30 @@ async def _database_goes_away(server, workspace):
 def test_times_are_the_databases(workspace):
     async def main():
         async with process(workspace) as (deferred, _):
-            return await ended(deferred, await deferred.accept(request(), context(), Wishes(deadline_s=60)))
+            return await ended(deferred, await accepted(deferred, request(), context(), Wishes(deadline_s=60)))
 
     record = asyncio.run(main())
     assert record.accepted_at <= record.settled_at < record.expires_at < record.forget_at
     assert record.expires_at - record.accepted_at == dt.timedelta(seconds=60)
+
+
+def test_what_becomes_of_predictions_is_counted_where_it_happens(light):
+    options = msgspec.structs.replace(OPTIONS, attempts=2)
+
+    async def main():
+        async with process(light, options, claiming=False) as (idle, _):
+            late = await accepted(idle, request(1), context(), Wishes(deadline_s=0.05))
+            waiting = await accepted(idle, request(2), context(), Wishes())
+            await ended(idle, late)
+            await until(lambda: idle.backlog.waiting == 1 and idle.oldest_s() > 0.1)
+            async with process(light, options) as (deferred, plane):
+                await ended(deferred, waiting)
+                plane.fault = lambda request: RuntimeError("no")
+                await ended(deferred, await accepted(deferred, request(3), context(), Wishes()))
+                await until(lambda: deferred.backlog == idle.backlog)
+                return idle.counts, deferred.counts, deferred.backlog, deferred.oldest_s()
+
+    idle, working, backlog, oldest_s = asyncio.run(main())
+    assert idle == DeferredCounts(accepted=2, expired=1)
+    assert working == DeferredCounts(accepted=1, done=1, retried=1, failed=1)
+    assert (backlog, oldest_s) == (Backlog(dead=1), 0.0)

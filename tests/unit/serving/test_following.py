@@ -348,10 +348,8 @@ def test_desired_state_is_followed_by_all_servers_and_after_a_restart(publish):
         await until(lambda: one.model_ready("pumps") and again.model_ready("pumps"))
         workspace.registry.set_serving("pumps", actor="ada", pinned=2)
         await until(lambda: {version(plane) for plane in (one, two, again)} == {"2"})
-        workspace.registry.set_serving("pumps", actor="ada", pinned=None, alias="challenger")
-        await until(lambda: "challenger" in one.index()[1].reason)
-        assert version(one) == "2"  # what is served stays until there is something else
         workspace.promote("pumps", 1, alias="challenger")
+        workspace.set_serving("pumps", pinned=None, alias="challenger")
         await until(lambda: {version(plane) for plane in (one, two, again)} == {"1"})
         with pytest.raises(InvalidInput, match="not started for fleet 'others'"):
             await two.load("others", actor="ada")
@@ -363,6 +361,38 @@ def test_desired_state_is_followed_by_all_servers_and_after_a_restart(publish):
             await plane.drain(1)
 
     asyncio.run(main())
+
+
+def test_an_alias_that_is_not_there_is_said_so(publish):
+    workspace = publish(constant(1.0))
+    workspace.require_servable(["pumps", "not-there@canary"])
+    with pytest.raises(NotFound, match="no alias 'canary', only champion"):
+        workspace.require_servable(["pumps@canary"])
+    with pytest.raises(InvalidInput, match="twice"):
+        workspace.require_servable(["pumps", "pumps@champion"])
+
+    async def main():
+        plane = workspace.data_plane(["pumps@canary"], options=FAST)
+        await plane.start()
+        assert not plane.ready()
+        [entry] = plane.index()
+        assert (entry.state, entry.reason) == ("UNAVAILABLE", plane.reason("pumps:a"))
+        assert "no alias 'canary', only champion" in entry.reason
+        with pytest.raises(NotReady, match="only champion"):
+            await plane.infer(request(), CONTEXT)
+        workspace.promote("pumps", 1, alias="canary")
+        await until(plane.ready)
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_a_fleet_of_which_nothing_was_promoted_yet_may_be_served(workspace):
+    workspace.register(constant(1.0))
+    workspace.require_servable(["pumps", "others@champion"])
+    workspace.require_servable(["pumps@champion"])
+    with pytest.raises(NotFound, match="and no other yet"):
+        workspace.require_servable(["pumps@canary"])
 
 
 def test_loading_says_why_it_cannot(workspace):

@@ -194,3 +194,28 @@ def test_a_commit_that_takes_too_long_is_not_waited_for(serve):
         return workspace.predictions.of_request("next")
 
     assert len(serve(pumps(), DURABLE, work)) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 3000, 6000])
+def test_reading_and_writing_tensors_is_measured_and_nothing_else_is(serve, rows):
+    """One row, many in pieces, and so many that the worker thread reads them; the commit counts for none of it."""
+    frame = pl.DataFrame({"device": ["a"] * rows, "x": [0.5] * rows})
+
+    async def work(plane, workspace):
+        await plane.infer(request_of(frame, "pumps"), context("first"))
+        before = plane.statistics("pumps")[0]
+        with contextlib.closing(sqlite3.connect(workspace.settings.home / "shoal.db")) as busy:
+            busy.execute("BEGIN IMMEDIATE")
+            asking = asyncio.create_task(plane.infer(request_of(frame, "pumps"), context("second")))
+            await asyncio.sleep(1.0)
+            busy.rollback()
+            await asking
+        after = plane.statistics("pumps")[0]
+        names = ("requests", "input_ns", "output_ns", "request_ns")
+        return [getattr(after, name) - getattr(before, name) for name in names]
+
+    requests, input_ns, output_ns, request_ns = serve(constant(7.0), DURABLE, work)
+    assert requests == 1
+    assert request_ns > 0.9e9
+    assert 0 < input_ns < 0.3e9
+    assert 0 < output_ns < 0.3e9

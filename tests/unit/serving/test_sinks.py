@@ -21,7 +21,7 @@ from shoal.serving.deferred import Wishes
 from shoal.serving.sinks import document, load_sink
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
-from tests.unit.serving.deferred_world import OPTIONS, context, ended, opened, process, request, until
+from tests.unit.serving.deferred_world import OPTIONS, accepted, context, ended, opened, process, request, until
 from tests.unit.serving.fleets import FLEETS, request_of, rows_for
 
 SECRET = b"between you and me"
@@ -97,7 +97,7 @@ def send(workspace, sink, requests, *, options=OPTIONS, faults=None):
         async with process(workspace, options) as (deferred, plane):
             if faults is not None:
                 plane.fault = faults
-            accepting = [deferred.accept(one, context(), Wishes(sink=sink)) for one in requests]
+            accepting = [accepted(deferred, one, context(), Wishes(sink=sink)) for one in requests]
             return [await ended(deferred, one) for one in await asyncio.gather(*accepting)]
 
     return asyncio.run(main())
@@ -212,7 +212,7 @@ def test_a_sink_that_is_away_gets_it_later_and_the_models_are_not_asked_again(li
 
     async def main():
         async with process(light) as (deferred, plane):
-            one = await deferred.accept(request(3), context(), Wishes(sink="hook"))
+            one = await accepted(deferred, request(3), context(), Wishes(sink="hook"))
             await until(lambda: len(receiver.seen) >= 2)
             receiver.status = 200
             record = await ended(deferred, one)
@@ -244,7 +244,7 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
     async def main():
         async with process(light) as (deferred, plane):
             plane.may.clear()
-            one = await deferred.accept(request(), context(), Wishes(sink="lake"))
+            one = await accepted(deferred, request(), context(), Wishes(sink="lake"))
             await until(lambda: plane.asked)
             light.registry.set_source("lake", None, actor="ada")
             await asyncio.sleep(1.1)
@@ -285,7 +285,7 @@ def test_requests_only_name_sinks(light):
         async with process(light) as (deferred, _):
             for name in ("/tmp/x", "http://127.0.0.1/", "nothing", "x" * 200):
                 with pytest.raises(NotFound):
-                    await deferred.accept(request(), context(), Wishes(sink=name))
+                    await accepted(deferred, request(), context(), Wishes(sink=name))
         return light.predictions.listed()
 
     assert asyncio.run(main()) == []

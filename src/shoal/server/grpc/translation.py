@@ -122,7 +122,9 @@ def _statistics(one: ModelStatistics) -> pb.ModelStatistics:
             success=pb.StatisticDuration(count=one.requests, ns=one.request_ns),
             fail=pb.StatisticDuration(count=one.failures),
             queue=pb.StatisticDuration(count=one.requests, ns=one.queue_ns),
+            compute_input=pb.StatisticDuration(count=one.requests, ns=one.input_ns),
             compute_infer=pb.StatisticDuration(count=one.batches, ns=one.compute_ns),
+            compute_output=pb.StatisticDuration(count=one.requests, ns=one.output_ns),
         ),
     )
 

@@ -190,8 +190,9 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="Predict, in the forms of MLflow's clients.",
         body={JSON: reference("Invocation"), "text/csv": TEXT},
         query={"fleet": {**TEXT, "description": "The fleet or model; may be left out where there is one fleet only"}},
-        headers={"X-Shoal-Fleet": {**TEXT, "description": "As `fleet`"}},
-        answers={200: {JSON: record({"predictions": listed(either(_CELL, _ANYTHING))})}},
+        headers={"X-Shoal-Fleet": {**TEXT, "description": "As `fleet`"}, "Prefer": _PREFER, **_LATER},
+        answers={200: {JSON: record({"predictions": listed(either(_CELL, _ANYTHING))})}, 202: _ACCEPTED},
+        given=_WHERE,
         refuses=(404, 409, 415),
     ),
     ("GET", "/api/v1/services"): Operation(
@@ -210,7 +211,10 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="List the newest predictions that nobody waits for; callers see their own, who may read sees all.",
         query={
             "state": reference("PredictionState"),
-            "kind": reference("PredictionKind"),
+            "kind": {
+                **reference("PredictionKind"),
+                "description": "`deferred`: asked for without waiting; `stored`: durable results",
+            },
             "fleet": TEXT,
             "principal": {**TEXT, "description": "Asked with keys of this name"},
             "since": {"type": "string", "format": "date-time", "description": "Accepted then or later"},

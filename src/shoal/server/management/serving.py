@@ -1,6 +1,6 @@
 """What is served: which fleets are loaded, by which alias, pinned to which version, and by which rules."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from shoal.registry import Desired
+from shoal.registry.serving import KEEP, Keep
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
@@ -18,7 +19,7 @@ class Wish(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     loaded: bool | None = None
-    alias: str | None = None
+    alias: Annotated[str | None, Field(description="The alias to follow; the fleet has to have it")] = None
     pinned: Annotated[
         int | None,
         Field(ge=1, le=2**31 - 1, description="A version that stays, wherever the alias moves; null lets it go"),
@@ -41,17 +42,15 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.get("/serving/{name}")
     def show_serving(name: str) -> dict[str, object]:
         """Show what servers are told about a fleet."""
-        registry.fleet(name)
-        return next(_told(one) for one in registry.serving() if one.fleet == name)
+        return _told(registry.desired(name))
 
     @routes.put("/serving/{name}")
     def set_serving(name: str, body: Wish, request: Request) -> dict[str, object]:
         """Load or unload a fleet, pin it, or change its rules; every server follows within a second."""
         actor = acting_as(request)
-        if body.spec is not None:
-            workspace.set_serving(name, body.spec, actor=actor)
-        pinned: int | Literal["keep"] | None = body.pinned if "pinned" in body.model_fields_set else "keep"
-        return _told(registry.set_serving(name, loaded=body.loaded, alias=body.alias, pinned=pinned, actor=actor))
+        pinned: int | Keep | None = body.pinned if "pinned" in body.model_fields_set else KEEP
+        workspace.set_serving(name, body.spec, loaded=body.loaded, alias=body.alias, pinned=pinned, actor=actor)
+        return _told(registry.desired(name))
 
     return routes
 
