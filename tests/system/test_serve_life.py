@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import httpx
 import pytest
 from serve_load import Load
@@ -16,6 +17,7 @@ from serve_process import answer_of, command, is_alive, make_home, request, serv
 
 import shoal
 from shoal.security.permissions import Role
+from shoal.server.grpc import inference_pb2 as pb
 
 INFER = "/v2/models/pumps/infer"
 
@@ -196,12 +198,39 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     assert "Traceback" not in refused.stderr
 
 
-def test_a_port_in_use_is_said_at_once(home):
+@pytest.mark.parametrize("option", ["--port", "--grpc-port", "--admin-port"])
+def test_a_port_in_use_is_said_at_once(home, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = command(home, "serve", "--port", str(port), "--grpc-port", "0")
+        free = [text for one in {"--port", "--grpc-port"} - {option} for text in (one, "0")]
+        refused = command(home, "serve", option, str(port), *free)
     assert refused.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert f"choose another {option} or --host" in refused.stderr
+
+
+def test_two_servers_never_share_a_port_of_grpc(home, tmp_path):
+    """Workers of one server share it, so the system would let another server's in as well."""
+    with serving(home, tmp_path / "one", "pumps", "--workers", "2") as server:
+        port = server.grpc.rpartition(":")[2]
+        refused = command(home, "serve", "pumps", "--port", "0", "--grpc-port", port)
+        _ask_over_grpc(server.grpc)
+        assert server.end() == 0
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --grpc-port" in refused.stderr
+    with serving(home, tmp_path / "two", "pumps", grpc_port=int(port)) as server:  # connections that ended linger there
+        assert server.grpc == f"127.0.0.1:{port}"
+        _ask_over_grpc(server.grpc)
+
+
+def _ask_over_grpc(address):
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary(
+            "/inference.GRPCInferenceService/ServerReady",
+            request_serializer=pb.ServerReadyRequest.SerializeToString,
+            response_deserializer=pb.ServerReadyResponse.FromString,
+        )
+        assert ask(pb.ServerReadyRequest(), timeout=20, wait_for_ready=True).ready
 
 
 def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
