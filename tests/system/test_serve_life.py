@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import grpc
 import httpx
@@ -189,6 +190,30 @@ def test_keys_reach_a_running_server(home, tmp_path):
     assert "was revoked" in refused.json()["error"]
     assert key not in listed.stdout
     assert listed.stdout.count("shop") == 2
+
+
+def test_while_a_server_starts_nobody_is_told_that_a_model_is_missing(home, tmp_path):
+    """Kernels take seconds to load, and a client takes 404 as final."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, told = f"http://127.0.0.1:{port}", []
+    asked = ("/invocations", f"{INFER}/async", INFER)
+
+    def watch():
+        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+            while not told or told[-1] != 200:
+                with contextlib.suppress(httpx.TransportError):
+                    told.extend(client.post(path, json=request()).status_code for path in asked)
+                    told.append(client.get("/v2/models/pumps").status_code)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with serving(home, tmp_path, "--no-grpc", port=port):
+        watching.join(60)
+    assert told[-1] == 200
+    assert 503 in told
+    assert 404 not in told
+    assert told.count(400) <= 1  # /invocations does not take this body
 
 
 def test_a_fleet_that_is_not_there_is_said_at_once(home):

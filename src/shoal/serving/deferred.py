@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
-from shoal.errors import NotFound, Overloaded, TooLarge
+from shoal.errors import Overloaded, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
@@ -111,6 +111,8 @@ class DeferredPredictions:
         ------
         NotFound
             There is no such fleet here, or no such sink.
+        NotReady
+            It is not known yet which fleets are here.
         TooLarge
             The request is too large.
         Overloaded
@@ -121,8 +123,7 @@ class DeferredPredictions:
             The database cannot be reached.
         """
         fleet = split(request.model)[0]
-        if not self._plane.serves(fleet):
-            raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
+        self._plane.require(fleet)
         if wishes.sink is not None:
             await self._sinks.open(wishes.sink)
         packed = encode_request(request)

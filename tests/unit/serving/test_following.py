@@ -246,8 +246,14 @@ def test_a_server_that_starts_without_its_database_becomes_ready_later(publish, 
         hide(workspace, path)
         await plane.start()
         assert not plane.ready()
-        with pytest.raises(NotFound):
+        assert not plane.model_ready("pumps")
+        for ask in (plane.model_metadata, plane.require, plane.statistics):
+            with pytest.raises(NotReady, match="starting"):
+                ask("pumps")
+        with pytest.raises(NotReady, match="starting"):
             await plane.infer(request(), CONTEXT)
+        with pytest.raises(NotReady, match="starting"):
+            await plane.open("pumps", "1")
         restore(path)
         await until(plane.ready)
         await plane.infer(request(), CONTEXT)
