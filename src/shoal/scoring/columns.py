@@ -1,6 +1,7 @@
 """A frame's feature columns as the float64 arrays that kernels read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -17,12 +18,50 @@ UNKNOWN = -1.0
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowColumns:
+    """The columns that rows are scored by.
+
+    Attributes
+    ----------
+    height : int
+        How many rows there are.
+    columns : mapping of str to polars.Series or ndarray of float64
+        By name; a numeric feature may be an array already, NaN where it is missing.
+    """
+
+    height: int
+    columns: "Mapping[str, pl.Series | Floats]"
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> "RowColumns":
+        """The columns of a frame."""
+        return cls(height=frame.height, columns={series.name: series for series in frame.iter_columns()})
+
+    def key(self, name: str) -> pl.Series:
+        """A key column."""
+        column = self.columns[name]
+        return pl.Series(name, column) if isinstance(column, np.ndarray) else column
+
+    def require(self, names: Iterable[str], what: str) -> None:
+        """Refuse rows that lack a column.
+
+        Raises
+        ------
+        InvalidInput
+            Names those that are missing, and those that there are.
+        """
+        missing = [name for name in names if name not in self.columns]
+        if missing:
+            raise InvalidInput(f"the input lacks the {what} column(s) {missing}; it has {list(self.columns)}")
+
+
 class FeatureColumns:
-    """The feature columns of a frame, converted when first asked for.
+    """The feature columns of rows, converted when first asked for.
 
     Parameters
     ----------
-    frame : polars.DataFrame
+    rows : RowColumns
         The rows.
     features : sequence of Feature
         The fleet's input schema.
@@ -33,15 +72,16 @@ class FeatureColumns:
         A column is missing or of a type that cannot be a feature.
     """
 
-    def __init__(self, frame: pl.DataFrame, features: Sequence[Feature]) -> None:
-        present = frame.columns
-        missing = [feature.name for feature in features if feature.name not in present]
-        if missing:
-            raise InvalidInput(f"the input lacks the feature column(s) {missing}; it has {present}")
-        self._columns = {feature.name: frame.get_column(feature.name) for feature in features}
+    def __init__(self, rows: RowColumns, features: Sequence[Feature]) -> None:
+        rows.require([feature.name for feature in features], "feature")
+        self._columns = rows.columns
         self._numbers: dict[str, tuple[Floats, Flags | None]] = {}
         for feature in features:
-            _refuse_odd_type(feature, self._columns[feature.name].dtype)
+            column = rows.columns[feature.name]
+            if isinstance(column, np.ndarray):
+                self._numbers[feature.name] = column, None
+            else:
+                _refuse_odd_type(feature, column.dtype)
 
     def numbers(self, name: str) -> tuple[Floats, Flags | None]:
         """A numeric feature.
@@ -53,13 +93,18 @@ class FeatureColumns:
         wrong : ndarray of bool, shape (rows,), or None
             Where there is something, but no number; None if nowhere.
         """
-        if name not in self._numbers:
-            self._numbers[name] = _to_numbers(self._columns[name])
-        return self._numbers[name]
+        found = self._numbers.get(name)
+        if found is None:
+            column = self._columns[name]
+            assert isinstance(column, pl.Series)  # arrays are there from the beginning
+            found = self._numbers[name] = _to_numbers(column)
+        return found
 
     def codes(self, name: str, categories: Sequence[str]) -> Floats:
         """A category feature as positions in ``categories``: NaN where missing, :data:`UNKNOWN` where not listed."""
-        texts = self._columns[name].cast(pl.String)
+        column = self._columns[name]
+        assert isinstance(column, pl.Series)
+        texts = column.cast(pl.String)
         positions = pl.Series(range(len(categories)), dtype=pl.Float64)
         listed = pl.Series(list(categories), dtype=pl.String)
         codes = texts.replace_strict(listed, positions, default=UNKNOWN, return_dtype=pl.Float64)

@@ -7,11 +7,11 @@ the rows beside it, on the number of threads, or on how the work is cut; so batc
 import numpy as np
 import polars as pl
 
-from shoal.engines.threads import Threads, shared_threads
+from shoal.engines.threads import SMALL, Threads, shared_threads
 from shoal.families import family
 from shoal.families.contract import Answers, Batch
 from shoal.scoring import grouping
-from shoal.scoring.columns import FeatureColumns
+from shoal.scoring.columns import FeatureColumns, RowColumns
 from shoal.scoring.grouping import Groups, gather, scatter, scatter_labels, scatter_rows
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.resolve import Resolved, resolve
@@ -23,15 +23,17 @@ from shoal.types import FeatureKind, Floats, Integers, Reason, Task
 SLICE_ROWS = 16_384
 
 
-def score(table: ModelTable, frame: pl.DataFrame, *, threads: Threads | None = None, fallback: bool = True) -> Scored:
-    """Score every row of a frame with its own model.
+def score(
+    table: ModelTable, rows: pl.DataFrame | RowColumns, *, threads: Threads | None = None, fallback: bool = True
+) -> Scored:
+    """Score every row with its own model.
 
     Parameters
     ----------
     table : ModelTable
         The models.
-    frame : polars.DataFrame
-        Holds the key and feature columns; others are ignored.
+    rows : polars.DataFrame or RowColumns
+        Hold the key and feature columns; others are ignored.
     threads : Threads, optional
         Where kernels run; the process's shared pool unless told.
     fallback : bool
@@ -40,7 +42,7 @@ def score(table: ModelTable, frame: pl.DataFrame, *, threads: Threads | None = N
     Returns
     -------
     Scored
-        Row by row, in the order of the frame.
+        Row by row, in the order of the rows given.
 
     Raises
     ------
@@ -48,15 +50,16 @@ def score(table: ModelTable, frame: pl.DataFrame, *, threads: Threads | None = N
         A key or feature column is missing or of an impossible type. A bad *row* is an outcome, not an error.
     """
     threads = threads or shared_threads()
-    columns = FeatureColumns(frame, table.features)
-    resolved = resolve(table, frame, threads, fallback=fallback)
-    answers = _empty_answers(frame.height, len(table.labels))
-    total = int(table.starts[-1])
-    groups = grouping.group(resolved.models, total)
-    ends = np.searchsorted(groups.models, table.starts)
+    if isinstance(rows, pl.DataFrame):
+        rows = RowColumns.of(rows)
+    columns = FeatureColumns(rows, table.features)
+    resolved = resolve(table, rows, threads, fallback=fallback)
+    answers = _empty_answers(rows.height, len(table.labels))
+    groups = grouping.group(resolved.models, int(table.starts[-1]))
+    ends = np.searchsorted(groups.models, table.starts).tolist()
     for number in range(len(table.blocks)):
         if ends[number] < ends[number + 1]:
-            _BlockPass(table, number, groups, int(ends[number]), int(ends[number + 1]), columns).run(answers, threads)
+            _BlockPass(table, number, groups, ends[number], ends[number + 1], columns).run(answers, threads)
     return _scored(table, resolved, answers)
 
 
@@ -105,6 +108,9 @@ class _BlockPass:
 
     def run(self, answers: Answers, threads: Threads) -> None:
         """Score all units; ranges of rows run side by side."""
+        if self.rows <= SMALL:
+            self._slice(answers, self.units)
+            return
         starts = self.units[:, 1]
 
         def work(lo: int, hi: int) -> None:
@@ -119,7 +125,7 @@ class _BlockPass:
         """Gather, score and scatter a few units, whose rows are neighbours, in memory that fits a core's cache."""
         lo, hi = int(units[0, 1]), int(units[-1, 2])
         rows = self.order[self.base + lo : self.base + hi]
-        batch = Batch(X=np.empty((len(self.sources), hi - lo)), units=units - np.array([0, lo, lo]))
+        batch = Batch(X=np.empty((len(self.sources), hi - lo)), units=units - np.array([0, lo, lo]) if lo else units)
         own = _empty_answers(hi - lo, answers.probabilities.shape[1])
         for i, source in enumerate(self.sources):
             gather(source, rows, batch.X[i])
@@ -137,7 +143,7 @@ class _BlockPass:
             bad = wrong[rows]
             own.reasons[bad] = Reason.WRONG_TYPE
             own.culprits[bad] = i
-        marked = np.flatnonzero(own.reasons)
+        marked = own.reasons.nonzero()[0]
         if len(marked):
             answers.reasons[rows[marked]] = own.reasons[marked]
             answers.culprits[rows[marked]] = self.fleet_features[own.culprits[marked]]

@@ -235,7 +235,13 @@ def _form(outputs: Sequence[_Output], parameters: Mapping[str, Value]) -> Form:
     return Form(binary=usual, named=named) if usual or any(named.values()) else JSON
 
 
-def _tensors(inputs: Sequence[_Input], tail: memoryview) -> tuple[Tensor, ...]:
+def _tensors(inputs: tuple[_Input, ...], tail: memoryview) -> tuple[Tensor, ...]:
+    if not tail:
+        for wire in inputs:
+            if wire.parameters is not None or (wire.data and type(wire.data[0]) is list):
+                break
+        else:
+            return inputs
     tensors: list[Tensor] = []
     at = 0
     for wire in inputs:

@@ -60,7 +60,8 @@ class SingleModel:
         """
         if self.level >= 0:
             frame = frame_of_keys(self._fleet.keys, self.address.level, [self.address.key])
-            number = int(self._fleet.table.find(frame, self.address.level, shared_threads())[0])
+            keys = [frame[c.name] if c.name in self.address.level else None for c in self._fleet.keys]
+            number = int(self._fleet.table.find(keys, 1, self.address.level, shared_threads())[0])
             if number >= 0:
                 return number
         raise self.missing()

@@ -26,6 +26,7 @@ from shoal.serving.outputs import Output, OutputSchema, Values
 from shoal.serving.scoring import Part, values_of
 from shoal.serving.tensors import InputSchema, Rows
 from shoal.storage.files import staged, storage_errors
+from shoal.types import Floats
 
 #: Bytes that a request counts for, beside its inputs.
 REQUEST_BYTES: Final = 600
@@ -349,7 +350,7 @@ def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataF
     InvalidInput
         The rows cannot be put together.
     """
-    inputs = schema.inputs.frame([one.rows for one in requests])
+    inputs = schema.inputs.columns([one.rows for one in requests]).columns
     times = pl.Series(np.array([one.at_s for one in requests]) * 1e6).cast(pl.Int64)
     asked = pl.DataFrame(
         {
@@ -368,7 +369,7 @@ def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataF
     stretches = _stretches(requests)
     series = [
         *asked.drop("latency_ms").iter_columns(),
-        *(_without_nan(inputs[name]).alias(column) for name, column in schema.asked.items()),
+        *(_asked(inputs[name]).alias(column) for name, column in schema.asked.items()),
         *(_column(schema.named[name], stretches).alias(column) for name, column in schema.answered.items()),
         *(_column(schema.named[name], stretches) for name in ("outcome", "reason", "model_level")),
         asked["latency_ms"],
@@ -376,10 +377,12 @@ def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataF
     return pl.DataFrame(series)
 
 
-def _without_nan(column: pl.Series) -> pl.Series:
-    """A missing number is null in the log, and NaN in what is scored."""
-    has_nan = column.dtype == pl.Float64 and np.isnan(column.to_numpy()).any()
-    return column.fill_nan(None) if has_nan else column
+def _asked(column: pl.Series | Floats) -> pl.Series:
+    """An input; a missing number is null in the log, and NaN in what is scored."""
+    if isinstance(column, np.ndarray):
+        series = pl.Series(column)
+        return series.fill_nan(None) if np.isnan(column).any() else series
+    return column
 
 
 def _stretches(requests: Sequence[LoggedRequest]) -> list[tuple[Part, bool]]:

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 import polars as pl
 
 from shoal.engines.threads import shared_threads
+from shoal.scoring.columns import RowColumns
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
 from shoal.serving.outputs import Batch, Output, ScoredBatch, Values
@@ -44,11 +45,11 @@ class Scoring:
         InvalidInput
             The rows of one of them cannot be converted.
         """
-        return parts_of(ScoredBatch(self.score(self.inputs.frame(requests))), requests)
+        return parts_of(ScoredBatch(self.score(self.inputs.columns(requests))), requests)
 
-    def score(self, frame: pl.DataFrame) -> Scored:
-        """Score the rows of a frame."""
-        return score(self.table, frame, threads=self._threads)
+    def score(self, rows: pl.DataFrame | RowColumns) -> Scored:
+        """Score rows."""
+        return score(self.table, rows, threads=self._threads)
 
 
 def parts_of(batch: Batch, requests: Sequence[Rows]) -> list[Part]:

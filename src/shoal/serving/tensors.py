@@ -5,6 +5,7 @@ Everything that could make a merged batch fail is refused here, before the reque
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, TypeAlias
 
 import msgspec
@@ -13,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
+from shoal.scoring.columns import RowColumns
 from shoal.serving.messages import Data, Datatype, Tensor, TensorMetadata
 from shoal.types import Feature, FeatureKind, Floats, KeyColumn, KeyType
 
@@ -46,6 +48,9 @@ KEY_DATATYPES: Final = {
 ELEMENT_BYTES = 40
 
 _NONE = type(None)
+_NUMBER: Final[tuple[type, ...]] = (float, int)
+_TEXT: Final[tuple[type, ...]] = (str,)
+_ONE: Final = ((1,), (1, 1))
 _FLOATS = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
 _WHOLE = frozenset(d for d in NUMPY if d not in _FLOATS and d is not Datatype.BOOL)
 _RANGES: Final[dict[Datatype, tuple[int, int]]] = {
@@ -116,8 +121,8 @@ class Input:
         Whether it is a key column.
     read : callable
         From a tensor's datatype and elements to a column; raises :class:`InvalidInput`.
-    series : callable
-        From the columns of many requests to one series.
+    merge : callable
+        From the columns of many requests to one series, or an array where it is numbers.
     """
 
     name: str
@@ -125,7 +130,7 @@ class Input:
     position: int
     key: bool
     read: Callable[[Tensor], Column]
-    series: Callable[[str, Sequence[Column]], pl.Series]
+    merge: Callable[[str, Sequence[Column]], pl.Series | Floats]
 
 
 class InputSchema:
@@ -158,6 +163,8 @@ class InputSchema:
         self._extra = frozenset(column.name for column in extra)
         self._brought = frozenset(brought)
         self._readers = {one.name: (one.position, one.read) for one in self.inputs}
+        plain: dict[object, tuple[type, ...]] = {_read_numbers: _NUMBER, _read_texts: _TEXT}
+        self._plain = [(one.name, one.datatype, plain.get(one.read, ())) for one in self.inputs]
 
     def metadata(self, *, keys: bool = True, features: Sequence[str] | None = None) -> tuple[TensorMetadata, ...]:
         """The inputs as clients see them, with or without the key columns, all features or some."""
@@ -189,6 +196,10 @@ class InputSchema:
         InvalidInput
             An input is missing, unknown, given twice, or has the wrong shape, datatype or elements.
         """
+        if constants is None and len(tensors) == len(self._plain):
+            row = self._plain_row(tensors)
+            if row is not None:
+                return row
         found: list[Column | None] = [None] * len(self.inputs)
         rows, size_bytes = -1, 0
         for tensor in tensors:
@@ -216,6 +227,24 @@ class InputSchema:
             self._fill_missing(found, rows, needed)
         return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes)  # type: ignore[arg-type]
 
+    def _plain_row(self, tensors: Sequence[Tensor]) -> Rows | None:
+        """One row of numbers and texts, all of them there, in order, as most requests are; None for anything else."""
+        columns = []
+        size_bytes = ELEMENT_BYTES * len(tensors)
+        for (name, datatype, kinds), tensor in zip(self._plain, tensors, strict=True):
+            data = tensor.data
+            if tensor.name != name or tensor.datatype is not datatype or tensor.shape not in _ONE or len(data) != 1:
+                return None
+            value = data[0]
+            if type(value) not in kinds:
+                return None
+            if kinds is _TEXT:
+                if not value.isascii():  # type: ignore[union-attr]
+                    return None
+                size_bytes += len(value)  # type: ignore[arg-type]
+            columns.append(data)
+        return Rows(columns=tuple(columns), rows=1, size_bytes=size_bytes)
+
     def _fill_keys(self, found: list[Column | None], constants: Sequence[object], rows: int) -> None:
         for position, value in enumerate(constants):
             if found[position] is not None:
@@ -239,8 +268,8 @@ class InputSchema:
         """One row of missing values."""
         return Rows(columns=tuple([[None]] * len(self.inputs)), rows=1, size_bytes=0)
 
-    def frame(self, requests: Sequence[Rows]) -> pl.DataFrame:
-        """The rows of many requests as one frame, in their order.
+    def columns(self, requests: Sequence[Rows]) -> RowColumns:
+        """The rows of many requests together, in their order, as they are scored.
 
         Raises
         ------
@@ -249,9 +278,15 @@ class InputSchema:
         """
         columns = zip(*[request.columns for request in requests], strict=True)
         try:
-            return pl.DataFrame([one.series(one.name, c) for one, c in zip(self.inputs, columns, strict=True)])
+            merged = {one.name: one.merge(one.name, c) for one, c in zip(self.inputs, columns, strict=True)}
         except _UNMERGEABLE as error:
             raise InvalidInput(f"the inputs cannot be converted: {error}") from error
+        return RowColumns(height=sum([request.rows for request in requests]), columns=merged)
+
+    def frame(self, requests: Sequence[Rows]) -> pl.DataFrame:
+        """The rows of many requests as one frame, in their order; raises as :meth:`columns` does."""
+        columns = self.columns(requests).columns
+        return pl.DataFrame([pl.Series(n, c) if isinstance(c, np.ndarray) else c for n, c in columns.items()])
 
     def _names(self, keys: bool) -> list[str]:
         return [one.name for one in self.inputs if keys or not one.key]
@@ -270,22 +305,25 @@ def _misshapen(tensor: Tensor, rows: int) -> InvalidInput:
 
 def _key_input(position: int, column: KeyColumn, *, key: bool) -> Input:
     readers: dict[KeyType, tuple[Callable[[Tensor], Column], Callable[[str, Sequence[Column]], pl.Series]]] = {
-        KeyType.STRING: (_read_texts, _text_series),
-        KeyType.DATE: (_read_texts, _text_series),
-        KeyType.INTEGER: (_read_integers, _integer_series),
-        KeyType.BOOLEAN: (_read_booleans, _boolean_series),
+        KeyType.STRING: (_read_texts, _texts),
+        KeyType.DATE: (_read_texts, _texts),
+        KeyType.INTEGER: (_read_integers, _integers),
+        KeyType.BOOLEAN: (_read_booleans, _booleans),
     }
-    read, series = readers[column.type]
+    read, merge = readers[column.type]
     datatype = KEY_DATATYPES[column.type]
-    return Input(name=column.name, datatype=datatype, position=position, key=key, read=read, series=series)
+    return Input(name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge)
 
 
 def _feature_input(position: int, feature: Feature) -> Input:
+    name = feature.name
     if feature.kind is FeatureKind.CATEGORY:
-        read, series, datatype = _read_texts, _text_series, Datatype.BYTES
-    else:
-        read, series, datatype = _read_numbers, _number_series, Datatype.FP64
-    return Input(name=feature.name, datatype=datatype, position=position, key=False, read=read, series=series)
+        return Input(
+            name=name, datatype=Datatype.BYTES, position=position, key=False, read=_read_texts, merge=_texts
+        )  # fmt: skip
+    return Input(
+        name=name, datatype=Datatype.FP64, position=position, key=False, read=_read_numbers, merge=_numbers
+    )  # fmt: skip
 
 
 def _read_numbers(tensor: Tensor) -> Column:
@@ -407,30 +445,29 @@ def _out_of_range(tensor: Tensor) -> InvalidInput:
 
 def _merged(columns: Sequence[Column]) -> list[object]:
     """Python values of many requests, one behind the other."""
-    values: list[object] = []
-    for column in columns:
-        values += column.tolist() if type(column) is np.ndarray else column
-    return values
+    if np.ndarray in set(map(type, columns)):
+        columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+    return list(chain.from_iterable(columns))
 
 
-def _number_series(name: str, columns: Sequence[Column]) -> pl.Series:
+def _numbers(_name: str, columns: Sequence[Column]) -> Floats:
     if len(columns) == 1:
-        return pl.Series(name, np.asarray(columns[0], dtype=np.float64))
+        return np.asarray(columns[0], dtype=np.float64)
     if max(map(len, columns)) >= 256:
-        return pl.Series(name, np.concatenate([np.asarray(column, dtype=np.float64) for column in columns]))
-    return pl.Series(name, np.array(_merged(columns), dtype=np.float64))
+        return np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
+    return np.array(_merged(columns), dtype=np.float64)
 
 
-def _integer_series(name: str, columns: Sequence[Column]) -> pl.Series:
+def _integers(name: str, columns: Sequence[Column]) -> pl.Series:
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if len(arrays) == len(columns):
         return pl.Series(name, np.concatenate(arrays))
     return pl.Series(name, _merged(columns), dtype=pl.Int64)
 
 
-def _text_series(name: str, columns: Sequence[Column]) -> pl.Series:
+def _texts(name: str, columns: Sequence[Column]) -> pl.Series:
     return pl.Series(name, _merged(columns) if len(columns) > 1 else columns[0], dtype=pl.String)
 
 
-def _boolean_series(name: str, columns: Sequence[Column]) -> pl.Series:
+def _booleans(name: str, columns: Sequence[Column]) -> pl.Series:
     return pl.Series(name, _merged(columns), dtype=pl.Boolean)

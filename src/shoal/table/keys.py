@@ -163,14 +163,18 @@ class KeyRows:
     @classmethod
     def of(cls, columns: Sequence[KeyColumn], frame: pl.DataFrame, level: Level) -> "KeyRows":
         """The key columns of a frame; parameters as of :func:`encode`."""
+        return cls.of_series(columns, [frame.get_column(c.name) if c.name in level else None for c in columns], level)
+
+    @classmethod
+    def of_series(cls, columns: Sequence[KeyColumn], keys: "Sequence[pl.Series | None]", level: Level) -> "KeyRows":
+        """Key columns as they are, one per column of ``columns``; those that the level leaves out are not looked at."""
         described: list[tuple[int, int, int, int]] = []
         buffers: list[int] = []
         owners: list[object] = []
-        for column in columns:
-            if column.name not in level:
+        for column, series in zip(columns, keys, strict=True):
+            if series is None or column.name not in level:
                 described.append((LEFT_OUT, 0, 0, 0))
                 continue
-            series = frame.get_column(column.name)
             values, arrow = _values(series if column.type is KeyType.STRING else series.cast(pl.Int64))
             present = series.is_not_null().to_numpy() if series.null_count() else None
             valid = 0 if present is None else present.ctypes.data

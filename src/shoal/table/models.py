@@ -112,13 +112,15 @@ class ModelTable:
         names = [[feature.name for feature in block.header.layout.features] for block in self.blocks]
         return tuple(np.array([*(position[name] for name in each), -1], dtype=np.int16) for each in names)
 
-    def find(self, frame: pl.DataFrame, level: Level, threads: Threads) -> Integers:
+    def find(self, keys: Sequence[pl.Series | None], height: int, level: Level, threads: Threads) -> Integers:
         """Find each row's model at one level.
 
         Parameters
         ----------
-        frame : polars.DataFrame
-            Holds the level's key columns in exactly the keys' types.
+        keys : sequence of polars.Series or None
+            One per key column, in exactly the keys' types; those that the level leaves out are not looked at.
+        height : int
+            How many rows there are: a fleet of one model has no key column that would tell.
         level : Level
             Which key columns count.
         threads : Threads
@@ -129,16 +131,27 @@ class ModelTable:
         ndarray of int64, shape (rows,)
             Model numbers, negative where there is none.
         """
-        found = np.empty(frame.height, dtype=np.int64)  # its pages are first touched by the threads that fill them
+        if not level:
+            return np.full(height, self._global)
+        found = np.empty(height, dtype=np.int64)  # its pages are first touched by the threads that fill them
 
         def search(lo: int, hi: int) -> None:
             for start in range(lo, hi, FIND_ROWS):
                 piece = found[start : min(start + FIND_ROWS, hi)]
                 piece[:] = ABSENT
-                self._find(KeyRows.of(self.keys, frame.slice(start, len(piece)), level), self.parts, piece)
+                rows = keys if len(piece) == height else [k if k is None else k.slice(start, len(piece)) for k in keys]
+                self._find(KeyRows.of_series(self.keys, rows, level), self.parts, piece)
 
-        threads.over(frame.height, search, grain=FIND_ROWS)
+        threads.over(height, search, grain=FIND_ROWS)
         return found
+
+    @cached_property
+    def _global(self) -> np.int64:
+        """Number of the model that no key leads to, for it is everybody's; negative where there is none."""
+        found = np.full(1, ABSENT, dtype=np.int64)
+        self._find(encode(self.keys, pl.DataFrame(height=1), ()), self.parts, found)
+        number: np.int64 = found[0]
+        return number
 
     def _find(self, keys: EncodedKeys | KeyRows, parts: Sequence[Part], found: Integers) -> None:
         for part in parts:
