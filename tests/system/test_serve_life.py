@@ -249,24 +249,36 @@ def test_two_servers_never_share_a_port_of_grpc(home, tmp_path):
 
 
 def _ask_over_grpc(address):
+    assert _grpc_call(address, "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready
+
+
+def _grpc_call(address, method, message, answer, *metadata):
     with grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary(
-            "/inference.GRPCInferenceService/ServerReady",
-            request_serializer=pb.ServerReadyRequest.SerializeToString,
-            response_deserializer=pb.ServerReadyResponse.FromString,
+            f"/inference.GRPCInferenceService/{method}",
+            request_serializer=type(message).SerializeToString,
+            response_deserializer=answer.FromString,
         )
-        assert ask(pb.ServerReadyRequest(), timeout=20, wait_for_ready=True).ready
+        return ask(message, timeout=20, wait_for_ready=True, metadata=metadata)
 
 
-def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
+@pytest.fixture
+def orphan(postgresql, tmp_path, monkeypatch):
+    """A server whose database can be dropped, and a key of each role that is asked with."""
     name = postgresql.create()
     monkeypatch.setenv("SHOAL_DATABASE_URL", postgresql.url(name))
     make_home(tmp_path / "home")
     with shoal.open(tmp_path / "home") as workspace:
-        key = workspace.create_key("shop", Role.OPERATOR).text
-    with serving(tmp_path / "home", tmp_path, "pumps", "--no-grpc") as server, server.client(key) as client:
+        keys = {role: workspace.create_key(str(role), role).text for role in (Role.PREDICTOR, Role.OPERATOR)}
+    with serving(tmp_path / "home", tmp_path, "pumps") as server:
+        yield server, keys, lambda: postgresql.drop(name)
+
+
+def test_a_server_outlives_its_database(orphan):
+    server, keys, drop = orphan
+    with server.client(keys[Role.OPERATOR]) as client:
         assert client.post(INFER, json=request()).status_code == 200
-        postgresql.drop(name)
+        drop()
         wait_until(lambda: _staleness_s(client) > 2)
         assert client.get("/v2/health/ready").status_code == 200
         assert client.post(INFER, json=request()).status_code == 200
@@ -274,6 +286,29 @@ def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
         assert server.end() == 0
     assert failed.status_code == 503
     assert list(failed.json()) == ["error"]
+
+
+def test_a_caller_hears_nothing_of_a_database_but_that_it_has_gone(orphan):
+    server, keys, drop = orphan
+    drop()
+    with server.client(keys[Role.PREDICTOR]) as client, server.client(keys[Role.OPERATOR]) as operator:
+        told = [
+            client.post(f"{INFER}/async", json=request()),
+            client.post("/v2/models/pumps/versions/2/infer", json=request()),
+            operator.get("/api/v1/fleets"),
+            operator.post("/v2/repository/models/pumps/unload"),
+        ]
+    message = pb.ModelInferRequest(model_name="pumps", model_version="2")
+    with pytest.raises(grpc.RpcError) as refused:
+        _grpc_call(server.grpc, "ModelInfer", message, pb.ModelInferResponse, ("x-api-key", keys[Role.PREDICTOR]))
+    assert [answer.status_code for answer in told] == [503] * len(told)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in told)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(refused.value.trailing_metadata())["retry-after"]
+    for text in [*(answer.json()["error"] for answer in told), refused.value.details()]:
+        assert not re.search(r"postgres|psycopg|shoal-pg|host=|/tmp", text)
+    assert all(answer.headers["x-request-id"] in answer.json()["error"] for answer in told)
+    assert "shoal-pg" in server.news()
 
 
 def _staleness_s(client):

@@ -1,6 +1,5 @@
 """The calls of ``GRPCInferenceService``, each asked of the data plane."""
 
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from google.protobuf.message import Message
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
 from shoal.security.permissions import Permission
+from shoal.server.errors import told
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc.codes import code_of
 from shoal.server.grpc.translation import metadata_of, request_of, response_of, statistics_of
@@ -18,8 +18,6 @@ from shoal.serving.messages import RequestContext
 from shoal.serving.plane import DataPlane
 
 SERVICE: Final = "inference.GRPCInferenceService"
-
-_log = logging.getLogger("shoal.server")
 
 Call: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Unary: TypeAlias = "Callable[[Any, RequestContext], Awaitable[Message]]"
@@ -123,9 +121,7 @@ class InferenceService:
             code = grpc.StatusCode.OK if error is None else code_of(error)
             self._gate.observe(name, code.name, self._fleet_of(message), started_ns)
             if error is not None:
-                if isinstance(error, Unavailable):
-                    call.set_trailing_metadata((("retry-after", f"{error.retry_after_s:g}"),))
-                await call.abort(code, self._text(error))
+                await self._refuse(call, error)
             assert answer is not None
             return answer
 
@@ -154,12 +150,12 @@ class InferenceService:
         name = getattr(message, "model_name", "").partition(":")[0]
         return name if name and self._plane.serves(name) else None
 
-    def _text(self, error: Exception) -> str:
-        """The error as the caller may see it."""
-        if isinstance(error, ShoalError) and code_of(error) is not grpc.StatusCode.INTERNAL:
-            return str(error)
-        _log.error("a gRPC call failed", exc_info=error)
-        return "something went wrong here, not with you; the server's log says what"
+    async def _refuse(self, call: Call, error: Exception) -> None:
+        """End a call by an error as the caller may see it."""
+        shown = told(error, _request_id(call))
+        if isinstance(shown, Unavailable):
+            call.set_trailing_metadata((("retry-after", f"{shown.retry_after_s:g}"),))
+        await call.abort(code_of(shown), str(shown))
 
     async def _stream(
         self, messages: AsyncIterator[pb.ModelInferRequest], call: Call
@@ -168,14 +164,15 @@ class InferenceService:
         try:
             context = self._admitted(call, Permission.PREDICT)
         except ShoalError as error:
-            await call.abort(code_of(error), str(error))
+            await self._refuse(call, error)
         async for message in messages:
             try:
                 yield pb.ModelStreamInferResponse(infer_response=await self._infer(message, context))
             except Exception as error:  # noqa: BLE001 - the door is where errors end
                 # Clients match answers to requests by the id, also where there is nothing else to tell.
-                told = pb.ModelInferResponse(id=message.id)
-                yield pb.ModelStreamInferResponse(error_message=self._text(error), infer_response=told)
+                empty = pb.ModelInferResponse(id=message.id)
+                shown = told(error, _request_id(call))
+                yield pb.ModelStreamInferResponse(error_message=str(shown), infer_response=empty)
 
     async def _server_live(self, _message: pb.ServerLiveRequest, _context: RequestContext) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=self._plane.live())
@@ -242,3 +239,7 @@ class InferenceService:
 
 def _method(request: type[Message], response: type[Message], permission: Permission | None, run: Unary) -> Method:
     return Method(request=request, response=response, permission=permission, run=run)
+
+
+def _request_id(call: Call) -> str:
+    return next((str(value) for name, value in call.invocation_metadata() or () if name == "x-request-id"), "")

@@ -107,7 +107,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    shown = told(error, request.scope)
+    shown = told(error, request.scope.get("shoal.request_id", ""))
     headers = {name.decode(): value.decode() for name, value in headers_of(shown)}
     return Response(error_body(str(shown)), status_of(shown), headers, "application/json")
 
