@@ -14,6 +14,7 @@ import msgspec
 
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, itemsize, raw_bytes
+from shoal.server.parameters import require_plain_output
 from shoal.serving.messages import Data, Datatype, InferenceRequest, InferenceResponse, Tensor, TensorMetadata, Value
 
 _Scalar: TypeAlias = bool | int | float | str | None
@@ -228,8 +229,9 @@ def _form(outputs: Sequence[_Output], parameters: Mapping[str, Value]) -> Form:
         asked = output.parameters
         if asked is None:
             continue
-        if asked.classification or asked.shared_memory_region is not None:
-            raise InvalidInput(f"output {output.name!r}: neither classification nor shared memory is offered here")
+        require_plain_output(
+            output.name, classification=asked.classification, shared_memory_region=asked.shared_memory_region
+        )
         if asked.binary_data is not None:
             named[output.name] = asked.binary_data
     return Form(binary=usual, named=named) if usual or any(named.values()) else JSON

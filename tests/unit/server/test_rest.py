@@ -343,6 +343,7 @@ def test_a_deadline_that_has_passed_is_an_answer_of_its_own(rest):
     told = rest.post(INFER, request(parameters={"timeout": 10**400}))
     assert told.status in (200, 400)
     assert rest.post(INFER, request(parameters={"timeout": 10**6, "custom": "x"})).status == 200
+    assert rest.post(INFER, request(parameters={"timeout": 1})).status == 504
 
 
 @pytest.mark.parametrize(
