@@ -223,6 +223,14 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("line", [["--url", "notaurl"], ["--otlp-endpoint", "notaurl"], ["--category", "air", "pumps"]])
+def test_an_option_that_cannot_be_meant_is_said_at_once(home, line):
+    refused = command(home, "serve", *line, "--port", "0", "--no-grpc")
+    assert refused.returncode == 1
+    assert line[0] in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize("option", ["--port", "--grpc-port", "--admin-port"])
 def test_a_port_in_use_is_said_at_once(home, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
