@@ -17,6 +17,7 @@ from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
 from shoal.requests.fit import as_trained, require_fit, require_same
+from shoal.requests.loading import ADVICE as SERVING_ADVICE
 from shoal.requests.loading import load as load_serving
 from shoal.requests.readers import open_reader
 from shoal.requests.sources import KINDS, Source, load_source
@@ -432,7 +433,7 @@ class Workspace:
         NotFound
             There is no such fleet or source.
         """
-        source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
+        source = read_document(Path(spec), SERVING_ADVICE) if isinstance(spec, str | Path) else spec
         known = self.registry.fleet(name)
         versions = {known.latest, known.aliases.get(CHAMPION)} - {None}
         trained = [self._trained_lookup(name, version) for version in sorted(v for v in versions if v is not None)]

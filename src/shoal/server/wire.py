@@ -29,6 +29,10 @@ MOST_ELEMENTS: Final = 2**31
 _TEXT_OR_NAN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\bNaN\b', re.DOTALL)
 
 
+_DATATYPES: Final = f"; there are {', '.join(Datatype)}"
+_INFINITY: Final = ", and JSON has no Infinity: send null instead, or leave the row out"
+
+
 class _InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     binary_data_size: int | None = None
     shared_memory_region: str | None = None
@@ -202,7 +206,8 @@ def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"the request is not of the form that is taken here: {error}") from error
+        hint = _DATATYPES if "datatype`" in str(error) else ""
+        raise InvalidInput(f"the request is not of the form that is taken here: {error}{hint}") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the request is no UTF-8: {error.reason}") from error
     except RecursionError as error:
@@ -211,7 +216,8 @@ def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
         without = _without_nan(raw)
         if without != raw:
             return decode(decoder, without)
-        raise InvalidInput(f"the request is no JSON: {error}; a missing or infinite number is null") from error
+        hint = _INFINITY if b"Infinity" in raw else ""
+        raise InvalidInput(f"the request is no JSON: {error}; a missing number is null{hint}") from error
 
 
 def _without_nan(raw: bytes) -> bytes:
