@@ -99,11 +99,18 @@ def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def serving(home: Path, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    home: Path,
+    folder: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    port: int = 0,
+    grpc_port: int = 0,
+) -> Iterator[Server]:
     """A server that is ready, ended at the end if it has not been before."""
     folder.mkdir(parents=True, exist_ok=True)
     ready, log = folder / "ready.json", folder / "log.txt"
-    ports = ["--port", "0", "--grpc-port", "0"] if "--no-grpc" not in arguments else ["--port", "0"]
+    ports = ["--port", str(port), *(["--grpc-port", str(grpc_port)] if "--no-grpc" not in arguments else [])]
     line = [*_SHOAL, "--home", str(home), "serve", *arguments, *ports]
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import grpc
 import httpx
@@ -19,6 +20,7 @@ from serve_process import answer_of, command, is_alive, make_home, request, serv
 import shoal
 from shoal.security.permissions import Role
 from shoal.server.calls import SERVICE
+from shoal.server.grpc import inference_pb2 as pb
 
 INFER = "/v2/models/pumps/infer"
 
@@ -192,6 +194,30 @@ def test_keys_reach_a_running_server(home, tmp_path):
     assert listed.stdout.count("shop") == 2
 
 
+def test_while_a_server_starts_nobody_is_told_that_a_model_is_missing(home, tmp_path):
+    """Kernels take seconds to load, and a client takes 404 as final."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, told = f"http://127.0.0.1:{port}", []
+    asked = ("/invocations", f"{INFER}/async", INFER)
+
+    def watch():
+        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+            while not told or told[-1] != 200:
+                with contextlib.suppress(httpx.TransportError):
+                    told.extend(client.post(path, json=request()).status_code for path in asked)
+                    told.append(client.get("/v2/models/pumps").status_code)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with serving(home, tmp_path, "--no-grpc", port=port):
+        watching.join(60)
+    assert told[-1] == 200
+    assert 503 in told
+    assert 404 not in told
+    assert told.count(400) <= 1  # /invocations does not take this body
+
+
 def test_a_fleet_that_is_not_there_is_said_at_once(home):
     refused = command(home, "serve", "nothing", "--port", "0", "--grpc-port", "0")
     assert refused.returncode == 1
@@ -199,23 +225,70 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     assert "Traceback" not in refused.stderr
 
 
-def test_a_port_in_use_is_said_at_once(home):
+@pytest.mark.parametrize("line", [["--url", "notaurl"], ["--otlp-endpoint", "notaurl"], ["--category", "air", "pumps"]])
+def test_an_option_that_cannot_be_meant_is_said_at_once(home, line):
+    refused = command(home, "serve", *line, "--port", "0", "--no-grpc")
+    assert refused.returncode == 1
+    assert line[0] in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port", "--admin-port"])
+def test_a_port_in_use_is_said_at_once(home, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = command(home, "serve", "--port", str(port), "--grpc-port", "0")
+        free = [text for one in {"--port", "--grpc-port"} - {option} for text in (one, "0")]
+        refused = command(home, "serve", option, str(port), *free)
     assert refused.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert f"choose another {option} or --host" in refused.stderr
 
 
-def test_a_server_outlives_its_database(postgresql, tmp_path, monkeypatch):
+def test_two_servers_never_share_a_port_of_grpc(home, tmp_path):
+    """Workers of one server share it, so the system would let another server's in as well."""
+    with serving(home, tmp_path / "one", "pumps", "--workers", "2") as server:
+        port = server.grpc.rpartition(":")[2]
+        refused = command(home, "serve", "pumps", "--port", "0", "--grpc-port", port)
+        _ask_over_grpc(server.grpc)
+        assert server.end() == 0
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --grpc-port" in refused.stderr
+    with serving(home, tmp_path / "two", "pumps", grpc_port=int(port)) as server:  # connections that ended linger there
+        assert server.grpc == f"127.0.0.1:{port}"
+        _ask_over_grpc(server.grpc)
+
+
+def _ask_over_grpc(address):
+    assert _grpc_call(address, "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready
+
+
+def _grpc_call(address, method, message, answer, *metadata):
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary(
+            f"/inference.GRPCInferenceService/{method}",
+            request_serializer=type(message).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return ask(message, timeout=20, wait_for_ready=True, metadata=metadata)
+
+
+@pytest.fixture
+def orphan(postgresql, tmp_path, monkeypatch):
+    """A server whose database can be dropped, and a key of each role that is asked with."""
     name = postgresql.create()
     monkeypatch.setenv("SHOAL_DATABASE_URL", postgresql.url(name))
     make_home(tmp_path / "home")
     with shoal.open(tmp_path / "home") as workspace:
-        key = workspace.create_key("shop", Role.OPERATOR).text
-    with serving(tmp_path / "home", tmp_path, "pumps", "--no-grpc") as server, server.client(key) as client:
+        keys = {role: workspace.create_key(str(role), role).text for role in (Role.PREDICTOR, Role.OPERATOR)}
+    with serving(tmp_path / "home", tmp_path, "pumps") as server:
+        yield server, keys, lambda: postgresql.drop(name)
+
+
+def test_a_server_outlives_its_database(orphan):
+    server, keys, drop = orphan
+    with server.client(keys[Role.OPERATOR]) as client:
         assert client.post(INFER, json=request()).status_code == 200
-        postgresql.drop(name)
+        drop()
         wait_until(lambda: _staleness_s(client) > 2)
         assert client.get("/v2/health/ready").status_code == 200
         assert client.post(INFER, json=request()).status_code == 200
@@ -246,6 +319,29 @@ def test_both_doors_are_logged_and_traced(home, tmp_path, collector):
     assert {span.name for span in taken} == {"POST /v2/models/{model}/infer", f"{SERVICE}/ServerLive"}
 
 
+def test_a_caller_hears_nothing_of_a_database_but_that_it_has_gone(orphan):
+    server, keys, drop = orphan
+    drop()
+    with server.client(keys[Role.PREDICTOR]) as client, server.client(keys[Role.OPERATOR]) as operator:
+        told = [
+            client.post(f"{INFER}/async", json=request()),
+            client.post("/v2/models/pumps/versions/2/infer", json=request()),
+            operator.get("/api/v1/fleets"),
+            operator.post("/v2/repository/models/pumps/unload"),
+        ]
+    message = pb.ModelInferRequest(model_name="pumps", model_version="2")
+    with pytest.raises(grpc.RpcError) as refused:
+        _grpc_call(server.grpc, "ModelInfer", message, pb.ModelInferResponse, ("x-api-key", keys[Role.PREDICTOR]))
+    assert [answer.status_code for answer in told] == [503] * len(told)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in told)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(refused.value.trailing_metadata())["retry-after"]
+    for text in [*(answer.json()["error"] for answer in told), refused.value.details()]:
+        assert not re.search(r"postgres|psycopg|shoal-pg|host=|/tmp", text)
+    assert all(answer.headers["x-request-id"] in answer.json()["error"] for answer in told)
+    assert "shoal-pg" in server.news()
+
+
 def _staleness_s(client):
     text = client.get("/metrics").text
     return float(re.search(r"^shoal_registry_staleness_seconds (\S+)$", text, re.MULTILINE)[1])
@@ -257,6 +353,10 @@ def test_servers_find_each_other_until_they_end(home, tmp_path):
             found = wait_until(lambda: len(told := client.get("/api/v1/services?name=pumps").json()) == 2 and told)
             assert two.end() == 0
         wait_until(lambda: len(client.get("/api/v1/services").json()) == 1)
+        narrowed = command(home, "services", "--fleet", "nope").stdout
+        assert "no server that is alive holds such a fleet" in narrowed
+        assert one.end() == 0
+    assert "no server is alive; start one" in command(home, "services").stdout
     assert {service["url"] for service in found} == {one.url, "https://models.example.org"}
     assert {service["fleets"][0]["version"] for service in found} == {1}
 

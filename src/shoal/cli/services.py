@@ -6,6 +6,9 @@ import msgspec
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import examples, json_option, print_listing
 
+_NONE = "no server is alive; start one with `shoal serve`"
+_NONE_OF_THESE = "no server that is alive holds such a fleet; `shoal services` lists those that are"
+
 
 @click.command(epilog=examples("shoal services", "shoal services --fleet pumps", "shoal services --key d7:temp --json"))
 @click.option("--fleet", "name", help="Only servers of this fleet.")
@@ -35,4 +38,5 @@ def services(
         for service in found
     ]
     columns = ("url", "grpc", "secured", "authenticated", "category", "staleness_s", "fleets")
-    print_listing(rows, columns, as_json=as_json, empty="no server is alive; start one with `shoal serve`")
+    is_narrow = any(one is not None for one in (name, tag, category, key))
+    print_listing(rows, columns, as_json=as_json, empty=_NONE_OF_THESE if is_narrow else _NONE)

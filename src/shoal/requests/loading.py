@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from shoal.errors import InvalidSpec
 from shoal.requests.spec import LookupSpec, ServingSpec, Threshold
 from shoal.storage.documents import load_document, read_document
+
+ADVICE: Final = "write fields such as 'store: durable', one per line, or {} for none of them"
+"""What to do about a file that has no fields."""
 
 
 def load(source: ServingSpec | Mapping[str, object] | Path | str) -> ServingSpec:
@@ -23,7 +27,7 @@ def load(source: ServingSpec | Mapping[str, object] | Path | str) -> ServingSpec
         Names the field and how to mend it.
     """
     if isinstance(source, Path | str):
-        source = read_document(Path(source))
+        source = read_document(Path(source), ADVICE)
     spec = source if isinstance(source, ServingSpec) else load_document(_spelled_out(source), ServingSpec, lists=())
     for problem in _problems(spec):
         raise InvalidSpec(problem)

@@ -122,7 +122,7 @@ def load_source(source: Source | Mapping[str, object] | Path | str) -> Source:
         Names the field and how to mend it.
     """
     if isinstance(source, Path | str):
-        source = read_document(Path(source))
+        source = read_document(Path(source), "write fields such as 'kind: sql', one per line")
     loaded = _of_kind(source) if isinstance(source, Mapping) else source
     for problem in _problems(loaded):
         raise InvalidSpec(problem)

@@ -111,7 +111,16 @@ class ErrorAnswers:
 
 
 def told(error: Exception, request_id: str) -> errors.ShoalError:
-    """The error as the caller may see it; what is ours to mend is logged."""
+    """The error as the caller may see it; what is ours to mend is logged.
+
+    Errors of storage name files, addresses and statements, which are for whoever runs the server.
+    """
+    if isinstance(error, errors.StorageError):
+        _log.warning("request %s failed: %s", request_id, error)
+        return errors.Unavailable(
+            "what this server keeps in its database or its files cannot be reached or changed now; try again, and if "
+            f"that does not help, the server's log says why: {request_id}"
+        )
     if isinstance(error, errors.ShoalError) and status_of(error) != _INTERNAL:
         return error
     _log.error("request %s failed", request_id, exc_info=error)

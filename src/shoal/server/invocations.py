@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from shoal.errors import InvalidInput
+from shoal.errors import InvalidInput, NotReady
 from shoal.server.wire import decode
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
 from shoal.serving.plane import DataPlane
@@ -47,14 +47,18 @@ def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes)
     ------
     InvalidInput
         There are several fleets, or none, and the request names none.
+    NotReady
+        It names none, and the server does not serve any yet.
     """
     given = headers.get(_FLEET_HEADER, b"").decode("latin-1")
     named = given or (parse_qs(query.decode("latin-1"), max_num_fields=100).get("fleet") or [""])[0]
     if named:
         return named
     served = [entry.name for entry in plane.index(ready=True)]
+    if not served and not plane.ready():
+        raise NotReady("the server is starting; try again")
     if len(served) != 1:
-        shown = ", ".join(served[:_SHOWN]) + (", ..." if len(served) > _SHOWN else "") or "none yet"
+        shown = ", ".join(served[:_SHOWN]) + (", ..." if len(served) > _SHOWN else "") or "none"
         raise InvalidInput(f"say which fleet is meant, by ?fleet=NAME or the header X-Shoal-Fleet; served are: {shown}")
     return served[0]
 

@@ -1,11 +1,15 @@
 """How a server runs: addresses, processes, limits. It travels to the worker processes as JSON."""
 
 import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from shoal.errors import InvalidInput
 from shoal.serving.deferred_options import DeferredOptions
+
+_ADDRESSES: Final = {"--url": "https://models.example.org", "--otlp-endpoint": "http://localhost:4318/v1/traces"}
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +105,11 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         What a worker takes on.
     deferred : DeferredOptions
         How predictions that nobody waits for are handled.
+
+    Raises
+    ------
+    InvalidInput
+        Fleets are named and a category as well, or an address is none.
     """
 
     fleets: tuple[str, ...] = ()
@@ -118,6 +127,26 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     otlp_endpoint: str | None = None
     limits: Limits = Limits()
     deferred: DeferredOptions = DeferredOptions()
+
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored, or found out by others only."""
+        if self.category and self.fleets:
+            raise InvalidInput(
+                f"--category {self.category!r} chooses among all fleets; leave it out, or do not name fleets"
+            )
+        for option, address in (("--url", self.url), ("--otlp-endpoint", self.otlp_endpoint)):
+            if address is not None:
+                _require_address(option, address)
+
+
+def _require_address(option: str, address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:  # such as a port that is no number
+        sound = False
+    if not sound or not address.isprintable() or " " in address:
+        raise InvalidInput(f"{option} {address!r} is no address; write one such as {_ADDRESSES[option]}")
 
 
 def require_keys_beyond_loopback(host: str, *, active_keys: int) -> None:

@@ -4,7 +4,6 @@ A request that comes here has passed the middlewares of :mod:`shoal.server.stack
 What is raised here they answer.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +16,7 @@ from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
 from shoal.server.options import Limits
 from shoal.server.outgoing import OUTGOING, Outgoing
+from shoal.server.parameters import sooner
 from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
@@ -34,10 +34,8 @@ _BINARY_KIND: Final = b"application/octet-stream"
 _JSON_HEADERS: Final = [(b"content-type", _JSON_KIND)]
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _LONGEST_NUMBER: Final = 15
-_MICROSECOND_S: Final = 1e-6
 # Anybody may ask for the server's health; names and reasons are for those who may ask its models.
 _NOT_READY: Final = "the server is not ready; ask again, or ask the repository's index why each fleet is not served"
-_LONGEST_TIMEOUT: Final = 10**12
 
 
 class _IndexRequest(msgspec.Struct, frozen=True):
@@ -275,9 +273,8 @@ def _header_bytes(given: bytes, body_bytes: int) -> int:
 
 def _context(scope: Scope, request: InferenceRequest) -> RequestContext:
     deadline_s: float = scope["shoal.deadline_s"]
-    timeout = request.parameters.get("timeout") if request.parameters else None
-    if type(timeout) is int and 0 < timeout < _LONGEST_TIMEOUT:  # in microseconds, as Triton's clients mean it
-        deadline_s = min(deadline_s, time.monotonic() + timeout * _MICROSECOND_S)
+    if request.parameters:
+        deadline_s = sooner(deadline_s, request.parameters)
     return RequestContext(
         request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name, deadline_s=deadline_s
     )

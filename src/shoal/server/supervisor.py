@@ -129,10 +129,10 @@ class Supervisor:
         self._on_news = on_news
         self._certificates = None if options.tls is None else Certificates(options.tls)
         self._sockets = contextlib.ExitStack()
-        self._listener = self._sockets.enter_context(_listen(options.host, options.port))
+        self._listener = self._sockets.enter_context(_listen(options.host, options.port, "--port"))
         self._admin = self._grpc = None
         if options.admin_port is not None:
-            self._admin = self._sockets.enter_context(_listen(options.host, options.admin_port))
+            self._admin = self._sockets.enter_context(_listen(options.host, options.admin_port, "--admin-port"))
         if options.grpc_port is not None:
             self._grpc = self._sockets.enter_context(_reserve(options.host, options.grpc_port))
         count = options.workers + (self._admin is not None)
@@ -367,31 +367,47 @@ class Supervisor:
             os.close(page)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    listener = _socket(host)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(listener, host, port)
-    listener.listen(_BACKLOG)
+    _bind(listener, host, port, option)
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:  # who binds to a port at the same moment is found out here
+        listener.close()
+        raise _taken(host, port, option, error) from error
     return listener
 
 
 def _reserve(host: str, port: int) -> socket.socket:
-    """Hold a port without listening on it, so that it stays ours while workers come and go."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    held = socket.socket(family, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    _bind(held, host, port)
+    """Hold a port without listening on it, so that it stays ours while workers come and go.
+
+    Whoever shares ports may bind to one that is shared already, another server as well as our workers. So it is taken
+    for us alone first, which fails when anybody else has it, and is shared from then on.
+    """
+    with _listen(host, port, "--grpc-port") as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held = _socket(host)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _bind(held, host, alone.getsockname()[1], "--grpc-port")
     return held
 
 
-def _bind(unbound: socket.socket, host: str, port: int) -> None:
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _bind(unbound: socket.socket, host: str, port: int, option: str) -> None:
     try:
         unbound.bind((host.strip("[]"), port))
     except (OSError, OverflowError) as error:
         unbound.close()
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error
+        raise _taken(host, port, option, error) from error
+
+
+def _taken(host: str, port: int, option: str, error: Exception) -> StorageError:
+    reason = getattr(error, "strerror", None) or error
+    return StorageError(f"cannot listen on {host}:{port}: {reason}; choose another {option} or --host")
 
 
 def _where(bound: socket.socket) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, itemsize, raw_bytes
+from shoal.server.parameters import require_plain_output
 from shoal.serving.messages import Data, Datatype, InferenceRequest, InferenceResponse, Tensor, TensorMetadata, Value
 
 _Scalar: TypeAlias = bool | int | float | str | None
@@ -26,6 +27,10 @@ MOST_ELEMENTS: Final = 2**31
 # A text is matched as a whole, so that nothing in it is taken for a number; one without an end as far as it goes, or
 # every quote in it would be tried as the beginning of another.
 _TEXT_OR_NAN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\bNaN\b', re.DOTALL)
+
+
+_DATATYPES: Final = f"; there are {', '.join(Datatype)}"
+_INFINITY: Final = ", and JSON has no Infinity: send null instead, or leave the row out"
 
 
 class _InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -201,7 +206,8 @@ def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"the request is not of the form that is taken here: {error}") from error
+        hint = _DATATYPES if "datatype`" in str(error) else ""
+        raise InvalidInput(f"the request is not of the form that is taken here: {error}{hint}") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the request is no UTF-8: {error.reason}") from error
     except RecursionError as error:
@@ -210,7 +216,8 @@ def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
         without = _without_nan(raw)
         if without != raw:
             return decode(decoder, without)
-        raise InvalidInput(f"the request is no JSON: {error}; a missing or infinite number is null") from error
+        hint = _INFINITY if b"Infinity" in raw else ""
+        raise InvalidInput(f"the request is no JSON: {error}; a missing number is null{hint}") from error
 
 
 def _without_nan(raw: bytes) -> bytes:
@@ -228,8 +235,9 @@ def _form(outputs: Sequence[_Output], parameters: Mapping[str, Value]) -> Form:
         asked = output.parameters
         if asked is None:
             continue
-        if asked.classification or asked.shared_memory_region is not None:
-            raise InvalidInput(f"output {output.name!r}: neither classification nor shared memory is offered here")
+        require_plain_output(
+            output.name, classification=asked.classification, shared_memory_region=asked.shared_memory_region
+        )
         if asked.binary_data is not None:
             named[output.name] = asked.binary_data
     return Form(binary=usual, named=named) if usual or any(named.values()) else JSON

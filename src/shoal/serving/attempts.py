@@ -97,7 +97,7 @@ class Attempts:
         return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
-        if isinstance(error, ShoalError):
+        if isinstance(error, ShoalError) and not isinstance(error, InvalidArtifact):  # which tells of our files
             text = " ".join(str(error).split())
         else:
             _log.error("prediction %s failed", claim.id, exc_info=error)

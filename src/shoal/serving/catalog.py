@@ -180,7 +180,7 @@ class Catalog:
         NotFound
             The server does not serve it.
         NotReady
-            It should, but cannot (yet).
+            It should, but cannot (yet), or the registry was not asked yet.
         """
         slot = self.slots.get(fleet)
         if slot is None or slot.served is None:
@@ -189,9 +189,14 @@ class Catalog:
 
     def _missing(self, fleet: str) -> NoReturn:
         slot = self.slots.get(fleet)
+        if slot is None and not self.asked:
+            raise NotReady("the server is starting and does not know yet what it serves; try again")
         if slot is None:
             raise NotFound(f"no fleet {fleet[:100]!r} is served here; the repository's index lists those that are")
-        raise NotReady(f"fleet {fleet!r} is not served: {slot.reason or 'it is being opened'}")
+        # What went wrong may name files and addresses, which are nothing for whoever may only ask.
+        failed = "its snapshot cannot be opened; the server's log and the repository's index say why"
+        reason = slot.wanted.reason or (failed if slot.reason else "it is being opened")
+        raise NotReady(f"fleet {fleet!r} is not served: {reason}")
 
     async def refresh(self) -> None:
         """Ask the registry what should be served, and begin to follow; never raises.

@@ -139,6 +139,8 @@ class DeferredPredictions:
             The inputs do not fit, or there is no such output.
         NotFound
             There is no such fleet here, no such model or version of it, or no such sink.
+        NotReady
+            It is not known yet which fleets are here.
         TooLarge
             The request is too large, or has too many rows.
         Overloaded
@@ -149,8 +151,7 @@ class DeferredPredictions:
             The database cannot be reached.
         """
         fleet = split(request.model)[0]
-        if not self._plane.serves(fleet):
-            raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
+        self._plane.require(fleet)
         try:
             await self._plane.check(request)
             if wishes.sink is not None:

@@ -1,6 +1,7 @@
 """What is kept of a fleet's requests: the prediction log, after the answer, and durable results, before it."""
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -17,6 +18,8 @@ from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.scoring import Part
 from shoal.serving.tensors import InputSchema, Rows
+
+_log = logging.getLogger("shoal.serving")
 
 
 class Keepers:
@@ -169,7 +172,8 @@ class Keeping:
         except TimeoutError as error:
             raise DeadlineExceeded("the result was not committed in time; it may be yet, ask again") from error
         except StorageError as error:
-            raise Unavailable(f"the result could not be committed, so it is not answered: {error}") from error
+            _log.warning("request %s: its result could not be committed: %s", context.request_id, error)
+            raise Unavailable("the result could not be committed, so it is not answered; try again") from error
 
     def offer(
         self,

@@ -212,6 +212,19 @@ class DataPlane:
         """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""
         return fleet in self._catalog.slots
 
+    def require(self, fleet: str) -> None:
+        """Refuse what is asked of a fleet that is not here.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet here.
+        NotReady
+            It is not known yet which there are.
+        """
+        if not self.serves(fleet):
+            self._catalog.current(fleet)
+
     def server_metadata(self) -> ServerMetadata:
         """What this server is."""
         return ServerMetadata(name="shoal", version=importlib.metadata.version("shoal"), extensions=EXTENSIONS)

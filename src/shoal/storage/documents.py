@@ -1,10 +1,14 @@
-"""Job descriptions: from a YAML file, a mapping or a value to a checked value, with errors that name the field."""
+"""Descriptions of jobs, of serving, of sources: from a YAML file, a mapping or a value to a checked value.
+
+Errors name the field and what it may be.
+"""
 
 import datetime as dt
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import yaml
@@ -12,11 +16,15 @@ from msgspec import inspect
 
 from shoal.errors import InvalidSpec
 
+_FIELDS: Final = "write fields such as 'fleet: NAME', one per line"
+_STEP: Final = re.compile(r"[^.\[\]`]+|\.{3}")
+_CHOICE: Final = re.compile(r"Invalid enum value (.+)", re.DOTALL)
+
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 
 
 def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[Spec], lists: Sequence[str]) -> Spec:
-    """Read a job description.
+    """Read a description.
 
     Parameters
     ----------
@@ -45,7 +53,41 @@ def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[S
     try:
         return msgspec.convert(values, spec)
     except msgspec.ValidationError as error:
-        raise InvalidSpec(f"the job description does not fit: {error}") from error
+        raise InvalidSpec(_misfit(str(error), inspect.type_info(spec))) from error
+
+
+def _misfit(error: str, kind: inspect.Type) -> str:
+    """What msgspec found, with the field named as people write it, and the values that there are to choose from."""
+    found, _, place = error.partition(" - at `$")
+    if not place:
+        return f"the description does not fit: {found}"
+    steps = _STEP.findall(place)
+    named = [f"[{int(step) + 1}]" if step.isdigit() else f".{step.replace('...', '*')}" for step in steps]
+    field = "".join(named).removeprefix(".")
+    choices = sorted(map(str, _choices(kind, steps)))
+    value = _CHOICE.fullmatch(found)
+    if value is None or not choices:
+        return f"field {field!r} does not fit: {found}"
+    return f"field {field!r} is {value[1]}: it must be {' or '.join(choices)}"
+
+
+def _choices(kind: inspect.Type, steps: Sequence[str]) -> set[object]:
+    """The values that a field may have, where they can be told."""
+    if isinstance(kind, inspect.UnionType):
+        return {value for choice in kind.types for value in _choices(choice, steps)}
+    if isinstance(kind, inspect.LiteralType) and not steps:
+        return set(kind.values)
+    if isinstance(kind, inspect.EnumType) and not steps:
+        return {member.value for member in kind.cls}
+    if isinstance(kind, inspect.StructType) and steps:
+        return {
+            value for field in kind.fields if field.encode_name == steps[0] for value in _choices(field.type, steps[1:])
+        }
+    if isinstance(kind, inspect.DictType) and steps:
+        return _choices(kind.value_type, steps[1:])
+    if isinstance(kind, inspect.VarTupleType | inspect.ListType) and steps:
+        return _choices(kind.item_type, steps[1:])
+    return set()
 
 
 def _refuse_unknown(value: object, kind: inspect.Type, where: str) -> None:
@@ -69,8 +111,15 @@ def _advice(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def read_document(path: Path) -> Mapping[str, object]:
+def read_document(path: Path, advice: str = _FIELDS) -> Mapping[str, object]:
     """The fields of a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    advice : str
+        What to write into a file that has no fields.
 
     Raises
     ------
@@ -84,7 +133,8 @@ def read_document(path: Path) -> Mapping[str, object]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidSpec(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, Mapping):
-        raise InvalidSpec(f"{path}: write fields such as 'fleet: NAME', one per line")
+        found = "is empty" if document is None else "has no fields"
+        raise InvalidSpec(f"{path}: {found}; {advice}")
     return document
 
 

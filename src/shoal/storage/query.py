@@ -27,6 +27,10 @@ _SCAN = re.compile(r"\bSCAN\b")
 _STEP = re.compile(r'^\d+ \[label="([\w-]+)', re.MULTILINE)
 _ROW_BY_ROW = ("select", "with-columns", "filter", "simple-projection")
 _SOURCE = "in-memory-source"
+_JOB = (
+    "a job's SQL reads its input and nothing else. Join other files in a function instead (preprocess: module:function)"
+)
+_ROW = "an expression sees the columns of its row and nothing else. What stands elsewhere is looked up (field lookup)"
 
 Preprocess = Callable[[pl.LazyFrame], pl.LazyFrame]
 
@@ -55,7 +59,7 @@ def predicate(where: str) -> pl.Expr:
     InvalidSpec
         It is not one SQL predicate over columns.
     """
-    expression = _parsed(where, "where", "a predicate over the input's columns")
+    expression = _parsed(where, "where", "a predicate over the input's columns", _JOB)
     if not _looks_at_one_row_throughout(expression):
         raise InvalidSpec(
             f"field 'where': {where!r} looks at more than the row itself, and would depend on how the work is cut; "
@@ -79,7 +83,7 @@ def row_expression(sql: str, field: str) -> pl.Expr:
     InvalidSpec
         It is no expression, calls a table function, or looks at other rows.
     """
-    expression = _parsed(sql, field, "an SQL expression over columns")
+    expression = _parsed(sql, field, "an SQL expression over columns", _ROW)
     if not _looks_at_one_row_throughout(expression):
         raise InvalidSpec(
             f"field {field!r}: {sql!r} looks at more than the row itself, and would depend on which requests happen to "
@@ -88,8 +92,8 @@ def row_expression(sql: str, field: str) -> pl.Expr:
     return expression
 
 
-def _parsed(sql: str, field: str, wanted: str) -> pl.Expr:
-    _refuse_table_functions(sql, field)
+def _parsed(sql: str, field: str, wanted: str, instead: str) -> pl.Expr:
+    _refuse_table_functions(sql, field, instead)
     try:
         return pl.sql_expr(sql)
     except (PolarsError, OSError) as error:
@@ -128,7 +132,7 @@ def check_preprocess(preprocess: str) -> None:
     """
     if is_function(preprocess):
         return
-    _refuse_table_functions(preprocess, "preprocess")
+    _refuse_table_functions(preprocess, "preprocess", _JOB)
     rest = preprocess[len(cast("re.Match[str]", _LEADING.match(preprocess))[0]) :].lstrip("( \t\r\n")
     word = re.match(r"[A-Za-z]*", rest)
     if word is None or word[0].upper() not in ("SELECT", "WITH", "FROM"):
@@ -183,13 +187,10 @@ def _query(sql: str, frame: pl.LazyFrame) -> pl.LazyFrame:
     return answer
 
 
-def _refuse_table_functions(sql: str, field: str) -> None:
+def _refuse_table_functions(sql: str, field: str, instead: str) -> None:
     found = _TABLE_FUNCTION.search(sql)
     if found:
-        raise InvalidSpec(
-            f"field {field!r}: {found[0]!r} may not occur: a job's SQL reads its input and nothing else. "
-            "Join other files in a function instead (preprocess: module:function)"
-        )
+        raise InvalidSpec(f"field {field!r}: {found[0]!r} may not occur: {instead}")
 
 
 def _refuse_scans(query: pl.LazyFrame) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 from shoal.registry import CHAMPION, Desired, Registry
 from shoal.registry.serving import KEEP, Keep
 from shoal.requests.fit import as_trained, require_fit, require_same
-from shoal.requests.loading import load
+from shoal.requests.loading import ADVICE, load
 from shoal.requests.spec import ServingSpec, schema_of
 from shoal.storage.documents import read_document
 from shoal.workspace.connections import Connections
@@ -86,7 +86,7 @@ class Served:
 
     def _fitting(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
         """A serving spec, complete and checked."""
-        source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
+        source = read_document(Path(spec), ADVICE) if isinstance(spec, str | Path) else spec
         known = self._registry.fleet(name)
         versions = sorted({known.latest, known.aliases.get(CHAMPION)} - {None}, key=lambda version: version or 0)
         snapshots = [self._registry.resolve(f"{name}:{version}") for version in versions]

@@ -195,6 +195,36 @@ def test_what_does_not_fit_is_refused_with_its_status(workspace):
     assert len(numbers(answers[-1], "prediction")) == 2
 
 
+def test_a_timeout_among_the_parameters_is_a_deadline(workspace):
+    late, early, other = request(), request(), request()
+    late.parameters["timeout"].int64_param = 1
+    early.parameters["timeout"].uint64_param = 20_000_000
+    other.parameters["timeout"].string_param = "soon"  # nothing that anybody's client sends
+    refused, *answered = ask(workspace, *[("ModelInfer", message) for message in (late, early, other)])
+    assert refused.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert [len(numbers(answer, "prediction")) for answer in answered] == [2, 2]
+
+
+def _wanting(name, **parameters):
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(name=name)
+    for parameter, value in parameters.items():
+        field = "string_param" if isinstance(value, str) else "int64_param"
+        setattr(output.parameters[parameter], field, value)
+    return request(outputs=[output])
+
+
+def test_outputs_in_forms_that_are_not_offered_are_refused(workspace):
+    there = request()
+    there.inputs[0].ClearField("contents")
+    there.inputs[0].parameters["shared_memory_region"].string_param = "somewhere"
+    refused = [_wanting("prediction", classification=2), _wanting("prediction", shared_memory_region="r"), there]
+    fine = [_wanting("prediction", classification=0), _wanting("prediction", binary_data=1)]
+    answers = ask(workspace, *[("ModelInfer", message) for message in [*refused, *fine]])
+    assert [one.code() for one in answers[:3]] == [grpc.StatusCode.INVALID_ARGUMENT] * 3
+    assert all("offered" in one.details() for one in answers[:3])
+    assert [len(numbers(one, "prediction")) for one in answers[3:]] == [2, 2]
+
+
 def test_nothing_is_uploaded(workspace):
     message = pb.RepositoryModelLoadRequest(model_name="ridges")
     message.parameters["file:1/model.pkl"].bytes_param = b"cos\nsystem\n"

@@ -359,6 +359,7 @@ def test_a_deadline_that_has_passed_is_an_answer_of_its_own(rest):
     told = rest.post(INFER, request(parameters={"timeout": 10**400}))
     assert told.status in (200, 400)
     assert rest.post(INFER, request(parameters={"timeout": 10**6, "custom": "x"})).status == 200
+    assert rest.post(INFER, request(parameters={"timeout": 1})).status == 504
 
 
 @pytest.mark.parametrize(
@@ -402,3 +403,17 @@ def test_what_breaks_inside_stays_inside(rest, monkeypatch):
     assert b"1234" not in told.body
     assert b"Traceback" not in told.body
     assert "findme" in told.json["error"]
+
+
+def test_what_json_and_datatypes_there_are_is_said(rest):
+    strange = request()
+    strange["inputs"][2]["datatype"] = "BF16"
+    refused = rest.post(INFER, strange)
+    assert refused.status == 400
+    assert "BF16" in refused.json["error"]
+    assert "FP16, FP32, FP64, BYTES" in refused.json["error"]
+    for number in ("Infinity", "-Infinity"):
+        body = json.dumps(request()).replace("1.0", number).encode()
+        refused = rest.ask("POST", INFER, body, JSON)
+        assert refused.status == 400
+        assert "JSON has no Infinity" in refused.json["error"]

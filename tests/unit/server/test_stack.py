@@ -155,7 +155,7 @@ def test_beyond_loopback_nothing_is_open_even_when_the_keys_have_gone():
         (NotFound("no such fleet"), 404),
         (Conflict("first"), 409),
         (Overloaded("full", retry_after_s=2.5), 503),
-        (StorageError("gone"), 503),
+        (StorageError("secret-host:5432 has gone"), 503),
         (RuntimeError("secret detail /etc/passwd"), 500),
     ],
 )
@@ -170,10 +170,12 @@ def test_errors_are_answered_in_one_form_and_tell_no_secrets(error, status):
         assert list(answer.json()) == ["error"]
         assert "Traceback" not in answer.text
         assert "secret" not in answer.text
-        if status == 500:
+        if isinstance(error, StorageError | RuntimeError):
             assert answer.headers["x-request-id"] in answer.json()["error"]
         if isinstance(error, Overloaded):
             assert answer.headers["retry-after"] == "3"
+        if isinstance(error, StorageError):
+            assert answer.headers["retry-after"] == "1"
 
     asyncio.run(run())
 

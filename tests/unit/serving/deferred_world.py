@@ -57,6 +57,9 @@ class Faulty:
     def serves(self, fleet):
         return self.plane.serves(fleet)
 
+    def require(self, fleet):
+        self.plane.require(fleet)
+
     def index(self, *, ready=None):
         return self.plane.index(ready=ready)
 

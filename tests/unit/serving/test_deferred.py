@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from shoal import Fleet
-from shoal.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StorageError, TooLarge
+from shoal.errors import Conflict, InvalidArtifact, InvalidInput, NotFound, NotReady, Overloaded, StorageError, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog
 from shoal.serving.deferred import Wishes
@@ -173,6 +173,18 @@ def test_what_failed_for_good_is_tried_again_when_it_is_replayed(light):
     assert "secret" not in failed.error
     assert (done.state, value_of(done), done.attempts) == (DONE, 7.0, OPTIONS.attempts + 1)
     assert done.error is None
+
+
+def test_callers_hear_nothing_of_our_files(light):
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.fault = lambda request: InvalidArtifact("/secret/blocks/1.arrow: is damaged")
+            return await ended(deferred, await accepted(deferred, request(1), context(), Wishes()))
+
+    record = asyncio.run(main())
+    assert (record.state, record.attempts) == (FAILED, 1)
+    assert "secret" not in record.error
+    assert "log" in record.error
 
 
 def test_a_request_sent_again_is_told_where_it_stands(workspace):

@@ -157,8 +157,10 @@ def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
         assert [entry.name for entry in fresh.index(ready=True)] == ["others"]
         assert [entry.name for entry in fresh.index(ready=False)] == ["pumps"]
         assert not fresh.model_ready("pumps")
-        with pytest.raises(NotReady, match="snapshot 2 cannot be served"):
+        assert str(damaged) in fresh.index(ready=False)[0].reason
+        with pytest.raises(NotReady, match="the server's log") as refused:
             await fresh.infer(request(), CONTEXT)
+        assert damaged.name not in str(refused.value)  # whoever may only ask hears nothing of our files
         await fresh.drain(1)
 
     asyncio.run(main())
@@ -246,8 +248,14 @@ def test_a_server_that_starts_without_its_database_becomes_ready_later(publish, 
         hide(workspace, path)
         await plane.start()
         assert not plane.ready()
-        with pytest.raises(NotFound):
+        assert not plane.model_ready("pumps")
+        for ask in (plane.model_metadata, plane.require, plane.statistics):
+            with pytest.raises(NotReady, match="starting"):
+                ask("pumps")
+        with pytest.raises(NotReady, match="starting"):
             await plane.infer(request(), CONTEXT)
+        with pytest.raises(NotReady, match="starting"):
+            await plane.open("pumps", "1")
         restore(path)
         await until(plane.ready)
         await plane.infer(request(), CONTEXT)

@@ -170,8 +170,9 @@ def test_what_cannot_be_committed_is_not_answered(serve):
         path = workspace.settings.home / "shoal.db"
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("ALTER TABLE predictions RENAME TO elsewhere")
-        with pytest.raises(Unavailable, match="not answered"):
+        with pytest.raises(Unavailable, match="not answered") as refused:
             await plane.infer(request_of(FRAME, "pumps"), CONTEXT)
+        assert "shoal.db" not in str(refused.value)
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("ALTER TABLE elsewhere RENAME TO predictions")
         await plane.infer(request_of(FRAME, "pumps"), context("again"))

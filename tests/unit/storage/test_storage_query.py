@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from shoal.errors import InvalidInput, InvalidSpec
-from shoal.storage.query import apply_preprocess, check_preprocess, is_function, predicate
+from shoal.storage.query import apply_preprocess, check_preprocess, is_function, predicate, row_expression
 
 FRAME = pl.LazyFrame({"shop": ["a", "b", None], "x": [1.0, 2.0, 3.0]})
 
@@ -51,6 +51,15 @@ def test_tables_of_the_program_are_out_of_reach() -> None:
     assert secret.height == 1
     with pytest.raises(InvalidSpec, match="input"):
         apply_preprocess("SELECT * FROM secret", FRAME)
+
+
+def test_what_may_not_occur_is_refused_in_words_of_where_it_stands() -> None:
+    with pytest.raises(InvalidSpec, match="preprocess: module:function"):
+        predicate("read_csv('x') = 1")
+    with pytest.raises(InvalidSpec, match=r"'rules\[1\].set.a'.*looked up") as refused:
+        row_expression("read_csv('x')", "rules[1].set.a")
+    assert "job" not in str(refused.value)
+    assert "preprocess" not in str(refused.value)
 
 
 def test_a_predicate_is_an_expression() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
 import grpc
+import msgspec
 from google.protobuf.message import Message
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
@@ -15,6 +16,7 @@ from shoal.server.errors import status_of, told
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc.codes import code_of
 from shoal.server.grpc.translation import metadata_of, request_of, response_of, rows_of, statistics_of
+from shoal.server.parameters import sooner
 from shoal.serving.messages import RequestContext
 from shoal.serving.plane import DataPlane
 
@@ -208,7 +210,11 @@ class InferenceService:
         return metadata_of(self._plane.model_metadata(message.name, version))
 
     async def _infer(self, message: pb.ModelInferRequest, context: RequestContext) -> pb.ModelInferResponse:
-        return response_of(await self._plane.infer(request_of(message), context))
+        request = request_of(message)
+        if request.parameters:
+            deadline_s = sooner(context.deadline_s, request.parameters)
+            context = msgspec.structs.replace(context, deadline_s=deadline_s)
+        return response_of(await self._plane.infer(request, context))
 
     async def _statistics(
         self, message: pb.ModelStatisticsRequest, _context: RequestContext

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, raw_bytes
 from shoal.server.grpc import inference_pb2 as pb
+from shoal.server.parameters import require_plain_output
 from shoal.serving.messages import (
     Data,
     Datatype,
@@ -50,7 +51,8 @@ def request_of(message: pb.ModelInferRequest) -> InferenceRequest:
     Raises
     ------
     InvalidInput
-        A tensor's contents do not fit its shape or datatype, or come both raw and not.
+        A tensor's contents do not fit its shape or datatype, or come both raw and not; an output is wanted in a form
+        that is not offered.
     """
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
@@ -64,7 +66,7 @@ def request_of(message: pb.ModelInferRequest) -> InferenceRequest:
         version=message.model_version or None,
         id=message.id or None,
         inputs=inputs,
-        outputs=tuple([output.name for output in message.outputs]) if message.outputs else None,
+        outputs=tuple([_wanted(output) for output in message.outputs]) if message.outputs else None,
         parameters=_parameters(message.parameters) if message.parameters else {},
     )
 
@@ -136,6 +138,17 @@ def _described(tensors: Sequence[TensorMetadata]) -> list[pb.ModelMetadataRespon
     ]
 
 
+def _wanted(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> str:
+    """The name of an output; it is sent raw, whatever else is asked for."""
+    asked = _parameters(output.parameters)
+    require_plain_output(
+        output.name,
+        classification=asked.get("classification"),
+        shared_memory_region=asked.get("shared_memory_region"),
+    )
+    return output.name
+
+
 def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, content: bytes) -> Tensor:
     if tensor.HasField("contents"):
         raise InvalidInput(f"input {tensor.name!r} has contents beside raw ones; send one of the two")
@@ -152,6 +165,8 @@ def _tensor(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
     if field is None:
         raise InvalidInput(f"input {tensor.name!r}: {datatype} has to be sent raw, in raw_input_contents")
     values: Sequence[bool | int | float | bytes] = getattr(tensor.contents, field)
+    if "shared_memory_region" in tensor.parameters:
+        raise InvalidInput(f"input {tensor.name!r}: shared memory is not offered here; send the data itself")
     if len(values) != _count(tensor.name, shape):
         raise InvalidInput(
             f"input {tensor.name!r} has shape {list(shape)}, but {len(values)} elements in {field}; make them fit"

@@ -1,0 +1,42 @@
+"""What the parameters of requests and outputs mean, whichever door they come through."""
+
+import time
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from shoal.errors import InvalidInput
+from shoal.serving.messages import Value
+
+_MICROSECOND_S: Final = 1e-6
+_LONGEST_TIMEOUT: Final = 10**12
+
+Deadline = TypeVar("Deadline", float, float | None)
+
+
+def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | float:
+    """The deadline of a request that may ask for an earlier one.
+
+    Parameters
+    ----------
+    deadline_s : float or None
+        Point of ``time.monotonic()`` at which its time is over anyway, in seconds; None where it never is.
+    parameters : mapping of str to value
+        The request's; ``timeout`` is in microseconds, as Triton's clients mean it.
+    """
+    timeout = parameters.get("timeout")
+    if type(timeout) is not int or not 0 < timeout < _LONGEST_TIMEOUT:
+        return deadline_s
+    asked_s = time.monotonic() + timeout * _MICROSECOND_S
+    return asked_s if deadline_s is None else min(deadline_s, asked_s)
+
+
+def require_plain_output(name: str, *, classification: object, shared_memory_region: object) -> None:
+    """Refuse an output in a form that is not offered.
+
+    Raises
+    ------
+    InvalidInput
+        Its classes are to be ranked, or it is to be put into shared memory.
+    """
+    if classification or shared_memory_region is not None:
+        raise InvalidInput(f"output {name!r}: neither classification nor shared memory is offered here")
