@@ -12,7 +12,7 @@ from shoal.batch.leftovers import files_below, find_leftovers, remove
 from shoal.batch.run import Scorer
 from shoal.batch.spec import ScoreSpec
 from shoal.batch.summary import ScoreSummary
-from shoal.errors import Conflict, InvalidInput, NotFound
+from shoal.errors import Conflict, InvalidArtifact, InvalidInput, NotFound
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
@@ -224,12 +224,39 @@ class Workspace:
         return Fleet(table, name=snapshot.fleet, version=snapshot.version)
 
     def promote(
-        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        actor: str | None = None,
     ) -> AliasChange:
-        """Make an alias name a version, atomically; see :meth:`Registry.promote`."""
+        """Make an alias name a version, atomically; see :meth:`Registry.promote`, which says what it raises.
+
+        Raises
+        ------
+        Conflict
+            The snapshot lies in a store that is here, and cannot be opened: no server could serve it.
+        """
+        self._require_opens(self.registry.resolve(f"{name}:{version}"))
         return self.registry.promote(
-            name, version, alias=alias, actor=self.settings.actor, expected=expected, reason=reason
+            name, version, alias=alias, actor=actor or self.settings.actor, expected=expected, reason=reason
         )
+
+    def _require_opens(self, snapshot: SnapshotRecord) -> None:
+        try:
+            store = self._stores.holding(snapshot.digest)
+        except NotFound:  # whoever promotes need not have mounted every store; the servers tell what they find
+            return
+        try:
+            store.open(snapshot.digest)
+        except (InvalidArtifact, NotFound) as error:
+            raise Conflict(
+                f"{snapshot.reference} cannot be opened, so nothing could serve it and it was not promoted; register "
+                f"it anew or restore its files: {error}"
+            ) from error
 
     def rollback(
         self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""

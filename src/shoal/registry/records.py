@@ -320,6 +320,8 @@ class ServerRecord:
         The category whose fleets it serves; empty for all.
     fleets : mapping of str to int
         The fleets it serves and their versions.
+    missed : mapping of str to int
+        Versions that it should serve and cannot, by fleet.
     staleness_s : float
         Seconds since it last heard from the registry when it told this.
     started_at : datetime
@@ -334,6 +336,7 @@ class ServerRecord:
     admin_url: str | None = None
     category: str = ""
     fleets: Mapping[str, int] = field(default_factory=dict)
+    missed: Mapping[str, int] = field(default_factory=dict)
     staleness_s: float = 0.0
     started_at: dt.datetime
     beat_at: dt.datetime | None = None

@@ -89,7 +89,8 @@ class Heartbeat:
 
     def _now(self) -> ServerRecord:
         fleets = {entry.name: int(entry.version) for entry in self._plane.index(ready=True)}
-        return replace(self._record, fleets=fleets, staleness_s=round(self._plane.staleness_s(), 3))
+        staleness_s = round(self._plane.staleness_s(), 3)
+        return replace(self._record, fleets=fleets, missed=self._plane.missed(), staleness_s=staleness_s)
 
 
 def new_server(

@@ -271,6 +271,10 @@ class _Gauges:
         self._staleness = metrics.metric(
             "shoal_registry_staleness_seconds", Kind.MAXIMUM, "Since the registry last answered, in seconds"
         )
+        self._missed = metrics.metric(
+            "shoal_fleet_missed", Kind.SUM, "Workers that cannot serve the snapshot that they should", ("fleet",)
+        )
+        self._missing: set[str] = set()
         self._fleets = FleetCounters(metrics)
         self._log = LogCounters(metrics)
         self._between = BetweenCounters(metrics)
@@ -283,10 +287,16 @@ class _Gauges:
         if plane is not None:
             self._ready.set((), float(plane.ready()))
             self._staleness.set((), plane.staleness_s())
+            self._miss(set(plane.missed()))
             self._fleets.take(plane.totals())
             self._between.take(plane.between())
             if (kept := plane.kept()) is not None:
                 self._log.take(kept)
+
+    def _miss(self, missing: set[str]) -> None:
+        for fleet in missing | self._missing:
+            self._missed.set((fleet,), float(fleet in missing))
+        self._missing |= missing
 
 
 def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ answered from two snapshots, and the old one goes when its last request is done.
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,106 +14,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady
+from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
-from shoal.serving.desired import Selection, Wanted
+from shoal.serving.desired import Selection, Wanted, earlier
 from shoal.serving.keeping import Keepers
-from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
-from shoal.serving.statistics import FleetHistory
+from shoal.serving.slots import Slot
 
 Answer = TypeVar("Answer")
-
-READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
-
-#: A snapshot that could not be opened is tried again after so many seconds.
-RETRY_S = 10.0
 
 #: How long lookups and caches have to let go of their connections in the end, in seconds.
 CLOSE_S = 1.0
 
 Opener = Callable[[SnapshotRecord], Fleet]
 
-
-class Slot:
-    """A fleet's place in the catalog.
-
-    Attributes
-    ----------
-    name : str
-        The fleet.
-    served : ServedFleet or None
-        What answers now.
-    wanted : Wanted
-        What should. Where that is nothing because no snapshot can be found, what is served stays.
-    reason : str
-        Why what should be served is not.
-    following : Task or None
-        The opening that is under way.
-    history : FleetHistory
-        What the fleet was asked, under any snapshot.
-    """
-
-    __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.name = wanted.fleet
-        self.served: ServedFleet | None = None
-        self.wanted = wanted
-        self.reason = wanted.reason
-        self.failed_at_s = 0.0
-        self.following: asyncio.Task[None] | None = None
-        self.history = FleetHistory(wanted.fleet)
-
-    def want(self, wanted: Wanted) -> None:
-        """Take note of what should be served."""
-        if wanted != self.wanted:
-            self.failed_at_s, self.reason = 0.0, wanted.reason
-        self.wanted = wanted
-
-    def behind(self) -> bool:
-        """Whether something else should be served, nobody is about it, and it is time to try."""
-        wanted = self.wanted
-        if not wanted.loaded or wanted.snapshot is None or (self.following is not None and not self.following.done()):
-            return False
-        if self.served is not None and self.served.wanted == wanted:
-            return False
-        return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
-
-    def replace(self, served: ServedFleet | None) -> ServedFleet | None:
-        """Answer from another snapshot from now on, or from none; returns the old one, which may still be busy."""
-        old, self.served = self.served, served
-        if served is not None:
-            self.reason, self.failed_at_s = self.wanted.reason, 0.0
-        if old is not None:
-            self.history.retire(old.counters)
-        return old
-
-    def fail(self, wanted: Wanted, error: Exception) -> None:
-        """Say why something cannot be served; what is served stays."""
-        if wanted == self.wanted and wanted.snapshot is not None:
-            self.failed_at_s = time.monotonic()
-            self.reason = f"snapshot {wanted.snapshot.version} cannot be served: {error}"
-
-    def statistics(self) -> list[ModelStatistics]:
-        """What the fleet was asked, per snapshot, the present one last."""
-        return self.history.versions(self.served.counters if self.served else None)
-
-    def total(self) -> ModelStatistics:
-        """What the fleet was asked under all snapshots."""
-        return self.history.total(self.served.counters if self.served else None)
-
-    def entry(self) -> IndexEntry:
-        """The slot as the repository's index shows it."""
-        if self.served is not None:
-            return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.reason)
-        wanted = self.wanted
-        version = str(wanted.snapshot.version) if wanted.snapshot else ""
-        waits = wanted.loaded and wanted.snapshot is not None and not self.failed_at_s
-        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.reason)
+_log = logging.getLogger(__name__)
 
 
 class Catalog:
@@ -230,16 +149,36 @@ class Catalog:
         await asyncio.gather(*[slot.following for slot in self.slots.values() if slot.following is not None])
 
     async def _follow(self, slot: Slot) -> None:
-        wanted = slot.wanted
+        wanted, failure = slot.wanted, None
         try:
-            served = await self._opened(wanted)
+            served: ServedFleet | None = await self._opened(wanted)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one snapshot, the others are served
-            slot.fail(wanted, error)
-            return
+            failure = error
+            served = await self._stand_in(wanted) if slot.served is None else None
+        if served is not None:
+            self._take(slot, served)
+        if failure is not None:
+            slot.fail(wanted, failure)
+
+    def _take(self, slot: Slot, served: ServedFleet) -> None:
         if slot.wanted.loaded and self.slots.get(slot.name) is slot:
             self._retire(slot.replace(served), served)
         else:
             self._retire(served)
+
+    async def _stand_in(self, wanted: Wanted) -> ServedFleet | None:
+        """What answers where nothing does and the snapshot that should cannot be opened: one from before."""
+        try:
+            snapshots = await self.ask(earlier, self._registry, wanted)
+        except ShoalError as error:
+            _log.warning("fleet %s: nobody says what was served before: %s", wanted.fleet, error)
+            return None
+        for snapshot in snapshots:
+            try:
+                return await self._opened(dataclasses.replace(wanted, snapshot=snapshot))
+            except Exception as error:  # noqa: BLE001 - the next one may be whole
+                _log.debug("%s cannot stand in: %s", snapshot.reference, error)
+        return None
 
     def _retire(self, served: ServedFleet | None, heir: ServedFleet | None = None) -> None:
         """See to it that a snapshot lets go of what it holds once its last request is answered."""
@@ -355,7 +294,10 @@ class Catalog:
             if slot.following is not None and not slot.following.done():
                 await asyncio.wait([slot.following], timeout=max(0.0, until_s - time.monotonic()))
             if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
-                raise NotReady(f"fleet {slot.name!r} is not served: {slot.reason or 'it is still being opened'}")
+                still = (
+                    "is not served" if slot.served is None else f"is served from version {slot.served.version} still"
+                )
+                raise NotReady(f"fleet {slot.name!r} {still}: {slot.reason or 'it is still being opened'}")
 
     async def close(self) -> None:
         """Let go of everything, and let the threads end."""

@@ -7,6 +7,9 @@ from shoal.errors import InvalidInput, NotFound
 from shoal.registry import Desired, Reference, Registry, SnapshotRecord, parse_reference
 from shoal.types import Json
 
+#: How many earlier snapshots are tried where the one that is wanted cannot be opened.
+STAND_INS = 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
@@ -26,6 +29,8 @@ class Wanted:
         The named sources that the spec refers to.
     reason : str
         Why it is not served.
+    alias : str
+        The alias that led to the snapshot; empty where a version was named or pinned.
     """
 
     fleet: str
@@ -34,6 +39,7 @@ class Wanted:
     spec: Mapping[str, Json] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     reason: str = ""
+    alias: str = field(default="", compare=False)  # where nothing else changed, nothing has to be opened anew
 
 
 class Selection:
@@ -108,7 +114,30 @@ class Selection:
         if reference is None or not wanted.loaded:
             return wanted
         snapshot, reason = _resolved(registry, reference)
-        return Wanted(fleet=name, snapshot=snapshot, spec=wanted.spec, sources=wanted.sources, reason=reason)
+        return Wanted(
+            fleet=name,
+            snapshot=snapshot,
+            spec=wanted.spec,
+            sources=wanted.sources,
+            reason=reason,
+            alias=reference.alias or "",
+        )
+
+
+def earlier(registry: Registry, wanted: Wanted) -> list[SnapshotRecord]:
+    """The snapshots that the alias named before the one that is wanted, latest first, but not many.
+
+    Raises
+    ------
+    StorageError
+        The registry cannot be reached.
+    """
+    if not wanted.alias or wanted.snapshot is None:
+        return []
+    named = dict.fromkeys(change.after for change in registry.alias_history(wanted.fleet, wanted.alias))
+    named.pop(wanted.snapshot.version, None)
+    records = [registry.snapshot(wanted.fleet, version) for version in list(named)[:STAND_INS]]
+    return [record for record in records if record.collected_at is None]
 
 
 def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Wanted:
@@ -126,6 +155,7 @@ def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Want
         spec=desired.spec,
         sources=used,
         reason=reason,
+        alias=desired.alias if desired.pinned is None else "",
     )
 
 

@@ -13,7 +13,7 @@ from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
 from shoal.serving.addresses import split
-from shoal.serving.catalog import READY, Catalog
+from shoal.serving.catalog import Catalog
 from shoal.serving.desired import Selection
 from shoal.serving.keeping import Keepers
 from shoal.serving.log import LogStatistics
@@ -28,6 +28,7 @@ from shoal.serving.messages import (
 )
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
+from shoal.serving.slots import READY
 
 if TYPE_CHECKING:
     from shoal.requests.lookups import LookupStats
@@ -213,6 +214,11 @@ class DataPlane:
         """The fleets, by name, or only those that are ready or not."""
         entries = [slot.entry() for _, slot in sorted(self._catalog.slots.items())]
         return [entry for entry in entries if ready is None or (entry.state == READY) == ready]
+
+    def missed(self) -> dict[str, int]:
+        """The versions that should be served and cannot be, by fleet; the index says why."""
+        missed = ((name, slot.missed()) for name, slot in self._catalog.slots.items())
+        return {name: version for name, version in missed if version is not None}
 
     async def load(self, fleet: str, *, actor: str) -> None:
         """Have a fleet served by all servers, from now on; returns when this one does.

@@ -20,6 +20,8 @@ class ServedFleet(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     name, version : str, int
         The fleet and the snapshot that is served.
+    wanted : int
+        The snapshot that should be served: another one where that cannot be opened.
     category, tags : str, tuple of str
         What the registry says of it.
     metadata_url : str
@@ -28,6 +30,7 @@ class ServedFleet(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: int
+    wanted: int
     category: str
     tags: tuple[str, ...]
     metadata_url: str
@@ -134,6 +137,7 @@ def _fleets(record: ServerRecord, wanted: Mapping[str, Desired]) -> tuple[Served
         ServedFleet(
             name=name,
             version=version,
+            wanted=record.missed.get(name, version),
             category=wanted[name].category,
             tags=wanted[name].tags,
             metadata_url=f"{record.url}/v2/models/{name}",

@@ -227,6 +227,10 @@ def test_servers_are_known_while_they_tell_of_themselves(registry, clock):
     clock.move(1)
     told = registry.beat(ServerRecord(id="a", url="http://a2", fleets={"flights": 4}, started_at=NOW))
     assert registry.servers(0) == [told]
+    told = registry.beat(
+        ServerRecord(id="a", url="http://a2", fleets={"flights": 4}, missed={"flights": 5, "pumps": 1}, started_at=NOW)
+    )
+    assert registry.servers(0) == [told]
     assert registry.forget_server("a")
     assert not registry.forget_server("a")
     clock.move(FORGOTTEN_AFTER_S + 1)

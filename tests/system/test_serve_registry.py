@@ -1,0 +1,100 @@
+"""Servers whose snapshots are damaged, or whose database is replaced, blocked or away: real files, real processes."""
+
+import os
+import re
+import shutil
+import signal
+
+import httpx
+import pytest
+from serve_process import answer_of, command, make_home, request, serving, wait_until
+
+import shoal
+
+INFER = "/v2/models/pumps/infer"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "home"
+    make_home(folder)
+    return folder
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    shutil.copytree(template, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def damage(home, version):
+    """Flip a byte in the middle of a snapshot's parameters."""
+    with shoal.open(home) as workspace:
+        block = workspace._manifest(workspace.registry.snapshot("pumps", version)).blocks[0].digest
+    path = home / "store" / "blocks" / f"{block}.arrow"
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def promote_unseen(home, version):
+    """As somebody does who has the database and not the store."""
+    with shoal.open(home) as workspace:
+        workspace.registry.promote("pumps", version, actor="ada")
+
+
+def metrics(server):
+    return httpx.get(server.url + "/metrics").text
+
+
+def test_what_cannot_be_opened_is_not_promoted(home, tmp_path):
+    damage(home, 2)
+    refused = command(home, "promote", "pumps:2")
+    assert refused.returncode == 1
+    assert "pumps:2 cannot be opened" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        over_http = client.post("/api/v1/fleets/pumps/promote", json={"version": 2})
+        assert over_http.status_code == 409
+        assert "cannot be opened" in over_http.json()["error"]
+        assert answer_of(client.post(INFER, json=request()))[0] == "1"
+    with shoal.open(home) as workspace:
+        assert [move.after for move in workspace.registry.alias_history("pumps")] == [1]
+
+
+def test_a_promotion_that_cannot_be_served_shows_and_splits_no_workers(home, tmp_path):
+    damage(home, 2)
+    with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server, server.client() as client:
+        promote_unseen(home, 2)
+        wait_until(lambda: 'shoal_fleet_missed{fleet="pumps"} 2.0' in metrics(server))
+        held = wait_until(
+            lambda: (found := client.get("/api/v1/services").json())[0]["fleets"][0]["wanted"] == 2 and found
+        )
+        assert held[0]["fleets"][0]["version"] == 1
+        assert (
+            len(re.findall(r"snapshot 2 cannot be served: .*version 1 goes on", server.news())) == 2
+        )  # each says it once
+        os.kill(server.workers()[0], signal.SIGKILL)
+        wait_until(lambda: "ended (SIGKILL)" in server.news() and len(server.workers()) == 2)
+        wait_until(lambda: "shoal_workers_ready 2.0" in metrics(server))
+        answers = [httpx.post(server.url + INFER, json=request()) for _ in range(20)]  # a connection each
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer_of(answer)[0] for answer in answers} == {"1"}
+        promote_unseen(home, 1)
+        wait_until(lambda: 'shoal_fleet_missed{fleet="pumps"} 0.0' in metrics(server))
+
+
+def test_a_server_starts_with_the_snapshot_before_a_broken_champion(home, tmp_path):
+    damage(home, 2)
+    promote_unseen(home, 2)
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        assert answer_of(client.post(INFER, json=request()))[0] == "1"
+        index = client.post("/v2/repository/index", json={}).json()
+        assert server.end() == 0
+        assert "Serving pumps:1" in server.news()
+    assert index[0]["state"] == "READY"
+    assert "snapshot 2 cannot be served" in index[0]["reason"]
+    refused = command(home, "serve", "pumps:2", "--port", "0", "--no-grpc")
+    assert refused.returncode == 1
+    assert "snapshot 2 cannot be served" in refused.stderr
