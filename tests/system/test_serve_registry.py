@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 
 import httpx
 import pytest
@@ -98,3 +99,42 @@ def test_a_server_starts_with_the_snapshot_before_a_broken_champion(home, tmp_pa
     refused = command(home, "serve", "pumps:2", "--port", "0", "--no-grpc")
     assert refused.returncode == 1
     assert "snapshot 2 cannot be served" in refused.stderr
+
+
+def backup(home):
+    """A copy of the database as SQLite makes it."""
+    with sqlite3.connect(home / "shoal.db") as source, sqlite3.connect(home / "copy.db") as target:
+        source.backup(target)
+    return home / "copy.db"
+
+
+def put_back(home, copy):
+    copy.replace(home / "shoal.db")
+    for end in ("-wal", "-shm"):
+        (home / f"shoal.db{end}").unlink(missing_ok=True)
+
+
+def take_away(home):
+    copy = backup(home)
+    for file in home.glob("shoal.db*"):
+        file.unlink()
+    return copy
+
+
+def test_a_database_that_was_restored_from_a_backup_is_followed(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        put_back(home, backup(home))
+        assert command(home, "promote", "pumps:2").returncode == 0
+        wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
+        accepted = wait_until(
+            lambda: (r := client.post(INFER + "/async", json=request())).status_code == 202 and r.json()["id"]
+        )
+        assert accepted in command(home, "predictions", "list").stdout
+        copy = take_away(home)
+        refused = client.post(INFER + "/async", json=request())
+        assert refused.status_code == 503
+        assert client.post("/v2/repository/models/pumps/unload").status_code == 503
+        assert client.post(INFER, json=request()).status_code == 200
+        assert not (home / "shoal.db").exists()
+        put_back(home, copy)
+        wait_until(lambda: client.post("/v2/repository/models/pumps/unload").status_code == 200)

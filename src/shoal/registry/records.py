@@ -4,6 +4,7 @@ import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shoal.types import InputFile, Json, Level
 
@@ -264,6 +265,21 @@ class AuditEntry:
     before: Json
     after: Json
     previous: str
+    digest: str
+
+
+class Head(NamedTuple):
+    """The newest change that the audit tells of.
+
+    Attributes
+    ----------
+    number : int
+        Its number; 0 while there is none.
+    digest : str
+        Its digest: a database that came back from a backup may reach the number again, by other changes.
+    """
+
+    number: int
     digest: str
 
 

@@ -25,8 +25,8 @@ _log = logging.getLogger("shoal.server")
 class KeyStore(Protocol):
     """What is needed of the registry. Calls block, and may come from any thread."""
 
-    def head(self) -> int:
-        """A number that changes with every change."""
+    def head(self) -> object:
+        """Something that is another with every change."""
         ...
 
     def keys(self) -> list[ApiKeyRecord]:
@@ -51,7 +51,7 @@ class KeyRing:
     def __init__(self, store: KeyStore, *, local: bool) -> None:
         self._store = store
         self._local = local
-        self._head: int | None = None
+        self._head: object = None
         self._keys: Mapping[str, ApiKeyRecord] = {}
         self._known: dict[bytes, tuple[ApiKeyRecord, Principal]] = {}
 

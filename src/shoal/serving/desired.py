@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.errors import InvalidInput, NotFound
-from shoal.registry import Desired, Reference, Registry, SnapshotRecord, parse_reference
+from shoal.registry import Desired, Head, Reference, Registry, SnapshotRecord, parse_reference
 from shoal.types import Json
 
 #: How many earlier snapshots are tried where the one that is wanted cannot be opened.
@@ -62,7 +62,7 @@ class Selection:
     def __init__(self, references: Sequence[str] = (), *, category: str = "") -> None:
         self._category = category
         self._fixed: dict[str, Reference | None] = {}
-        self._head: int | None = None
+        self._head: Head | None = None
         for text in references:
             reference = parse_reference(text)
             if reference.fleet in self._fixed:
