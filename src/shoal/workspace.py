@@ -12,7 +12,7 @@ from shoal.batch.leftovers import files_below, find_leftovers, remove
 from shoal.batch.run import Scorer
 from shoal.batch.spec import ScoreSpec
 from shoal.batch.summary import ScoreSummary
-from shoal.errors import Conflict, InvalidArtifact, InvalidInput, NotFound
+from shoal.errors import Conflict, InvalidArtifact, InvalidInput, NotFound, StorageError
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Lineage, ModelRecord, Registry, SnapshotRecord
@@ -84,9 +84,14 @@ class Workspace:
     ----------
     settings : Settings
         Where things lie, and in whose name changes are made.
+    store_folders : mapping of str to Path, optional
+        The folders of the categories' stores, from another process that had the workspace open. The database need not
+        be there then: it is taken as it is, neither made nor brought up to date.
 
     Attributes
     ----------
+    store_folders : mapping of str to Path
+        The folders of the categories' stores as the registry last told them.
     registry : Registry
         Fleets, snapshots, aliases, lineage, audit.
     ledger : Ledger
@@ -95,10 +100,12 @@ class Workspace:
         Those that are kept: ``listed``, ``one``, ``replay``.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, store_folders: Mapping[str, Path] | None = None) -> None:
         self.settings = settings
-        self._database = Database(settings.database_url)
-        self._database.migrate()
+        self.store_folders = store_folders or {}
+        self._database = Database(settings.database_url, must_exist=store_folders is not None)
+        if store_folders is None:
+            self._database.migrate()
         self.registry = Registry(self._database)
         self.ledger = Ledger(self._database)
         self.predictions = self.ledger.predictions
@@ -204,7 +211,12 @@ class Workspace:
         return self._stores.holding(snapshot.digest).manifest(snapshot.digest)
 
     def _store_folders(self) -> Mapping[str, Path]:
-        return {one.category: Path(one.folder) for one in self.registry.stores()}
+        try:
+            self.store_folders = {one.category: Path(one.folder) for one in self.registry.stores()}
+        except StorageError:
+            if not self.store_folders:
+                raise
+        return self.store_folders
 
     def fleet(self, reference: str) -> Fleet:
         """Map the fleet that ``name@alias``, ``name:version`` or ``name`` (its champion) means now.

@@ -5,12 +5,15 @@ import re
 import shutil
 import signal
 import sqlite3
+import time
 
 import httpx
 import pytest
 from serve_process import answer_of, command, make_home, request, serving, wait_until
 
 import shoal
+from shoal.security.permissions import Role
+from tests.databases import PostgresqlServer
 
 INFER = "/v2/models/pumps/infer"
 
@@ -138,3 +141,89 @@ def test_a_database_that_was_restored_from_a_backup_is_followed(home, tmp_path):
         assert not (home / "shoal.db").exists()
         put_back(home, copy)
         wait_until(lambda: client.post("/v2/repository/models/pumps/unload").status_code == 200)
+
+
+@pytest.fixture(scope="module")
+def database_server():
+    """A PostgreSQL server of this module's own, for it is stopped."""
+    server = PostgresqlServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def away(database_server, tmp_path, monkeypatch):
+    """A workspace on PostgreSQL with an API key, and what takes its database away and brings it back."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", database_server.url(database_server.create()))
+    make_home(tmp_path / "home")
+    with shoal.open(tmp_path / "home") as workspace:
+        key = workspace.create_key("shop", Role.OPERATOR).text
+    yield tmp_path / "home", key
+    if database_server.is_stopped:
+        database_server.start()
+
+
+def staleness_s(client):
+    found = re.search(r"^shoal_registry_staleness_seconds (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1])
+
+
+def replaced(server, before):
+    """Wait until other processes sit where the killed ones did."""
+    return wait_until(lambda: len(now := server.workers()) == len(before) and not set(now) & set(before))
+
+
+def answered(client):
+    try:
+        return client.post(INFER, json=request())
+    except httpx.TransportError:
+        return None
+
+
+def test_a_worker_that_dies_while_the_database_is_away_is_replaced(away, database_server, tmp_path):
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
+        assert client.post(INFER, json=request()).status_code == 200
+        before = server.workers()
+        time.sleep(1)  # what it knows is written down twice a second
+        database_server.stop()
+        stopped_s = time.monotonic()
+        os.kill(before[0], signal.SIGKILL)
+        replaced(server, before)
+        answer = wait_until(lambda: answered(client))
+        assert (answer.status_code, answer_of(answer)) == (200, ("1", pytest.approx(4)))
+        assert staleness_s(client) >= time.monotonic() - stopped_s - 1
+        assert httpx.post(server.url + INFER, json=request()).status_code == 401
+        with server.client(key[:-1] + ("0" if key[-1] != "0" else "1")) as stranger:
+            assert stranger.post(INFER, json=request()).status_code == 401
+        assert client.get("/v2/health/ready").status_code == 200
+        database_server.start()
+        assert command(home, "promote", "pumps:2").returncode == 0
+        wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
+        wait_until(lambda: staleness_s(client) < 1)
+        assert server.end() == 0
+
+
+def test_a_worker_is_replaced_while_the_file_of_the_database_is_missing(home, tmp_path):
+    damage(home, 2)
+    with serving(home, tmp_path, "--no-grpc", "--admin-port", "0") as server, server.client() as client:
+        promote_unseen(home, 2)
+        wait_until(lambda: "snapshot 2 cannot be served" in server.news())
+        time.sleep(1)
+        copy, before = take_away(home), server.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        replaced(server, before)
+        answer = wait_until(lambda: answered(client))
+        assert answer_of(answer)[0] == "1"  # what its predecessor served in the place of what was promoted
+        assert not (home / "shoal.db").exists()
+        wait_until(lambda: _is_up(server.admin_url))
+        put_back(home, copy)
+        wait_until(lambda: staleness_s(httpx.Client(base_url=server.admin_url)) < 1)
+
+
+def _is_up(url):
+    try:
+        return httpx.get(url + "/health/live").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -56,6 +56,11 @@ class KeyRing:
         self._known: dict[bytes, tuple[ApiKeyRecord, Principal]] = {}
 
     @property
+    def keys(self) -> tuple[ApiKeyRecord, ...]:
+        """The keys as they are known."""
+        return tuple(self._keys.values())
+
+    @property
     def is_open(self) -> bool:
         """Whether no key was ever made. Revoking the last one does not open the server again."""
         return self._local and not self._keys
@@ -82,8 +87,12 @@ class KeyRing:
         """Refresh for ever."""
         while True:
             await asyncio.sleep(_POLL_S)
-            with contextlib.suppress(ShoalError):  # the data plane tells how stale it is
-                await asyncio.to_thread(self.refresh)
+            await self.look()
+
+    async def look(self) -> None:
+        """Refresh if the registry answers; the data plane tells how stale all is."""
+        with contextlib.suppress(ShoalError):
+            await asyncio.to_thread(self.refresh)
 
     def caller(self, authorization: bytes | None, key: bytes | None) -> Principal:
         """Who sends these headers, ``Authorization`` and ``X-API-Key``.

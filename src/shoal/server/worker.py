@@ -27,6 +27,7 @@ from shoal.server.connections import HttpServer
 from shoal.server.control import Channel, Failed, Job, Open, Ready
 from shoal.server.discovery import Heartbeat, Services
 from shoal.server.grpc.door import GrpcDoor
+from shoal.server.handover import Handover, Scribe, newest
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
@@ -36,7 +37,7 @@ from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
 from shoal.serving.options import ServingOptions
-from shoal.serving.plane import DataPlane
+from shoal.serving.plane import KNOWN_S, DataPlane
 from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
 from shoal.telemetry.metrics import Kind, Metrics
@@ -91,9 +92,11 @@ def _job(channel: Channel) -> Job:
 
 async def _work(job: Job, channel: Channel, writer: LineWriter) -> bool:
     settings = Settings(home=Path(job.home), database_url=job.database_url, actor=job.actor)
-    workspace = await asyncio.to_thread(Workspace, settings)
+    handover = newest([Page(page) for page in job.handovers])
+    folders = None if handover is None else handover.folders
+    workspace = await asyncio.to_thread(Workspace, settings, store_folders=folders)
     with contextlib.closing(workspace):
-        return await Worker(job, channel, writer, workspace).run()
+        return await Worker(job, channel, writer, workspace, handover).run()
 
 
 class Worker:
@@ -109,10 +112,15 @@ class Worker:
         Where to log.
     workspace : Workspace
         What it serves from.
+    handover : Handover, optional
+        What other processes of the server knew of the registry.
     """
 
-    def __init__(self, job: Job, channel: Channel, writer: LineWriter, workspace: Workspace) -> None:
+    def __init__(
+        self, job: Job, channel: Channel, writer: LineWriter, workspace: Workspace, handover: Handover | None = None
+    ) -> None:
         self._job = job
+        self._handover = handover
         self._options = job.options
         self._channel = channel
         self._writer = writer
@@ -139,7 +147,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._channel.connection.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._listen)
-        await asyncio.to_thread(self._ring.refresh)
+        await self._learn_keys()
         if self._job.at_once:
             self._http.start()
         self._begin(self._stack.doorkeeper.sweep(), self._ring.follow(), self._meter.work())
@@ -152,12 +160,23 @@ class Worker:
         starting.cancel()
         return await self._drain()
 
+    async def _learn_keys(self) -> None:
+        """Ask the registry for the API keys; where that does not answer soon, those that others knew have to do."""
+        if self._handover is None:
+            await asyncio.to_thread(self._ring.refresh)
+            return
+        self._ring.replace(self._handover.keys)
+        self._begin(self._ring.look())
+        await asyncio.wait(self._chores, timeout=KNOWN_S)
+
     def _begin(self, *chores: Coroutine[None, None, None]) -> None:
         self._chores += [asyncio.create_task(chore) for chore in chores]
 
     async def _start(self) -> None:
         if self._plane is not None:
-            await self._plane.start()
+            await self._plane.start(None if self._handover is None else self._handover.known)
+            page = Page(self._job.handovers[self._job.number])
+            self._begin(Scribe(page, self._plane, self._ring, self._workspace).work())
             _require_fleets(self._plane, self._options.fleets)
             if self._deferred is not None:
                 self._deferred.start()

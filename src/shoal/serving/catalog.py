@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -18,7 +18,7 @@ from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
-from shoal.serving.desired import Selection, Wanted, earlier
+from shoal.serving.desired import Known, Selection, Wanted, earlier
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
@@ -86,6 +86,7 @@ class Catalog:
         self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
         self._opening: dict[tuple[str, int], asyncio.Task[ServedFleet]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._held: Mapping[str, Wanted] = {}
         self.slots: dict[str, Slot] = {}
         self.asked = False
         self.answered_at_s = time.monotonic()
@@ -118,17 +119,38 @@ class Catalog:
         While the registry does not answer, what is served stays.
         """
         async with self._refreshing:
-            try:
-                wanted = await self.ask(self._selection.look, self._registry)
-            except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
-                self.problem = f"{type(error).__name__}: {error}"
-                return
-            self.answered_at_s, self.asked, self.problem = time.monotonic(), True, ""
-            if wanted is not None:
-                self._want(wanted)
-            for slot in self.slots.values():
-                if slot.behind():
-                    slot.following = asyncio.create_task(self._follow(slot))
+            await self._look()
+            self.follow()
+
+    async def _look(self) -> None:
+        try:
+            wanted = await self.ask(self._selection.look, self._registry)
+        except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
+            self.problem = f"{type(error).__name__}: {error}"
+            return
+        self.answered_at_s, self.asked, self.problem = time.monotonic(), True, ""
+        if wanted is not None:
+            self._want(wanted)
+
+    def follow(self) -> None:
+        """Begin to open what should be served and is not."""
+        for slot in self.slots.values():
+            if slot.behind():
+                slot.following = asyncio.create_task(self._follow(slot))
+
+    def adopt(self, known: Known) -> None:
+        """Take what another process of the server knew for what the registry says, until that says something itself."""
+        self._held = known.served
+        self.answered_at_s, self.asked = known.at_s, True
+        self._want(known.wanted)
+
+    def known(self) -> Known | None:
+        """What this process knows; None while it knows nothing."""
+        if not self.asked:
+            return None
+        slots = self.slots.values()
+        held = {slot.name: slot.served.wanted for slot in slots if slot.served and slot.served.wanted != slot.wanted}
+        return Known(at_s=self.answered_at_s, wanted=tuple([slot.wanted for slot in slots]), served=held)
 
     async def ask(self, question: Callable[..., Answer], *arguments: object) -> Answer:
         """Call the registry in its thread, one question at a time."""
@@ -168,17 +190,26 @@ class Catalog:
 
     async def _stand_in(self, wanted: Wanted) -> ServedFleet | None:
         """What answers where nothing does and the snapshot that should cannot be opened: one from before."""
+        held = self._held.get(wanted.fleet)
+        if held is not None and (served := await self._opened_if_whole(held)) is not None:
+            return served
         try:
             snapshots = await self.ask(earlier, self._registry, wanted)
         except ShoalError as error:
             _log.warning("fleet %s: nobody says what was served before: %s", wanted.fleet, error)
             return None
         for snapshot in snapshots:
-            try:
-                return await self._opened(dataclasses.replace(wanted, snapshot=snapshot))
-            except Exception as error:  # noqa: BLE001 - the next one may be whole
-                _log.debug("%s cannot stand in: %s", snapshot.reference, error)
+            served = await self._opened_if_whole(dataclasses.replace(wanted, snapshot=snapshot))
+            if served is not None:
+                return served
         return None
+
+    async def _opened_if_whole(self, wanted: Wanted) -> ServedFleet | None:
+        try:
+            return await self._opened(wanted)
+        except Exception as error:  # noqa: BLE001 - the next one may be whole
+            _log.debug("fleet %s has no stand-in in %s: %s", wanted.fleet, wanted.snapshot, error)
+            return None
 
     def _retire(self, served: ServedFleet | None, heir: ServedFleet | None = None) -> None:
         """See to it that a snapshot lets go of what it holds once its last request is answered."""

@@ -42,6 +42,25 @@ class Wanted:
     alias: str = field(default="", compare=False)  # where nothing else changed, nothing has to be opened anew
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What a process of the server knows of the registry.
+
+    Attributes
+    ----------
+    at_s : float
+        When the registry last answered, by ``time.monotonic()``, which the processes of a machine share.
+    wanted : tuple of Wanted
+        What it said.
+    served : mapping of str to Wanted
+        What is served by the name of a fleet, where that is something else.
+    """
+
+    at_s: float
+    wanted: tuple[Wanted, ...]
+    served: Mapping[str, Wanted]
+
+
 class Selection:
     """The fleets that a server was started for. Not safe for threads.
 

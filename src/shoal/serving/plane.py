@@ -14,7 +14,7 @@ from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
 from shoal.serving.addresses import split
 from shoal.serving.catalog import Catalog
-from shoal.serving.desired import Selection
+from shoal.serving.desired import Known, Selection
 from shoal.serving.keeping import Keepers
 from shoal.serving.log import LogStatistics
 from shoal.serving.messages import (
@@ -38,6 +38,9 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 
 #: How long the prediction log has at least to write what it took, in seconds.
 FLUSH_S: Final = 2.0
+
+#: How long a process that was told what others knew waits for the registry itself, in seconds.
+KNOWN_S: Final = 1.0
 
 
 class DataPlane:
@@ -74,18 +77,30 @@ class DataPlane:
         self._started = self._draining = False
         self._under_way = 0
         self._following: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._patience_s: float | None = None
 
-    async def start(self) -> None:
-        """Compile kernels and open the fleets; returns when each of them is served, or it is known why not."""
+    async def start(self, known: Known | None = None) -> None:
+        """Compile kernels and open the fleets; returns when each of them is served, or it is known why not.
+
+        Parameters
+        ----------
+        known : Known, optional
+            What another process knew of the registry: it is begun with where the registry does not answer soon.
+        """
         await asyncio.get_running_loop().run_in_executor(None, warm_kernels)
-        await self._catalog.refresh()
-        await self._catalog.settle()
+        if known is not None:
+            self._catalog.adopt(known)
+            self._patience_s = KNOWN_S
+        await self.catch_up()
         self._started = True
         self._following = asyncio.create_task(self._follow())
 
     async def catch_up(self) -> None:
         """Follow what was promoted while the process was busy starting; before its doors are opened."""
-        await self._catalog.refresh()
+        looking = self._looking = asyncio.create_task(self._catalog.refresh())
+        await asyncio.wait({looking}, timeout=self._patience_s)
+        self._catalog.follow()
         await self._catalog.settle()
 
     async def _follow(self) -> None:
@@ -280,6 +295,10 @@ class DataPlane:
     def kept(self) -> LogStatistics | None:
         """What the prediction log has done; None where no fleet ever had one."""
         return self._keepers.statistics()
+
+    def known(self) -> Known | None:
+        """What this process knows of the registry; None while it knows nothing."""
+        return self._catalog.known()
 
     def registry_problem(self) -> str:
         """Why the registry does not answer; empty when it does."""
