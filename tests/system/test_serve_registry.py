@@ -219,7 +219,8 @@ def test_a_worker_is_replaced_while_the_file_of_the_database_is_missing(home, tm
         assert not (home / "shoal.db").exists()
         wait_until(lambda: _is_up(server.admin_url))
         put_back(home, copy)
-        wait_until(lambda: staleness_s(httpx.Client(base_url=server.admin_url)) < 1)
+        with httpx.Client(base_url=server.admin_url) as admin:
+            wait_until(lambda: staleness_s(admin) < 1)
 
 
 def _is_up(url):
