@@ -27,10 +27,11 @@ from shoal.security.permissions import Role
 from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.desired import Selection
+from shoal.serving.holdings import Holdings
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import Service, find_services
+from shoal.serving.services import Service, find_services, survey
 from shoal.serving.sinks import KINDS as SINK_KINDS
 from shoal.serving.sinks import Sinks, SinkSpec, load_sink
 from shoal.serving.sinks import document as sink_document
@@ -387,7 +388,8 @@ class Workspace:
         self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
     ) -> list[Service]:
         """The servers that are alive and hold certain fleets; see :func:`shoal.serving.services.find_services`."""
-        return find_services(self.registry, name=name, tag=tag, category=category, key=key)
+        known = survey(self.registry)
+        return find_services(known, name=name, tag=tag, category=category, key=key, has=Holdings(self.fleet).answers)
 
     def data_plane(
         self, fleets: Sequence[str] = (), *, category: str = "", options: ServingOptions | None = None

@@ -1,11 +1,13 @@
 """Servers whose snapshots are damaged, or whose database is replaced, blocked or away: real files, real processes."""
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from serve_process import answer_of, command, make_home, request, serving, wait_
 
 import shoal
 from shoal.security.permissions import Role
+from shoal.serving.services import ALIVE_S
 from tests.databases import PostgresqlServer
 
 INFER = "/v2/models/pumps/infer"
@@ -228,3 +231,57 @@ def _is_up(url):
         return httpx.get(url + "/health/live").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_server, tmp_path):
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
+        wait_until(lambda: client.get("/api/v1/services?name=pumps").json())
+        database_server.stop()
+        wait_until(lambda: staleness_s(client) > 2)
+        for ask in (
+            lambda: client.post(INFER + "/async", json=request()),
+            lambda: client.get("/api/v1/predictions/unknown"),
+            lambda: client.post("/v2/repository/models/pumps/unload"),
+            lambda: client.get("/v2/models/pumps/versions/2"),
+        ):
+            answer, took_s = timed(ask)
+            assert answer.status_code == 503, answer.text
+            assert took_s < 1, answer.url
+            assert answer.headers["retry-after"]
+        told, took_s = timed(lambda: client.get("/api/v1/services?name=pumps"))
+        assert took_s < 1
+        assert [service["url"] for service in told.json()] == [server.url]
+        assert told.json()[0]["fleets"][0]["version"] == 1
+        assert told.json()[0]["staleness_s"] > 2
+        assert int(told.headers["age"]) >= 1
+        assert client.get("/api/v1/services?tag=none").json() == []
+        database_server.start()
+        wait_until(lambda: client.post(INFER + "/async", json=request()).status_code == 202)
+        assert "age" not in client.get("/api/v1/services").headers
+
+
+def timed(ask):
+    started_s = time.monotonic()
+    return ask(), time.monotonic() - started_s
+
+
+@contextlib.contextmanager
+def nobody_writes(home):
+    """Hold the lock that every writer needs, for as long as the block lasts."""
+    with contextlib.closing(sqlite3.connect(home / "shoal.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_a_server_that_cannot_tell_the_registry_of_itself_lists_itself(home, tmp_path):
+    with serving(home, tmp_path, "--no-grpc") as server, server.client() as client:
+        wait_until(lambda: client.get("/api/v1/services").json()[0]["beat_at"])
+        with nobody_writes(home):
+            time.sleep(ALIVE_S + 1.5)
+            alone = client.get("/api/v1/services?name=pumps").json()
+            assert [(one["url"], one["fleets"][0]["version"], one["beat_at"]) for one in alone] == [
+                (server.url, 1, None)
+            ]
+            assert alone[0]["staleness_s"] < 2  # it reads all the while

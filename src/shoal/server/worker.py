@@ -134,10 +134,12 @@ class Worker:
         self._gauges = _Gauges(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
+        self._heart = None
+        if self._plane is not None:
+            self._heart = Heartbeat(workspace.registry, self._plane, job.server)
         self._stack = self._build()
         self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
         self._grpc: GrpcDoor | None = None
-        self._heart: Heartbeat | None = None
         self._beating: asyncio.Task[None] | None = None
         self._chores: list[asyncio.Task[None]] = []
 
@@ -196,8 +198,7 @@ class Worker:
                 )
         if not self._job.at_once:
             self._http.start()
-        if self._plane is not None:
-            self._heart = Heartbeat(self._workspace.registry, self._plane, self._job.server)
+        if self._heart is not None:
             self._beating = asyncio.create_task(self._heart.work())
         served = self._plane.index(ready=True) if self._plane is not None else []
         self._channel.send(Ready(fleets=tuple(f"{entry.name}:{entry.version}" for entry in served)))
@@ -266,7 +267,7 @@ class Worker:
             doors |= dict.fromkeys(TEMPLATES, PredictionsApp(self._deferred))
         if self._job.manages or self._options.admin_port is None:
             doors |= {"api": Management(self._workspace), "metrics": self._meter}
-        doors["/api/v1/services"] = Services(self._workspace.registry)
+        doors["/api/v1/services"] = Services(self._workspace, self._ring, self._plane, self._heart)
         return doors
 
     def _look(self) -> None:

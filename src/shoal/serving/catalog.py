@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
+from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError, Unavailable
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
@@ -28,6 +28,9 @@ Answer = TypeVar("Answer")
 
 #: How long lookups and caches have to let go of their connections in the end, in seconds.
 CLOSE_S = 1.0
+
+#: A registry that takes longer to say what is new counts as away, in seconds.
+SLOW_S = 1.0
 
 Opener = Callable[[SnapshotRecord], Fleet]
 
@@ -60,8 +63,6 @@ class Catalog:
         Whether the registry ever answered.
     answered_at_s : float
         When it last did, by ``time.monotonic()``.
-    problem : str
-        Why it does not answer; empty when it does.
     """
 
     def __init__(
@@ -90,7 +91,27 @@ class Catalog:
         self.slots: dict[str, Slot] = {}
         self.asked = False
         self.answered_at_s = time.monotonic()
-        self.problem = ""
+        self._failure = ""
+        self._looking_since_s: float | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the registry does not answer; empty when it does."""
+        if not self._failure and self._looking_since_s is not None:
+            waited_s = time.monotonic() - self._looking_since_s
+            return f"it has not answered for {waited_s:.0f} s" if waited_s > SLOW_S else ""
+        return self._failure
+
+    def require_registry(self) -> None:
+        """Refuse at once what would have to wait for a registry that is away.
+
+        Raises
+        ------
+        Unavailable
+            It is.
+        """
+        if self.problem:
+            raise Unavailable("the registry does not answer just now, so nothing was done; try again")
 
     def current(self, fleet: str) -> ServedFleet:
         """What answers for a fleet now.
@@ -123,12 +144,15 @@ class Catalog:
             self.follow()
 
     async def _look(self) -> None:
+        self._looking_since_s = time.monotonic()
         try:
             wanted = await self.ask(self._selection.look, self._registry)
         except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
-            self.problem = f"{type(error).__name__}: {error}"
+            self._failure = f"{type(error).__name__}: {error}"
             return
-        self.answered_at_s, self.asked, self.problem = time.monotonic(), True, ""
+        finally:
+            self._looking_since_s = None
+        self.answered_at_s, self.asked, self._failure = time.monotonic(), True, ""
         if wanted is not None:
             self._want(wanted)
 
@@ -266,12 +290,13 @@ class Catalog:
         ------
         NotFound
             There is no such snapshot, its files were collected, or the server does not serve the fleet.
-        StorageError
+        Unavailable, StorageError
             The registry cannot be asked.
         """
         served = self.opened(fleet, version)
         if served is not None:
             return served
+        self.require_registry()
         key = (fleet, _number(version))
         task = self._opening.get(key)
         if task is None:
@@ -298,9 +323,10 @@ class Catalog:
             There is no such fleet.
         NotReady
             It cannot be served; says why.
-        StorageError
+        Unavailable, StorageError
             The registry cannot be written.
         """
+        self.require_registry()
         if not self._selection.may_serve(fleet):
             raise InvalidInput(f"this server was not started for fleet {fleet!r}; start one that serves it")
 

@@ -117,9 +117,10 @@ class DeferredPredictions:
             Too many predictions wait.
         Conflict
             The idempotency key was used for another request.
-        StorageError
+        Unavailable, StorageError
             The database cannot be reached.
         """
+        self._plane.require_registry()
         fleet = split(request.model)[0]
         if not self._plane.serves(fleet):
             raise NotFound(f"fleet {fleet[:100]!r} is not served here; `shoal fleets list` says which there are")
@@ -195,4 +196,5 @@ class DeferredPredictions:
         return again
 
     async def _thread(self, work: Callable[..., Result], *arguments: object) -> Result:
+        self._plane.require_registry()
         return await asyncio.to_thread(work, *arguments)

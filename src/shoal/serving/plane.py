@@ -296,9 +296,25 @@ class DataPlane:
         """What the prediction log has done; None where no fleet ever had one."""
         return self._keepers.statistics()
 
+    def fleet(self, name: str, version: int) -> Fleet | None:
+        """The models of a snapshot that is served now; None where another one is, or none."""
+        slot = self._catalog.slots.get(name)
+        served = None if slot is None else slot.served
+        return served.fleet if served is not None and served.snapshot.version == version else None
+
     def known(self) -> Known | None:
         """What this process knows of the registry; None while it knows nothing."""
         return self._catalog.known()
+
+    def require_registry(self) -> None:
+        """Refuse at once what would have to wait for a registry that is away.
+
+        Raises
+        ------
+        Unavailable
+            It is.
+        """
+        self._catalog.require_registry()
 
     def registry_problem(self) -> str:
         """Why the registry does not answer; empty when it does."""
