@@ -285,3 +285,14 @@ def test_a_server_that_cannot_tell_the_registry_of_itself_lists_itself(home, tmp
                 (server.url, 1, None)
             ]
             assert alone[0]["staleness_s"] < 2  # it reads all the while
+
+
+def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
+    with serving(home, tmp_path, "--no-grpc") as server, server.client() as client, ThreadPoolExecutor(1) as apart:
+        with nobody_writes(home):
+            waiting = apart.submit(httpx.post, server.url + "/v2/repository/models/pumps/unload", timeout=60)
+            time.sleep(3)
+            assert not waiting.done()
+            assert staleness_s(client) < 1.5
+        assert waiting.result().status_code == 200
+        assert client.post(INFER, json=request()).status_code == 503

@@ -82,6 +82,7 @@ class Catalog:
         self._options = options
         self._lane = Lane(options.queue_bytes)
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry-write")
         self._loading = ThreadPoolExecutor(2, thread_name_prefix="shoal-load")
         self._refreshing = asyncio.Lock()
         self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
@@ -333,7 +334,8 @@ class Catalog:
         def write() -> None:
             self._registry.set_serving(fleet, actor=actor, loaded=loaded)
 
-        await self.ask(write)
+        # Not in the thread that asks: a write waits for other writers, and following must not wait with it.
+        await asyncio.get_running_loop().run_in_executor(self._writing, write)
         await self.refresh()
         slot = self.slots.get(fleet)
         if slot is None:
@@ -364,7 +366,7 @@ class Catalog:
             self._retire(served)
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=CLOSE_S)
-        for executor in (self._asking, self._loading):
+        for executor in (self._asking, self._writing, self._loading):
             executor.shutdown(wait=False, cancel_futures=True)
         self._lane.close()
 
