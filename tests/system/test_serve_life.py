@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import httpx
 import pytest
 from serve_load import Load
@@ -16,6 +17,8 @@ from serve_process import answer_of, command, is_alive, make_home, request, serv
 
 import shoal
 from shoal.security.permissions import Role
+from shoal.server.grpc import inference_pb2 as pb
+from shoal.server.grpc.service import SERVICE
 
 INFER = "/v2/models/pumps/infer"
 
@@ -135,6 +138,48 @@ def test_metrics_are_those_of_all_workers_and_survive_them(home, tmp_path):
         os.kill(server.workers()[0], signal.SIGKILL)
         wait_until(lambda: "shoal_workers_ready 2.0" in _metrics(server) and len(server.workers()) == 2)
         assert _counted(server) == 40
+
+
+def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
+    with shoal.open(home) as workspace:
+        workspace.set_serving("pumps", {"cache": {"ttl_s": 600}})
+    with serving(home, tmp_path, "pumps", "--workers", "2") as server:
+        for device in (1, 2):
+            for _ in range(15):  # a connection each; a worker scores each row once and remembers it
+                assert httpx.post(server.url + INFER, json=request(device)).status_code == 200
+        before = wait_until(lambda: _agreed(server))
+        assert before["success"] == 30
+        assert (before["cache_hit"] + before["cache_miss"], before["cache_miss"] in (2, 3, 4)) == (30, True)
+        with grpc.insecure_channel(server.grpc) as channel:
+            ask = channel.unary_unary(
+                f"/{SERVICE}/ModelStatistics",
+                request_serializer=pb.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=pb.ModelStatisticsResponse.FromString,
+            )
+            told = ask(pb.ModelStatisticsRequest(name="pumps"), timeout=20).model_stats[0].inference_stats
+        assert (told.success.count, told.cache_hit.count) == (30, before["cache_hit"])
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: _answers(server) and "shoal_workers_ready 2.0" in _metrics(server))
+        assert wait_until(lambda: _agreed(server)) == before
+
+
+def _agreed(server):
+    """What all workers tell, once each has heard of the others; they tell it once a second."""
+    told = [_statistics(server) for _ in range(10)]
+    return told[0] if told == [told[0]] * 10 and told[0].get("success") == 30 else None
+
+
+def _statistics(server):
+    found = httpx.get(server.url + "/v2/models/pumps/stats").json()["model_stats"]
+    return {name: told["count"] for one in found for name, told in one["inference_stats"].items()}
+
+
+def _answers(server):
+    try:
+        return httpx.get(server.url + "/v2/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _counted(server):

@@ -134,6 +134,7 @@ class Supervisor:
         count = options.workers + (self._admin is not None)
         self._seats = [_Seat(number=number, manages=number == options.workers) for number in range(count)]
         self._pages = [new_page() for _ in self._seats]
+        self._statistics = [new_page() for _ in self._seats]
         self._handovers = [new_page() for _ in self._seats]
         self._selector = selectors.DefaultSelector()
         self._announced = False
@@ -200,7 +201,7 @@ class Supervisor:
     def _start(self, seat: _Seat) -> None:
         ours, theirs = socket.socketpair()
         listener = self._admin if seat.manages and self._admin is not None else self._listener
-        inherited = (theirs.fileno(), listener.fileno(), *self._pages, *self._handovers)
+        inherited = (theirs.fileno(), listener.fileno(), *self._pages, *self._statistics, *self._handovers)
         with theirs:
             seat.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
                 [sys.executable, "-P", "-c", f"from shoal.server.worker import main; main({theirs.fileno()})"],
@@ -224,6 +225,7 @@ class Supervisor:
             actor=self._settings.actor,
             listener=listener.fileno(),
             pages=tuple(self._pages),
+            statistics=tuple(self._statistics),
             handovers=tuple(self._handovers),
             grpc_port=self._grpc.getsockname()[1] if self._grpc is not None else None,
             at_once=not self._announced,
@@ -348,7 +350,7 @@ class Supervisor:
     def _close(self) -> None:
         self._sockets.close()
         self._selector.close()
-        for page in (*self._pages, *self._handovers):
+        for page in (*self._pages, *self._statistics, *self._handovers):
             os.close(page)
 
 

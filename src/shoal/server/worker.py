@@ -38,6 +38,7 @@ from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import KNOWN_S, DataPlane
+from shoal.serving.statistics import SharedStatistics
 from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
 from shoal.telemetry.metrics import Kind, Metrics
@@ -136,6 +137,7 @@ class Worker:
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
         self._heart = None
         if self._plane is not None:
+            self._plane.share(SharedStatistics([Page(page) for page in job.statistics], job.number))
             self._heart = Heartbeat(workspace.registry, self._plane, job.server)
         self._stack = self._build()
         self._http = HttpServer(self._stack.app, socket.socket(fileno=job.listener), self._options.limits)
@@ -271,6 +273,8 @@ class Worker:
         return doors
 
     def _look(self) -> None:
+        if self._plane is not None:
+            self._plane.publish()
         self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
 
 

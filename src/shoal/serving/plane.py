@@ -29,6 +29,7 @@ from shoal.serving.messages import (
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
 from shoal.serving.slots import READY
+from shoal.serving.statistics import SharedStatistics
 
 if TYPE_CHECKING:
     from shoal.requests.lookups import LookupStats
@@ -73,6 +74,7 @@ class DataPlane:
     ) -> None:
         self._catalog = Catalog(registry, opener, selection, options, cache, keepers)
         self._keepers = keepers
+        self._shared: SharedStatistics | None = None
         self._options = options
         self._started = self._draining = False
         self._under_way = 0
@@ -276,12 +278,24 @@ class DataPlane:
             self._catalog.current(split(model)[0])
             slots = [self._catalog.slots[split(model)[0]]]
         found = [one for slot in slots for one in slot.statistics()]
+        if self._shared is not None:
+            found = self._shared.with_others(found, {slot.name for slot in slots})
         if version is None:
             return found
         chosen = [one for one in found if one.version == version]
         if not chosen:
             raise NotFound(f"{model!r} was not served under version {version!r} here")
         return chosen
+
+    def share(self, statistics: SharedStatistics) -> None:
+        """Tell the statistics of all processes of a server from now on."""
+        self._shared = statistics
+
+    def publish(self) -> None:
+        """Let the other processes see what this one was asked."""
+        if self._shared is not None:
+            asked = (slot for slot in self._catalog.slots.values() if slot.was_asked())
+            self._shared.publish([one for slot in asked for one in slot.statistics()])
 
     def totals(self) -> list[ModelStatistics]:
         """What each fleet was asked under all of its snapshots, as counters that never shrink; versions are empty."""

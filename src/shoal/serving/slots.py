@@ -88,6 +88,11 @@ class Slot:
             return None
         return snapshot.version
 
+    def was_asked(self) -> bool:
+        """Whether there is anything to tell in statistics."""
+        counters = None if self.served is None else self.served.counters
+        return bool(self.history) or (counters is not None and bool(counters.requests or counters.failures))
+
     def statistics(self) -> list[ModelStatistics]:
         """What the fleet was asked, per snapshot, the present one last."""
         return self.history.versions(self.served.counters if self.served else None)

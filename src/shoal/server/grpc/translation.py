@@ -115,6 +115,8 @@ def _statistics(one: ModelStatistics) -> pb.ModelStatistics:
             fail=pb.StatisticDuration(count=one.failures),
             queue=pb.StatisticDuration(count=one.requests, ns=one.queue_ns),
             compute_infer=pb.StatisticDuration(count=one.batches, ns=one.compute_ns),
+            cache_hit=pb.StatisticDuration(count=one.cache_hits),
+            cache_miss=pb.StatisticDuration(count=one.cache_misses),
         ),
     )
 
