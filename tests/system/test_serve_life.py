@@ -142,6 +142,48 @@ def test_metrics_are_those_of_all_workers_and_survive_them(home, tmp_path):
         assert _counted(server) == 40
 
 
+def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
+    with shoal.open(home) as workspace:
+        workspace.set_serving("pumps", {"cache": {"ttl_s": 600}})
+    with serving(home, tmp_path, "pumps", "--workers", "2") as server:
+        for device in (1, 2):
+            for _ in range(15):  # a connection each; a worker scores each row once and remembers it
+                assert httpx.post(server.url + INFER, json=request(device)).status_code == 200
+        before = wait_until(lambda: _agreed(server))
+        assert before["success"] == 30
+        assert (before["cache_hit"] + before["cache_miss"], before["cache_miss"] in (2, 3, 4)) == (30, True)
+        with grpc.insecure_channel(server.grpc) as channel:
+            ask = channel.unary_unary(
+                f"/{SERVICE}/ModelStatistics",
+                request_serializer=pb.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=pb.ModelStatisticsResponse.FromString,
+            )
+            told = ask(pb.ModelStatisticsRequest(name="pumps"), timeout=20).model_stats[0].inference_stats
+        assert (told.success.count, told.cache_hit.count) == (30, before["cache_hit"])
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: _answers(server) and "shoal_workers_ready 2.0" in _metrics(server))
+        assert wait_until(lambda: _agreed(server)) == before
+
+
+def _agreed(server):
+    """What all workers tell, once each has heard of the others; they tell it once a second."""
+    told = [_statistics(server) for _ in range(10)]
+    return told[0] if told == [told[0]] * 10 and told[0].get("success") == 30 else None
+
+
+def _statistics(server):
+    found = httpx.get(server.url + "/v2/models/pumps/stats").json()["model_stats"]
+    return {name: told["count"] for one in found for name, told in one["inference_stats"].items()}
+
+
+def _answers(server):
+    try:
+        return httpx.get(server.url + "/v2/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def _counted(server):
     pattern = r'shoal_request_seconds_count\{fleet="pumps",route="/v2/models/{model}/infer",status="200"\} (\S+)'
     return sum(map(float, re.findall(pattern, _metrics(server))))

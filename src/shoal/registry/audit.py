@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from shoal.registry.records import AuditEntry
+from shoal.registry.records import AuditEntry, Head
 from shoal.registry.tables import audit, audit_head
 from shoal.storage.columns import json_text
 from shoal.types import Json
 
-_HEAD = sa.select(audit_head.c.number).where(audit_head.c.id == 1)
+_HEAD = sa.select(audit_head.c.number, audit_head.c.digest).where(audit_head.c.id == 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +74,10 @@ def append(
     connection.execute(audit_head.update().where(audit_head.c.id == 1).values(number=number + 1, digest=digest))
 
 
-def head(connection: sa.Connection) -> int:
-    """Number of the newest entry, which every change raises."""
-    return connection.execute(_HEAD).scalar_one()
+def head(connection: sa.Connection) -> Head:
+    """Number and digest of the newest entry, which every change replaces."""
+    number, digest = connection.execute(_HEAD).one()
+    return Head(number=number, digest=digest)
 
 
 def entries(connection: sa.Connection, *, object: str | None, limit: int) -> list[AuditEntry]:  # noqa: A002

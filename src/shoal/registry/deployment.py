@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Mapping
 
 from shoal.registry import api_keys, audit, servers, serving, sources, stores
-from shoal.registry.records import Desired, ServerRecord, SourceRecord, StoreRecord
+from shoal.registry.records import Desired, Head, ServerRecord, SourceRecord, StoreRecord
 from shoal.registry.serving import KEEP, Keep
 from shoal.security.api_keys import ApiKeyRecord
 from shoal.security.permissions import Role
@@ -24,8 +24,8 @@ class Deployment:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def head(self) -> int:
-        """A number that grows with every audited change; whoever follows the registry asks for this one often."""
+    def head(self) -> Head:
+        """What is replaced by every audited change; whoever follows the registry asks for this often."""
         with self._database.read() as connection:
             return audit.head(connection)
 

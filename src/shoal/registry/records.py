@@ -4,6 +4,7 @@ import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shoal.types import InputFile, Json, Level
 
@@ -267,6 +268,21 @@ class AuditEntry:
     digest: str
 
 
+class Head(NamedTuple):
+    """The newest change that the audit tells of.
+
+    Attributes
+    ----------
+    number : int
+        Its number; 0 while there is none.
+    digest : str
+        Its digest: a database that came back from a backup may reach the number again, by other changes.
+    """
+
+    number: int
+    digest: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Desired:
     """What servers are to do with a fleet.
@@ -320,6 +336,8 @@ class ServerRecord:
         The category whose fleets it serves; empty for all.
     fleets : mapping of str to int
         The fleets it serves and their versions.
+    missed : mapping of str to int
+        Versions that it should serve and cannot, by fleet.
     staleness_s : float
         Seconds since it last heard from the registry when it told this.
     started_at : datetime
@@ -334,6 +352,7 @@ class ServerRecord:
     admin_url: str | None = None
     category: str = ""
     fleets: Mapping[str, int] = field(default_factory=dict)
+    missed: Mapping[str, int] = field(default_factory=dict)
     staleness_s: float = 0.0
     started_at: dt.datetime
     beat_at: dt.datetime | None = None

@@ -25,8 +25,8 @@ _log = logging.getLogger("shoal.server")
 class KeyStore(Protocol):
     """What is needed of the registry. Calls block, and may come from any thread."""
 
-    def head(self) -> int:
-        """A number that changes with every change."""
+    def head(self) -> object:
+        """Something that is another with every change."""
         ...
 
     def keys(self) -> list[ApiKeyRecord]:
@@ -51,9 +51,14 @@ class KeyRing:
     def __init__(self, store: KeyStore, *, local: bool) -> None:
         self._store = store
         self._local = local
-        self._head: int | None = None
+        self._head: object = None
         self._keys: Mapping[str, ApiKeyRecord] = {}
         self._known: dict[bytes, tuple[ApiKeyRecord, Principal]] = {}
+
+    @property
+    def keys(self) -> tuple[ApiKeyRecord, ...]:
+        """The keys as they are known."""
+        return tuple(self._keys.values())
 
     @property
     def is_open(self) -> bool:
@@ -82,8 +87,12 @@ class KeyRing:
         """Refresh for ever."""
         while True:
             await asyncio.sleep(_POLL_S)
-            with contextlib.suppress(ShoalError):  # the data plane tells how stale it is
-                await asyncio.to_thread(self.refresh)
+            await self.look()
+
+    async def look(self) -> None:
+        """Refresh if the registry answers; the data plane tells how stale all is."""
+        with contextlib.suppress(ShoalError):
+            await asyncio.to_thread(self.refresh)
 
     def caller(self, authorization: bytes | None, key: bytes | None) -> Principal:
         """Who sends these headers, ``Authorization`` and ``X-API-Key``.

@@ -29,6 +29,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         File descriptor of the socket to accept from.
     pages : tuple of int
         File descriptors of the pages with the metrics of each process.
+    statistics : tuple of int
+        File descriptors of the pages with what each process was asked.
+    handovers : tuple of int
+        File descriptors of the pages with what each process knows of the registry.
     grpc_port : int or None
         Port of gRPC.
     at_once : bool
@@ -45,6 +49,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     actor: str
     listener: int
     pages: tuple[int, ...]
+    statistics: tuple[int, ...]
+    handovers: tuple[int, ...]
     grpc_port: int | None
     at_once: bool
     server: ServerRecord

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -12,14 +13,20 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from shoal.errors import InvalidInput, ShoalError
+from shoal.errors import InvalidInput, ShoalError, Unavailable
 from shoal.registry import Registry, ServerRecord
+from shoal.server.authentication import KeyRing
 from shoal.server.errors import answer
+from shoal.serving.holdings import Holdings
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import find_services
+from shoal.serving.services import Survey, find_services, survey, unheard
+from shoal.workspace import Workspace
 
 BEAT_S: Final = 1.0
 """Seconds between two signs of life."""
+
+ANSWER_S: Final = 1.0
+"""How long whoever asks for servers waits for the registry, in seconds."""
 
 _FILTERS: Final = ("name", "tag", "category", "key")
 
@@ -30,14 +37,30 @@ _log = logging.getLogger("shoal.server")
 class Services:
     """Answers ``GET /api/v1/services?name=&tag=&category=&key=``.
 
+    While the registry is away, the answer is what it said last, with an ``Age`` in seconds; this server itself is in
+    it as it is now, whether or not the registry has heard of it.
+
     Parameters
     ----------
-    registry : Registry
-        Who is there, and what fleets are.
+    workspace : Workspace
+        Where the registry is, and the snapshots that this process has not opened.
+    ring : KeyRing
+        Whether callers need a key.
+    plane : DataPlane, optional
+        What this process serves.
+    heart : Heartbeat, optional
+        Knows what is true of this server.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, workspace: Workspace, ring: KeyRing, plane: DataPlane | None, heart: "Heartbeat | None") -> None:
+        self._registry = workspace.registry
+        self._ring = ring
+        self._plane = plane
+        self._heart = heart
+        self._holdings = Holdings(workspace.fleet) if plane is None else Holdings(workspace.fleet, plane.fleet)
+        self._asking: asyncio.Task[Survey] | None = None
+        self._asked_at_s = 0.0
+        self._last: tuple[Survey, float] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -45,8 +68,50 @@ class Services:
         unknown = sorted(set(asked) - set(_FILTERS))
         if unknown:
             raise InvalidInput(f"services are asked for by {', '.join(_FILTERS)}, not by {unknown[:3]}")
-        services = await asyncio.to_thread(find_services, self._registry, **asked)
-        await answer(send, 200, _encoder.encode(services))
+        known, age_s = await self._known()
+        if self._heart is not None:
+            known = known.with_server(self._heart.record())
+        services = await asyncio.to_thread(find_services, known, **asked, has=self._holdings.answers)
+        headers = [(b"age", b"%d" % age_s)] if age_s else []
+        await answer(send, 200, _encoder.encode(services), headers)
+
+    async def _known(self) -> tuple[Survey, float]:
+        """What the registry says, or said, and how many seconds ago that was; 0 for now.
+
+        Raises
+        ------
+        Unavailable
+            It never said anything to this process, which serves nothing itself.
+        """
+        if self._plane is None or not self._plane.registry_problem():
+            fresh = await self._fresh()
+            if fresh is not None:
+                return fresh, 0.0
+        if self._last is not None:
+            return self._last[0], time.monotonic() - self._last[1]
+        if self._heart is None:
+            raise Unavailable("the registry does not answer just now; ask one of the servers, or try again")
+        return unheard(self._heart.record(), authenticated=not self._ring.is_open), 0.0
+
+    async def _fresh(self) -> Survey | None:
+        """What the registry says; None when it does not soon. It is asked one question at a time, for all who ask."""
+        if self._asking is None:
+            self._asked_at_s = time.monotonic()
+            self._asking = asyncio.create_task(asyncio.to_thread(survey, self._registry))
+            self._asking.add_done_callback(self._take)
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=max(0.0, self._asked_at_s + ANSWER_S - time.monotonic()))
+        if not asking.done():
+            return None
+        error = asking.exception()
+        if error is not None and not isinstance(error, ShoalError):
+            raise error
+        return None if error is not None else asking.result()
+
+    def _take(self, asking: "asyncio.Task[Survey]") -> None:
+        self._asking = None
+        if not asking.cancelled() and asking.exception() is None:
+            self._last = (asking.result(), time.monotonic())
 
 
 class Heartbeat:
@@ -72,7 +137,7 @@ class Heartbeat:
         told = True
         while True:
             try:
-                await asyncio.to_thread(self._registry.beat, self._now())
+                await asyncio.to_thread(self._registry.beat, self.record())
                 told = True
             except ShoalError as error:
                 if told:
@@ -87,9 +152,11 @@ class Heartbeat:
         except ShoalError as error:
             _log.warning("the registry does not hear that this server goes: %s", error)
 
-    def _now(self) -> ServerRecord:
+    def record(self) -> ServerRecord:
+        """What is true of this server now."""
         fleets = {entry.name: int(entry.version) for entry in self._plane.index(ready=True)}
-        return replace(self._record, fleets=fleets, staleness_s=round(self._plane.staleness_s(), 3))
+        staleness_s = round(self._plane.staleness_s(), 3)
+        return replace(self._record, fleets=fleets, missed=self._plane.missed(), staleness_s=staleness_s)
 
 
 def new_server(

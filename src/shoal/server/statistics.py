@@ -27,8 +27,8 @@ def _model(one: ModelStatistics) -> dict[str, object]:
             "compute_input": _duration(one.requests, one.input_ns),
             "compute_infer": _duration(one.batches, one.compute_ns),
             "compute_output": _duration(one.requests, one.output_ns),
-            "cache_hit": _duration(0, 0),
-            "cache_miss": _duration(0, 0),
+            "cache_hit": _duration(one.cache_hits, 0),
+            "cache_miss": _duration(one.cache_misses, 0),
         },
         "batch_stats": [],
     }

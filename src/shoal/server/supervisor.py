@@ -138,6 +138,8 @@ class Supervisor:
         count = options.workers + (self._admin is not None)
         self._seats = [_Seat(number=number, manages=number == options.workers) for number in range(count)]
         self._pages = [new_page() for _ in self._seats]
+        self._statistics = [new_page() for _ in self._seats]
+        self._handovers = [new_page() for _ in self._seats]
         self._selector = selectors.DefaultSelector()
         self._announced = False
         self._failure: str | None = None
@@ -210,7 +212,7 @@ class Supervisor:
         with theirs:
             seat.process = start_worker(
                 theirs.fileno(),
-                (listener.fileno(), *self._pages),
+                (listener.fileno(), *self._pages, *self._statistics, *self._handovers),
                 _environment(self._options.workers),
                 "shoal-manager" if seat.manages else f"shoal-worker-{seat.number}",
             )
@@ -228,6 +230,8 @@ class Supervisor:
             actor=self._settings.actor,
             listener=listener.fileno(),
             pages=tuple(self._pages),
+            statistics=tuple(self._statistics),
+            handovers=tuple(self._handovers),
             grpc_port=self._grpc.getsockname()[1] if self._grpc is not None else None,
             at_once=not self._announced,
             server=self._server,
@@ -363,7 +367,7 @@ class Supervisor:
     def _close(self) -> None:
         self._sockets.close()
         self._selector.close()
-        for page in self._pages:
+        for page in (*self._pages, *self._statistics, *self._handovers):
             os.close(page)
 
 

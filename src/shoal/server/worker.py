@@ -28,6 +28,7 @@ from shoal.server.connections import HttpServer
 from shoal.server.control import Channel, Failed, Job, Open, Ready
 from shoal.server.discovery import Heartbeat, Services
 from shoal.server.grpc.door import GrpcDoor
+from shoal.server.handover import Handover, Scribe, newest
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
@@ -38,7 +39,8 @@ from shoal.server.predictions import TEMPLATES, PredictionsApp
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
 from shoal.serving.options import ServingOptions
-from shoal.serving.plane import DataPlane
+from shoal.serving.plane import KNOWN_S, DataPlane
+from shoal.serving.statistics import SharedStatistics
 from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
 from shoal.telemetry.metrics import Kind, Metrics
@@ -93,9 +95,11 @@ def _job(channel: Channel) -> Job:
 
 async def _work(job: Job, channel: Channel, writer: LineWriter) -> bool:
     settings = Settings(home=Path(job.home), database_url=job.database_url, actor=job.actor)
-    workspace = await asyncio.to_thread(Workspace, settings)
+    handover = newest([Page(page) for page in job.handovers])
+    folders = None if handover is None else handover.folders
+    workspace = await asyncio.to_thread(Workspace, settings, store_folders=folders)
     with contextlib.closing(workspace):
-        return await Worker(job, channel, writer, workspace).run()
+        return await Worker(job, channel, writer, workspace, handover).run()
 
 
 class Worker:
@@ -111,10 +115,15 @@ class Worker:
         Where to log.
     workspace : Workspace
         What it serves from.
+    handover : Handover, optional
+        What other processes of the server knew of the registry.
     """
 
-    def __init__(self, job: Job, channel: Channel, writer: LineWriter, workspace: Workspace) -> None:
+    def __init__(
+        self, job: Job, channel: Channel, writer: LineWriter, workspace: Workspace, handover: Handover | None = None
+    ) -> None:
         self._job = job
+        self._handover = handover
         self._options = job.options
         self._channel = channel
         self._writer = writer
@@ -129,12 +138,15 @@ class Worker:
         self._later = DeferredCounters(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
+        self._heart = None
+        if self._plane is not None:
+            self._plane.share(SharedStatistics([Page(page) for page in job.statistics], job.number))
+            self._heart = Heartbeat(workspace.registry, self._plane, job.server)
         self._stack = self._build()
         self._certificates = None if job.options.tls is None else Certificates(job.options.tls)
         listener = socket.socket(fileno=job.listener)
         self._http = HttpServer(self._stack.app, listener, self._options.limits, self._certificates)
         self._grpc: GrpcDoor | None = None
-        self._heart: Heartbeat | None = None
         self._beating: asyncio.Task[None] | None = None
         self._chores: list[asyncio.Task[None]] = []
 
@@ -144,7 +156,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._channel.connection.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._listen)
-        await asyncio.to_thread(self._ring.refresh)
+        await self._learn_keys()
         if self._job.at_once:
             self._http.start()
         self._begin(self._stack.doorkeeper.sweep(), self._ring.follow(), self._meter.work())
@@ -159,12 +171,23 @@ class Worker:
         starting.cancel()
         return await self._drain()
 
+    async def _learn_keys(self) -> None:
+        """Ask the registry for the API keys; where that does not answer soon, those that others knew have to do."""
+        if self._handover is None:
+            await asyncio.to_thread(self._ring.refresh)
+            return
+        self._ring.replace(self._handover.keys)
+        self._begin(self._ring.look())
+        await asyncio.wait(self._chores, timeout=KNOWN_S)
+
     def _begin(self, *chores: Coroutine[None, None, None]) -> None:
         self._chores += [asyncio.create_task(chore) for chore in chores]
 
     async def _start(self) -> None:
         if self._plane is not None:
-            await self._plane.start()
+            await self._plane.start(None if self._handover is None else self._handover.known)
+            page = Page(self._job.handovers[self._job.number])
+            self._begin(Scribe(page, self._plane, self._ring, self._workspace).work())
             _require_fleets(self._plane, self._options.fleets)
             if self._deferred is not None:
                 self._deferred.start()
@@ -188,8 +211,7 @@ class Worker:
                 )
         if not self._job.at_once:
             self._http.start()
-        if self._plane is not None:
-            self._heart = Heartbeat(self._workspace.registry, self._plane, self._job.server)
+        if self._heart is not None:
             self._beating = asyncio.create_task(self._heart.work())
         served = self._plane.index(ready=True) if self._plane is not None else []
         self._channel.send(Ready(fleets=tuple(f"{entry.name}:{entry.version}" for entry in served)))
@@ -258,10 +280,12 @@ class Worker:
             doors |= dict.fromkeys(TEMPLATES, PredictionsApp(self._deferred))
         if self._job.manages or self._options.admin_port is None:
             doors |= {"api": Management(self._workspace), "metrics": self._meter}
-        doors["/api/v1/services"] = Services(self._workspace.registry)
+        doors["/api/v1/services"] = Services(self._workspace, self._ring, self._plane, self._heart)
         return doors
 
     def _look(self) -> None:
+        if self._plane is not None:
+            self._plane.publish()
         self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
         if self._deferred is not None:
             self._later.take(self._deferred.counts, self._deferred.backlog, self._deferred.oldest_s())
@@ -284,6 +308,10 @@ class _Gauges:
         self._staleness = metrics.metric(
             "shoal_registry_staleness_seconds", Kind.MAXIMUM, "Since the registry last answered, in seconds"
         )
+        self._missed = metrics.metric(
+            "shoal_fleet_missed", Kind.SUM, "Workers that cannot serve the snapshot that they should", ("fleet",)
+        )
+        self._missing: set[str] = set()
         self._fleets = FleetCounters(metrics)
         self._log = LogCounters(metrics)
         self._between = BetweenCounters(metrics)
@@ -296,10 +324,16 @@ class _Gauges:
         if plane is not None:
             self._ready.set((), float(plane.ready()))
             self._staleness.set((), plane.staleness_s())
+            self._miss(set(plane.missed()))
             self._fleets.take(plane.totals())
             self._between.take(plane.between())
             if (kept := plane.kept()) is not None:
                 self._log.take(kept)
+
+    def _miss(self, missing: set[str]) -> None:
+        for fleet in missing | self._missing:
+            self._missed.set((fleet,), float(fleet in missing))
+        self._missing |= missing
 
 
 def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:

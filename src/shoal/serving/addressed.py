@@ -5,12 +5,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.engines.threads import shared_threads
 from shoal.errors import NotFound
 from shoal.families.contract import Layout
 from shoal.fleet import Fleet
 from shoal.serving.addresses import ModelAddress, parse_key
-from shoal.table.keys import frame_of_keys
 from shoal.types import KeyType
 
 #: Addresses that are kept parsed.
@@ -59,9 +57,7 @@ class SingleModel:
             There is no such model.
         """
         if self.level >= 0:
-            frame = frame_of_keys(self._fleet.keys, self.address.level, [self.address.key])
-            keys = [frame[c.name] if c.name in self.address.level else None for c in self._fleet.keys]
-            number = int(self._fleet.table.find(keys, 1, self.address.level, shared_threads())[0])
+            number = self._fleet.table.number(self.address.level, self.address.key)
             if number >= 0:
                 return number
         raise self.missing()

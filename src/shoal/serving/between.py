@@ -15,6 +15,7 @@ from shoal.requests.timed_cache import CacheStats
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.remembered import Remembered
 from shoal.serving.scoring import Part
+from shoal.serving.statistics import CacheTally
 from shoal.serving.tensors import Column, InputSchema, Rows
 from shoal.types import Json, KeyColumn
 
@@ -72,6 +73,11 @@ class Between:
         self._remembered: Remembered | None = None
         self._asked_by: list[int] = []
         self._positions: dict[str, int] = {}
+
+    @property
+    def cached(self) -> CacheTally | None:
+        """What the prediction cache has done; None where there is none."""
+        return None if self._remembered is None else self._remembered.tally
 
     @property
     def extra(self) -> tuple[KeyColumn, ...]:

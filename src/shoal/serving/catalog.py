@@ -6,113 +6,35 @@ answered from two snapshots, and the old one goes when its last request is done.
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady
+from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError, Unavailable
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.requests.batcher import Lane
-from shoal.serving.desired import Selection, Wanted
+from shoal.serving.desired import Known, Selection, Wanted, earlier
 from shoal.serving.keeping import Keepers
-from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
-from shoal.serving.statistics import FleetHistory
+from shoal.serving.slots import Slot
 
 Answer = TypeVar("Answer")
-
-READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
-
-#: A snapshot that could not be opened is tried again after so many seconds.
-RETRY_S = 10.0
 
 #: How long lookups and caches have to let go of their connections in the end, in seconds.
 CLOSE_S = 1.0
 
+#: A registry that takes longer to say what is new counts as away, in seconds.
+SLOW_S = 1.0
+
 Opener = Callable[[SnapshotRecord], Fleet]
 
-
-class Slot:
-    """A fleet's place in the catalog.
-
-    Attributes
-    ----------
-    name : str
-        The fleet.
-    served : ServedFleet or None
-        What answers now.
-    wanted : Wanted
-        What should. Where that is nothing because no snapshot can be found, what is served stays.
-    reason : str
-        Why what should be served is not.
-    following : Task or None
-        The opening that is under way.
-    history : FleetHistory
-        What the fleet was asked, under any snapshot.
-    """
-
-    __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.name = wanted.fleet
-        self.served: ServedFleet | None = None
-        self.wanted = wanted
-        self.reason = wanted.reason
-        self.failed_at_s = 0.0
-        self.following: asyncio.Task[None] | None = None
-        self.history = FleetHistory(wanted.fleet)
-
-    def want(self, wanted: Wanted) -> None:
-        """Take note of what should be served."""
-        if wanted != self.wanted:
-            self.failed_at_s, self.reason = 0.0, wanted.reason
-        self.wanted = wanted
-
-    def behind(self) -> bool:
-        """Whether something else should be served, nobody is about it, and it is time to try."""
-        wanted = self.wanted
-        if not wanted.loaded or wanted.snapshot is None or (self.following is not None and not self.following.done()):
-            return False
-        if self.served is not None and self.served.wanted == wanted:
-            return False
-        return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
-
-    def replace(self, served: ServedFleet | None) -> ServedFleet | None:
-        """Answer from another snapshot from now on, or from none; returns the old one, which may still be busy."""
-        old, self.served = self.served, served
-        if served is not None:
-            self.reason, self.failed_at_s = self.wanted.reason, 0.0
-        if old is not None:
-            self.history.retire(old.counters)
-        return old
-
-    def fail(self, wanted: Wanted, error: Exception) -> None:
-        """Say why something cannot be served; what is served stays."""
-        if wanted == self.wanted and wanted.snapshot is not None:
-            self.failed_at_s = time.monotonic()
-            self.reason = f"snapshot {wanted.snapshot.version} cannot be served: {error}"
-
-    def statistics(self) -> list[ModelStatistics]:
-        """What the fleet was asked, per snapshot, the present one last."""
-        return self.history.versions(self.served.counters if self.served else None)
-
-    def total(self) -> ModelStatistics:
-        """What the fleet was asked under all snapshots."""
-        return self.history.total(self.served.counters if self.served else None)
-
-    def entry(self) -> IndexEntry:
-        """The slot as the repository's index shows it."""
-        if self.served is not None:
-            return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.reason)
-        wanted = self.wanted
-        version = str(wanted.snapshot.version) if wanted.snapshot else ""
-        waits = wanted.loaded and wanted.snapshot is not None and not self.failed_at_s
-        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.reason)
+_log = logging.getLogger(__name__)
 
 
 class Catalog:
@@ -141,8 +63,6 @@ class Catalog:
         Whether the registry ever answered.
     answered_at_s : float
         When it last did, by ``time.monotonic()``.
-    problem : str
-        Why it does not answer; empty when it does.
     """
 
     def __init__(
@@ -162,15 +82,37 @@ class Catalog:
         self._options = options
         self._lane = Lane(options.queue_bytes)
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry-write")
         self._loading = ThreadPoolExecutor(2, thread_name_prefix="shoal-load")
         self._refreshing = asyncio.Lock()
         self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
         self._opening: dict[tuple[str, int], asyncio.Task[ServedFleet]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._held: Mapping[str, Wanted] = {}
         self.slots: dict[str, Slot] = {}
         self.asked = False
         self.answered_at_s = time.monotonic()
-        self.problem = ""
+        self._failure = ""
+        self._looking_since_s: float | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the registry does not answer; empty when it does."""
+        if not self._failure and self._looking_since_s is not None:
+            waited_s = time.monotonic() - self._looking_since_s
+            return f"it has not answered for {waited_s:.0f} s" if waited_s > SLOW_S else ""
+        return self._failure
+
+    def require_registry(self) -> None:
+        """Refuse at once what would have to wait for a registry that is away.
+
+        Raises
+        ------
+        Unavailable
+            It is.
+        """
+        if self.problem:
+            raise Unavailable("the registry does not answer just now, so nothing was done; try again")
 
     def current(self, fleet: str) -> ServedFleet:
         """What answers for a fleet now.
@@ -204,17 +146,41 @@ class Catalog:
         While the registry does not answer, what is served stays.
         """
         async with self._refreshing:
-            try:
-                wanted = await self.ask(self._selection.look, self._registry)
-            except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
-                self.problem = f"{type(error).__name__}: {error}"
-                return
-            self.answered_at_s, self.asked, self.problem = time.monotonic(), True, ""
-            if wanted is not None:
-                self._want(wanted)
-            for slot in self.slots.values():
-                if slot.behind():
-                    slot.following = asyncio.create_task(self._follow(slot))
+            await self._look()
+            self.follow()
+
+    async def _look(self) -> None:
+        self._looking_since_s = time.monotonic()
+        try:
+            wanted = await self.ask(self._selection.look, self._registry)
+        except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
+            self._failure = f"{type(error).__name__}: {error}"
+            return
+        finally:
+            self._looking_since_s = None
+        self.answered_at_s, self.asked, self._failure = time.monotonic(), True, ""
+        if wanted is not None:
+            self._want(wanted)
+
+    def follow(self) -> None:
+        """Begin to open what should be served and is not."""
+        for slot in self.slots.values():
+            if slot.behind():
+                slot.following = asyncio.create_task(self._follow(slot))
+
+    def adopt(self, known: Known) -> None:
+        """Take what another process of the server knew for what the registry says, until that says something itself."""
+        self._held = known.served
+        self.answered_at_s, self.asked = known.at_s, True
+        self._want(known.wanted)
+
+    def known(self) -> Known | None:
+        """What this process knows; None while it knows nothing."""
+        if not self.asked:
+            return None
+        slots = self.slots.values()
+        held = {slot.name: slot.served.wanted for slot in slots if slot.served and slot.served.wanted != slot.wanted}
+        return Known(at_s=self.answered_at_s, wanted=tuple([slot.wanted for slot in slots]), served=held)
 
     async def ask(self, question: Callable[..., Answer], *arguments: object) -> Answer:
         """Call the registry in its thread, one question at a time."""
@@ -235,16 +201,45 @@ class Catalog:
         await asyncio.gather(*[slot.following for slot in self.slots.values() if slot.following is not None])
 
     async def _follow(self, slot: Slot) -> None:
-        wanted = slot.wanted
+        wanted, failure = slot.wanted, None
         try:
-            served = await self._opened(wanted)
+            served: ServedFleet | None = await self._opened(wanted)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one snapshot, the others are served
-            slot.fail(wanted, error)
-            return
+            failure = error
+            served = await self._stand_in(wanted) if slot.served is None else None
+        if served is not None:
+            self._take(slot, served)
+        if failure is not None:
+            slot.fail(wanted, failure)
+
+    def _take(self, slot: Slot, served: ServedFleet) -> None:
         if slot.wanted.loaded and self.slots.get(slot.name) is slot:
             self._retire(slot.replace(served), served)
         else:
             self._retire(served)
+
+    async def _stand_in(self, wanted: Wanted) -> ServedFleet | None:
+        """What answers where nothing does and the snapshot that should cannot be opened: one from before."""
+        held = self._held.get(wanted.fleet)
+        if held is not None and (served := await self._opened_if_whole(held)) is not None:
+            return served
+        try:
+            snapshots = await self.ask(earlier, self._registry, wanted)
+        except ShoalError as error:
+            _log.warning("fleet %s: nobody says what was served before: %s", wanted.fleet, error)
+            return None
+        for snapshot in snapshots:
+            served = await self._opened_if_whole(dataclasses.replace(wanted, snapshot=snapshot))
+            if served is not None:
+                return served
+        return None
+
+    async def _opened_if_whole(self, wanted: Wanted) -> ServedFleet | None:
+        try:
+            return await self._opened(wanted)
+        except Exception as error:  # noqa: BLE001 - the next one may be whole
+            _log.debug("fleet %s has no stand-in in %s: %s", wanted.fleet, wanted.snapshot, error)
+            return None
 
     def _retire(self, served: ServedFleet | None, heir: ServedFleet | None = None) -> None:
         """See to it that a snapshot lets go of what it holds once its last request is answered."""
@@ -301,12 +296,13 @@ class Catalog:
         ------
         NotFound
             There is no such snapshot, its files were collected, or the server does not serve the fleet.
-        StorageError
+        Unavailable, StorageError
             The registry cannot be asked.
         """
         served = self.opened(fleet, version)
         if served is not None:
             return served
+        self.require_registry()
         key = (fleet, _number(version))
         task = self._opening.get(key)
         if task is None:
@@ -333,16 +329,18 @@ class Catalog:
             There is no such fleet.
         NotReady
             It cannot be served; says why.
-        StorageError
+        Unavailable, StorageError
             The registry cannot be written.
         """
+        self.require_registry()
         if not self._selection.may_serve(fleet):
             raise InvalidInput(f"this server was not started for fleet {fleet!r}; start one that serves it")
 
         def write() -> None:
             self._registry.set_serving(fleet, actor=actor, loaded=loaded)
 
-        await self.ask(write)
+        # Not in the thread that asks: a write waits for other writers, and following must not wait with it.
+        await asyncio.get_running_loop().run_in_executor(self._writing, write)
         await self.refresh()
         slot = self.slots.get(fleet)
         if slot is None:
@@ -360,7 +358,10 @@ class Catalog:
             if slot.following is not None and not slot.following.done():
                 await asyncio.wait([slot.following], timeout=max(0.0, until_s - time.monotonic()))
             if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
-                raise NotReady(f"fleet {slot.name!r} is not served: {slot.reason or 'it is still being opened'}")
+                still = (
+                    "is not served" if slot.served is None else f"is served from version {slot.served.version} still"
+                )
+                raise NotReady(f"fleet {slot.name!r} {still}: {slot.reason or 'it is still being opened'}")
 
     async def close(self) -> None:
         """Let go of everything, and let the threads end."""
@@ -370,7 +371,7 @@ class Catalog:
             self._retire(served)
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=CLOSE_S)
-        for executor in (self._asking, self._loading):
+        for executor in (self._asking, self._writing, self._loading):
             executor.shutdown(wait=False, cancel_futures=True)
         self._lane.close()
 

@@ -147,9 +147,10 @@ class DeferredPredictions:
             Too many predictions wait.
         Conflict
             The idempotency key was used for another request.
-        StorageError
+        Unavailable, StorageError
             The database cannot be reached.
         """
+        self._plane.require_registry()
         fleet = split(request.model)[0]
         self._plane.require(fleet)
         try:
@@ -245,4 +246,5 @@ class DeferredPredictions:
         return count
 
     async def _thread(self, work: Callable[..., Result], *arguments: object) -> Result:
+        self._plane.require_registry()
         return await asyncio.to_thread(work, *arguments)

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.errors import InvalidInput, NotFound
-from shoal.registry import CHAMPION, Desired, Reference, Registry, SnapshotRecord, parse_reference
+from shoal.registry import CHAMPION, Desired, Head, Reference, Registry, SnapshotRecord, parse_reference
 from shoal.types import Json
+
+#: How many earlier snapshots are tried where the one that is wanted cannot be opened.
+STAND_INS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,8 @@ class Wanted:
         The named sources that the spec refers to.
     reason : str
         Why it is not served.
+    alias : str
+        The alias that led to the snapshot; empty where a version was named or pinned.
     """
 
     fleet: str
@@ -34,6 +39,26 @@ class Wanted:
     spec: Mapping[str, Json] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     reason: str = ""
+    alias: str = field(default="", compare=False)  # where nothing else changed, nothing has to be opened anew
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What a process of the server knows of the registry.
+
+    Attributes
+    ----------
+    at_s : float
+        When the registry last answered, by ``time.monotonic()``, which the processes of a machine share.
+    wanted : tuple of Wanted
+        What it said.
+    served : mapping of str to Wanted
+        What is served by the name of a fleet, where that is something else.
+    """
+
+    at_s: float
+    wanted: tuple[Wanted, ...]
+    served: Mapping[str, Wanted]
 
 
 class Selection:
@@ -56,7 +81,7 @@ class Selection:
     def __init__(self, references: Sequence[str] = (), *, category: str = "") -> None:
         self._category = category
         self._fixed: dict[str, Reference | None] = {}
-        self._head: int | None = None
+        self._head: Head | None = None
         for text in references:
             reference = parse_reference(text)
             if reference.fleet in self._fixed:
@@ -123,7 +148,30 @@ class Selection:
         if reference is None or not wanted.loaded:
             return wanted
         snapshot, reason = _resolved(registry, reference)
-        return Wanted(fleet=name, snapshot=snapshot, spec=wanted.spec, sources=wanted.sources, reason=reason)
+        return Wanted(
+            fleet=name,
+            snapshot=snapshot,
+            spec=wanted.spec,
+            sources=wanted.sources,
+            reason=reason,
+            alias=reference.alias or "",
+        )
+
+
+def earlier(registry: Registry, wanted: Wanted) -> list[SnapshotRecord]:
+    """The snapshots that the alias named before the one that is wanted, latest first, but not many.
+
+    Raises
+    ------
+    StorageError
+        The registry cannot be reached.
+    """
+    if not wanted.alias or wanted.snapshot is None:
+        return []
+    named = dict.fromkeys(change.after for change in registry.alias_history(wanted.fleet, wanted.alias))
+    named.pop(wanted.snapshot.version, None)
+    records = [registry.snapshot(wanted.fleet, version) for version in list(named)[:STAND_INS]]
+    return [record for record in records if record.collected_at is None]
 
 
 def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Wanted:
@@ -142,6 +190,7 @@ def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Want
         spec=desired.spec,
         sources=used,
         reason=reason,
+        alias=desired.alias if desired.pinned is None else "",
     )
 
 

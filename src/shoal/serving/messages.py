@@ -219,6 +219,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         The fleet and snapshot.
     requests, failures, rows, batches : int
         Answered requests, refused or failed ones, rows scored, and kernel calls they took.
+    cache_hits, cache_misses : int
+        Rows that the prediction cache answered, and rows that it did not, where there is one.
     queue_ns, compute_ns, request_ns : int
         Time that requests waited, that kernel calls took, and that requests took in all, summed, in nanoseconds.
     input_ns, output_ns : int
@@ -233,6 +235,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     rows: int = 0
     batches: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
     request_ns: int = 0

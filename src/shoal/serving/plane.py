@@ -13,8 +13,8 @@ from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
 from shoal.serving.addresses import split
-from shoal.serving.catalog import READY, Catalog
-from shoal.serving.desired import Selection
+from shoal.serving.catalog import Catalog
+from shoal.serving.desired import Known, Selection
 from shoal.serving.keeping import Keepers
 from shoal.serving.log import LogStatistics
 from shoal.serving.messages import (
@@ -28,6 +28,8 @@ from shoal.serving.messages import (
 )
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
+from shoal.serving.slots import READY
+from shoal.serving.statistics import SharedStatistics
 
 if TYPE_CHECKING:
     from shoal.requests.lookups import LookupStats
@@ -37,6 +39,9 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 
 #: How long the prediction log has at least to write what it took, in seconds.
 FLUSH_S: Final = 2.0
+
+#: How long a process that was told what others knew waits for the registry itself, in seconds.
+KNOWN_S: Final = 1.0
 
 
 class DataPlane:
@@ -69,22 +74,35 @@ class DataPlane:
     ) -> None:
         self._catalog = Catalog(registry, opener, selection, options, cache, keepers)
         self._keepers = keepers
+        self._shared: SharedStatistics | None = None
         self._options = options
         self._started = self._draining = False
         self._under_way = 0
         self._following: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._patience_s: float | None = None
 
-    async def start(self) -> None:
-        """Compile kernels and open the fleets; returns when each of them is served, or it is known why not."""
+    async def start(self, known: Known | None = None) -> None:
+        """Compile kernels and open the fleets; returns when each of them is served, or it is known why not.
+
+        Parameters
+        ----------
+        known : Known, optional
+            What another process knew of the registry: it is begun with where the registry does not answer soon.
+        """
         await asyncio.get_running_loop().run_in_executor(None, warm_kernels)
-        await self._catalog.refresh()
-        await self._catalog.settle()
+        if known is not None:
+            self._catalog.adopt(known)
+            self._patience_s = KNOWN_S
+        await self.catch_up()
         self._started = True
         self._following = asyncio.create_task(self._follow())
 
     async def catch_up(self) -> None:
         """Follow what was promoted while the process was busy starting; before its doors are opened."""
-        await self._catalog.refresh()
+        looking = self._looking = asyncio.create_task(self._catalog.refresh())
+        await asyncio.wait({looking}, timeout=self._patience_s)
+        self._catalog.follow()
         await self._catalog.settle()
 
     async def _follow(self) -> None:
@@ -256,6 +274,11 @@ class DataPlane:
         entries = [slot.entry() for _, slot in sorted(self._catalog.slots.items())]
         return [entry for entry in entries if ready is None or (entry.state == READY) == ready]
 
+    def missed(self) -> dict[str, int]:
+        """The versions that should be served and cannot be, by fleet; the index says why."""
+        missed = ((name, slot.missed()) for name, slot in self._catalog.slots.items())
+        return {name: version for name, version in missed if version is not None}
+
     async def load(self, fleet: str, *, actor: str) -> None:
         """Have a fleet served by all servers, from now on; returns when this one does.
 
@@ -297,12 +320,24 @@ class DataPlane:
             self._catalog.current(split(model)[0])
             slots = [self._catalog.slots[split(model)[0]]]
         found = [one for slot in slots for one in slot.statistics()]
+        if self._shared is not None:
+            found = self._shared.with_others(found, {slot.name for slot in slots})
         if version is None:
             return found
         chosen = [one for one in found if one.version == version]
         if not chosen:
             raise NotFound(f"{model!r} was not served under version {version!r} here")
         return chosen
+
+    def share(self, statistics: SharedStatistics) -> None:
+        """Tell the statistics of all processes of a server from now on."""
+        self._shared = statistics
+
+    def publish(self) -> None:
+        """Let the other processes see what this one was asked."""
+        if self._shared is not None:
+            asked = (slot for slot in self._catalog.slots.values() if slot.was_asked())
+            self._shared.publish([one for slot in asked for one in slot.statistics()])
 
     def totals(self) -> list[ModelStatistics]:
         """What each fleet was asked under all of its snapshots, as counters that never shrink; versions are empty."""
@@ -316,6 +351,26 @@ class DataPlane:
     def kept(self) -> LogStatistics | None:
         """What the prediction log has done; None where no fleet ever had one."""
         return self._keepers.statistics()
+
+    def fleet(self, name: str, version: int) -> Fleet | None:
+        """The models of a snapshot that is served now; None where another one is, or none."""
+        slot = self._catalog.slots.get(name)
+        served = None if slot is None else slot.served
+        return served.fleet if served is not None and served.snapshot.version == version else None
+
+    def known(self) -> Known | None:
+        """What this process knows of the registry; None while it knows nothing."""
+        return self._catalog.known()
+
+    def require_registry(self) -> None:
+        """Refuse at once what would have to wait for a registry that is away.
+
+        Raises
+        ------
+        Unavailable
+            It is.
+        """
+        self._catalog.require_registry()
 
     def registry_problem(self) -> str:
         """Why the registry does not answer; empty when it does."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shoal.requests.prediction_cache import PredictionKeys, ProcessStore, Store
 from shoal.serving.outputs import Output, OutputSchema, Values
 from shoal.serving.scoring import Part
+from shoal.serving.statistics import CacheTally
 from shoal.serving.tensors import Rows
 
 Row: TypeAlias = list[Values]
@@ -31,6 +32,7 @@ class Remembered:
 
     def __init__(self, store: Store, keys: PredictionKeys, outputs: OutputSchema) -> None:
         self.store = store
+        self.tally = CacheTally()
         self._keys = keys
         self._outputs = outputs.outputs
         self._encoder = msgspec.msgpack.Encoder()
@@ -50,6 +52,8 @@ class Remembered:
         kept = await self._get(keys)
         found = [None if value is None or row in rows.notes else self._read(value) for row, value in enumerate(kept)]
         missing = [row for row, values in enumerate(found) if values is None]
+        self.tally.hits += len(keys) - len(missing)
+        self.tally.misses += len(missing)
         if len(missing) == len(keys):
             parts = await score(rows)
             await self._keep(keys, missing, rows, parts)

@@ -113,7 +113,8 @@ class ServedFleet:
             cost=None if before is None else before.batcher.cost,
             name=f"fleet {fleet.name!r}",
         )
-        self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally)
+        cached = None if self.between is None else self.between.cached
+        self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally, cached)
         self._lane = lane
         self._under_way = 0
         self._max_rows = min(options.max_rows, spec.limits.max_rows or options.max_rows)

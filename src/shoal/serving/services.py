@@ -1,12 +1,12 @@
 """Services: which servers are alive, and which fleets each of them holds, as the registry knows."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
 
-from shoal.errors import NotFound
 from shoal.registry import Desired, Registry, ServerRecord
 
 ALIVE_S: Final = 5.0
@@ -20,6 +20,8 @@ class ServedFleet(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     name, version : str, int
         The fleet and the snapshot that is served.
+    wanted : int
+        The snapshot that should be served: another one where that cannot be opened.
     category, tags : str, tuple of str
         What the registry says of it.
     metadata_url : str
@@ -28,6 +30,7 @@ class ServedFleet(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: int
+    wanted: int
     category: str
     tags: tuple[str, ...]
     metadata_url: str
@@ -71,48 +74,113 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     beat_at: dt.datetime | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """What the registry knows of servers and fleets at one moment.
+
+    Attributes
+    ----------
+    servers : tuple of ServerRecord
+        Those that are alive.
+    fleets : mapping of str to Desired
+        What there is to say about each fleet.
+    authenticated : bool
+        Whether servers want an API key.
+    """
+
+    servers: tuple[ServerRecord, ...] = ()
+    fleets: Mapping[str, Desired] = field(default_factory=dict)
+    authenticated: bool = False
+
+    def with_server(self, record: ServerRecord) -> "Survey":
+        """The same with a server as it is now, whether or not the registry has heard of it."""
+        before = next((one for one in self.servers if one.id == record.id), None)
+        beat_at = None if before is None else before.beat_at
+        others = [one for one in self.servers if one.id != record.id]
+        servers = sorted([*others, replace(record, beat_at=beat_at)], key=lambda one: (one.url, one.id))
+        return replace(self, servers=tuple(servers))
+
+
+def survey(registry: Registry) -> Survey:
+    """Ask the registry.
+
+    Raises
+    ------
+    StorageError
+        It cannot be reached.
+    """
+    return Survey(
+        servers=tuple(registry.servers(ALIVE_S)),
+        fleets={one.fleet: one for one in registry.serving()},
+        authenticated=bool(registry.keys()),
+    )
+
+
+def unheard(record: ServerRecord, *, authenticated: bool) -> Survey:
+    """What a server can tell of itself where the registry never said anything: no category and no tag of a fleet."""
+    fleets = {
+        name: Desired(
+            fleet=name,
+            alias="",
+            pinned=None,
+            loaded=True,
+            snapshot=None,
+            spec={},
+            category="",
+            tags=(),
+            changed_at=None,
+        )
+        for name in record.fleets
+    }
+    return Survey(fleets=fleets, authenticated=authenticated)
+
+
 def find_services(
-    registry: Registry,
+    known: Survey,
     *,
     name: str | None = None,
     tag: str | None = None,
     category: str | None = None,
     key: str | None = None,
+    has: Callable[[str, int, str], bool],
 ) -> list[Service]:
     """The servers that are alive and hold a fleet that was asked for; without any wish, all that are alive.
 
     Parameters
     ----------
-    registry : Registry
+    known : Survey
         Who is there, and what fleets are.
     name, tag, category : str, optional
         What the fleets are called, tagged, and which category they are of.
     key : str, optional
-        A segment key as addresses have it, ``key1:key2``: fleets that have had a model of it.
+        A segment key as addresses have it, ``key1:key2``: fleets that answer for it.
+    has : callable
+        Whether a fleet's snapshot answers for a key, by its own model or a coarser one.
     """
-    alive = registry.servers(ALIVE_S)
-    authenticated = bool(registry.keys())
     wanted = {
         one.fleet: one
-        for one in registry.serving()
+        for one in known.fleets.values()
         if (name is None or one.fleet == name)
         and (tag is None or tag in one.tags)
         and (category is None or one.category == category)
-        and (key is None or _has(registry, one.fleet, key))
     }
+    looked_into: dict[tuple[str, int], bool] = {}
+
+    def is_asked_for(fleet: str, version: int) -> bool:
+        if fleet not in wanted or key is None:
+            return fleet in wanted
+        if (fleet, version) not in looked_into:
+            looked_into[fleet, version] = has(fleet, version, key)
+        return looked_into[fleet, version]
+
     everything = name is tag is category is key is None
-    found = [_service(record, wanted, authenticated=authenticated) for record in alive]
+    found = [_service(one, wanted, is_asked_for, authenticated=known.authenticated) for one in known.servers]
     return [service for service in found if service.fleets or everything]
 
 
-def _has(registry: Registry, fleet: str, key: str) -> bool:
-    try:
-        return bool(registry.model_history(fleet, key))
-    except NotFound:
-        return False
-
-
-def _service(record: ServerRecord, wanted: Mapping[str, Desired], *, authenticated: bool) -> Service:
+def _service(
+    record: ServerRecord, wanted: Mapping[str, Desired], chosen: Callable[[str, int], bool], *, authenticated: bool
+) -> Service:
     return Service(
         id=record.id,
         url=record.url,
@@ -121,23 +189,26 @@ def _service(record: ServerRecord, wanted: Mapping[str, Desired], *, authenticat
         secured=record.url.startswith("https://"),
         authenticated=authenticated,
         category=record.category,
-        fleets=_fleets(record, wanted),
+        fleets=_fleets(record, wanted, chosen),
         staleness_s=record.staleness_s,
         started_at=record.started_at,
         beat_at=record.beat_at,
     )
 
 
-def _fleets(record: ServerRecord, wanted: Mapping[str, Desired]) -> tuple[ServedFleet, ...]:
+def _fleets(
+    record: ServerRecord, wanted: Mapping[str, Desired], chosen: Callable[[str, int], bool]
+) -> tuple[ServedFleet, ...]:
     held = sorted(record.fleets.items())
     return tuple(
         ServedFleet(
             name=name,
             version=version,
+            wanted=record.missed.get(name, version),
             category=wanted[name].category,
             tags=wanted[name].tags,
             metadata_url=f"{record.url}/v2/models/{name}",
         )
         for name, version in held
-        if name in wanted
+        if chosen(name, version)
     )

@@ -2,9 +2,22 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
+
+import msgspec
 
 from shoal.requests.batcher import Tally
 from shoal.serving.messages import ModelStatistics
+from shoal.telemetry.pages import Page
+
+
+class CacheTally:
+    """How many rows the prediction cache of a snapshot has answered, and how many it has not."""
+
+    __slots__ = ("hits", "misses")
+
+    def __init__(self) -> None:
+        self.hits = self.misses = 0
 
 
 class FleetCounters:
@@ -16,16 +29,20 @@ class FleetCounters:
         The fleet and snapshot.
     tally : Tally
         What its batcher has done.
+    cache : CacheTally, optional
+        What its prediction cache has done.
     """
 
     __slots__ = (
-        "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests", "tally", "version",
+        "cache", "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests", "tally",
+        "version",
     )  # fmt: skip
 
-    def __init__(self, name: str, version: str, tally: Tally) -> None:
+    def __init__(self, name: str, version: str, tally: Tally, cache: CacheTally | None = None) -> None:
         self.name = name
         self.version = version
         self.tally = tally
+        self.cache = cache or CacheTally()
         self.requests = self.failures = self.request_ns = self.input_ns = self.output_ns = 0
         self.last_request_ns = 0
 
@@ -60,6 +77,8 @@ class FleetCounters:
             failures=self.failures,
             rows=self.tally.rows,
             batches=self.tally.batches,
+            cache_hits=self.cache.hits,
+            cache_misses=self.cache.misses,
             queue_ns=self.tally.queue_ns,
             compute_ns=self.tally.compute_ns,
             request_ns=self.request_ns,
@@ -86,6 +105,10 @@ class FleetHistory:
         self.name = name
         self._retired: OrderedDict[str, list[FleetCounters]] = OrderedDict()
         self._older = ModelStatistics(name=name, version="")
+
+    def __bool__(self) -> bool:
+        """Whether there were any."""
+        return bool(self._retired)
 
     def retire(self, counters: FleetCounters) -> None:
         """Remember a snapshot's counters, which may still grow while its last requests end."""
@@ -116,6 +139,61 @@ def total(version: str, first: ModelStatistics, *others: ModelStatistics) -> Mod
 
 
 COUNTS = (
-    "requests", "failures", "rows", "batches", "queue_ns", "compute_ns", "request_ns", "input_ns", "output_ns",
-)  # fmt: skip
+    "requests",
+    "failures",
+    "rows",
+    "batches",
+    "cache_hits",
+    "cache_misses",
+    "queue_ns",
+    "compute_ns",
+    "request_ns",
+    "input_ns",
+    "output_ns",
+)
 """The fields of statistics that add up."""
+
+
+class SharedStatistics:
+    """The statistics of all processes of a server: each publishes its own, any of them adds up those of all.
+
+    Parameters
+    ----------
+    pages : sequence of Page
+        One per process of the server.
+    number : int
+        Which of them is this process's; what a process before it has left there is gone on from.
+    """
+
+    def __init__(self, pages: Sequence[Page], number: int) -> None:
+        self._own = pages[number]
+        self._others = [page for page in pages if page is not self._own]
+        self._before = _read(self._own)
+
+    def publish(self, statistics: Sequence[ModelStatistics]) -> None:
+        """Let the other processes see this one's."""
+        self._own.write(_encoder.encode(_summed([*self._before, *statistics])))
+
+    def with_others(self, statistics: Sequence[ModelStatistics], fleets: Collection[str]) -> list[ModelStatistics]:
+        """The statistics of some fleets, of this process and all others together, per fleet and snapshot."""
+        elsewhere = [*self._before, *[one for page in self._others for one in _read(page)]]
+        return _summed([*[one for one in elsewhere if one.name in fleets], *statistics])
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[ModelStatistics])
+
+
+def _read(page: Page) -> list[ModelStatistics]:
+    content = page.read()
+    return [] if content is None else _decoder.decode(content)
+
+
+def _summed(statistics: Sequence[ModelStatistics]) -> list[ModelStatistics]:
+    """One for each fleet and snapshot, by name; snapshots in the order in which they come last."""
+    groups: dict[tuple[str, str], list[ModelStatistics]] = {}
+    for one in statistics:
+        key = one.name, one.version
+        groups[key] = [*groups.pop(key, []), one]
+    summed = [total(version, *group) for (_, version), group in groups.items()]
+    return sorted(summed, key=lambda one: one.name)

@@ -64,6 +64,8 @@ class Database:
         Gives the time in place of the database's own clock; for tests.
     patience_s : float
         How long :meth:`write` waits for other writers before it gives up, in seconds.
+    must_exist : bool
+        Whether a file of SQLite that is not there is missed rather than made.
 
     Raises
     ------
@@ -71,8 +73,10 @@ class Database:
         The URL is none, or the driver that it names is not installed.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None, patience_s: float = 60.0) -> None:
-        self.engine = _engine(url, patience_s)
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, patience_s: float = 60.0, must_exist: bool = False
+    ) -> None:
+        self.engine = _engine(url, patience_s, must_exist=must_exist)
         self._clock = clock
         self._patience_s = patience_s
         self._is_sqlite = self.engine.dialect.name == "sqlite"
@@ -248,7 +252,7 @@ class Database:
             return schema_version(connection)
 
 
-def _engine(text: str, patience_s: float) -> sa.Engine:
+def _engine(text: str, patience_s: float, *, must_exist: bool) -> sa.Engine:
     advice = "give SHOAL_DATABASE_URL an SQLAlchemy URL such as sqlite:////srv/shoal/shoal.db"
     try:
         url = postgresql_engine.url_of(sa.make_url(text))
@@ -261,7 +265,7 @@ def _engine(text: str, patience_s: float) -> sa.Engine:
         raise InvalidInput(f"the database's driver {error.name!r} is not installed; install it, or {advice}") from error
     if engine.dialect.name != "sqlite":
         raise InvalidInput(f"Shoal keeps its records in SQLite or PostgreSQL, not in {engine.dialect.name}; {advice}")
-    sqlite_engine.prepare(engine)
+    sqlite_engine.prepare(engine, must_exist=must_exist)
     return engine
 
 

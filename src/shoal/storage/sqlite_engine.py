@@ -8,7 +8,9 @@ a shard of a run hundreds of them.
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -27,12 +29,24 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: "other processes kept it busy for too long; try again",
     sqlite3.SQLITE_LOCKED: "other processes kept it busy for too long; try again",
 }
+_Identity: TypeAlias = tuple[int, int]
+
 _CLOSED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
+SETTLE_S = 1.0
+"""A file that took another's place is opened after so many seconds: the other one's log may yet lie beside it."""
 
-def prepare(engine: sa.Engine) -> None:
+
+def prepare(engine: sa.Engine, *, must_exist: bool) -> None:
     """Make the engine's connections ours.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        New.
+    must_exist : bool
+        Whether a file that is not there is an error from the start; once one was there it always is.
 
     Raises
     ------
@@ -44,8 +58,10 @@ def prepare(engine: sa.Engine) -> None:
             "an SQLite database in memory is not shared by the workers of a run; give SHOAL_DATABASE_URL an "
             "SQLAlchemy URL such as sqlite:////srv/shoal/shoal.db"
         )
-    sa.event.listen(engine, "do_connect", _connect)
+    file = _File(must_exist=must_exist)
+    sa.event.listen(engine, "do_connect", file.connect)
     sa.event.listen(engine, "connect", _set_up)
+    sa.event.listen(engine, "checkout", file.require_same)
     sa.event.listen(engine, "checkout", _use_once)
 
 
@@ -88,6 +104,57 @@ def translated(error: sa.exc.DBAPIError, where: str) -> StorageError | InvalidAr
     if isinstance(error, sa.exc.OperationalError):
         return StorageError(f"{where}: {error.orig}; check that the database can be reached and try again")
     return None
+
+
+class _File:
+    """The file of an engine, which may be replaced by another one, e.g. from a backup, or taken away.
+
+    An open connection goes on with the file that it has opened, wherever that is by now. So each is asked before it is
+    used again whether its file is still the one of that name. A file that is gone is missed, and not made anew.
+    """
+
+    def __init__(self, *, must_exist: bool) -> None:
+        self._must_exist = must_exist
+        self._opened: _Identity | None = None
+        self._other: _Identity | None = None
+        self._since_s = 0.0
+
+    def connect(
+        self, dialect: Dialect, record: sa.pool.ConnectionPoolEntry, arguments: list[str], options: dict[str, object]
+    ) -> sqlite3.Connection:
+        """Open the file that is there now, unless it has just come."""
+        path = Path(arguments[0])
+        found = _identity(path)
+        self._require_settled(path, found)
+        if self._must_exist and found is None:
+            raise StorageError(f"{path}: the file is not there; put it back")
+        connection = _connect(dialect, record, arguments, options)
+        self._must_exist = True
+        self._opened = found = found or _identity(path)
+        record.info["file"] = (path, found)
+        return connection
+
+    def _require_settled(self, path: Path, found: "_Identity | None") -> None:
+        if self._opened is None or found is None or found == self._opened:
+            return
+        if found != self._other:
+            self._other, self._since_s = found, time.monotonic()
+        if time.monotonic() - self._since_s < SETTLE_S:
+            raise StorageError(f"{path}: was replaced a moment ago; try again")
+
+    def require_same(self, _connection: object, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+        """Have a connection replaced whose file is no longer the one of that name."""
+        path, opened = record.info["file"]
+        if _identity(path) != opened:
+            raise sa.exc.DisconnectionError("the file was replaced")
+
+
+def _identity(path: Path) -> "_Identity | None":
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(

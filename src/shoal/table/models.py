@@ -20,7 +20,7 @@ from shoal.table.columns import fact_columns, facts_frame
 from shoal.table.facts import ModelFacts
 from shoal.table.hashing import ABSENT, BLOCK_SHIFT
 from shoal.table.index import Segment
-from shoal.table.keys import DTYPES, EncodedKeys, KeyRows, check_key, encode, frame_of
+from shoal.table.keys import DTYPES, EncodedKeys, KeyRows, check_key, encode, frame_of, frame_of_keys
 from shoal.types import (
     LISTED_COLUMNS,
     RESERVED_COLUMNS,
@@ -144,6 +144,13 @@ class ModelTable:
 
         threads.over(height, search, grain=FIND_ROWS)
         return found
+
+    def number(self, level: Level, key: Key) -> int:
+        """Number of the model of a key at one level, negative where there is none; raises as :func:`check_key` does."""
+        frame = frame_of_keys(self.keys, level, [key])
+        found = np.full(1, ABSENT, dtype=np.int64)
+        self._find(encode(self.keys, frame, level), self.parts, found)
+        return int(found[0])
 
     @cached_property
     def _global(self) -> np.int64:

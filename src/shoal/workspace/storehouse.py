@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal.batch.leftovers import files_below, find_leftovers, remove
-from shoal.errors import Conflict
+from shoal.errors import Conflict, InvalidArtifact, NotFound, StorageError
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger
 from shoal.registry import Registry, SnapshotRecord
@@ -28,9 +28,19 @@ class Storehouse:
         Which snapshots runs have pinned.
     settings : Settings
         Where things lie, and in whose name changes are made.
+    folders : mapping of str to Path, optional
+        The folders of the categories' stores as another process knew them; they count while the registry is away.
+
+    Attributes
+    ----------
+    folders : mapping of str to Path
+        The folders of the categories' stores as the registry last told them.
     """
 
-    def __init__(self, registry: Registry, ledger: Ledger, settings: Settings) -> None:
+    def __init__(
+        self, registry: Registry, ledger: Ledger, settings: Settings, folders: Mapping[str, Path] | None = None
+    ) -> None:
+        self.folders = folders or {}
         self._registry = registry
         self._ledger = ledger
         self._home = settings.home
@@ -39,7 +49,12 @@ class Storehouse:
         self._stores = Stores(settings.home / "store", verified, self._folders)
 
     def _folders(self) -> Mapping[str, Path]:
-        return {one.category: Path(one.folder) for one in self._registry.stores()}
+        try:
+            self.folders = {one.category: Path(one.folder) for one in self._registry.stores()}
+        except StorageError:
+            if not self.folders:
+                raise
+        return self.folders
 
     def store_of(self, category: str) -> SnapshotStore:
         """Where the next snapshots of a category go."""
@@ -65,6 +80,26 @@ class Storehouse:
         """
         table, _ = self._stores.holding(snapshot.digest).open(snapshot.digest)
         return Fleet(table, name=snapshot.fleet, version=snapshot.version)
+
+    def require_opens(self, snapshot: SnapshotRecord) -> None:
+        """Refuse what no server could serve.
+
+        Raises
+        ------
+        Conflict
+            The snapshot lies in a store that is here, and cannot be opened.
+        """
+        try:
+            store = self._stores.holding(snapshot.digest)
+        except NotFound:  # whoever promotes need not have mounted every store; the servers tell what they find
+            return
+        try:
+            store.open(snapshot.digest)
+        except (InvalidArtifact, NotFound) as error:
+            raise Conflict(
+                f"{snapshot.reference} cannot be opened, so nothing could serve it and it was not promoted; register "
+                f"it anew or restore its files: {error}"
+            ) from error
 
     def collect(self, *, dry_run: bool) -> Collected:
         """Delete the snapshots that no alias names or named, no active run pinned, and that are not the newest.

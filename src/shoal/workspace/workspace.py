@@ -23,10 +23,11 @@ from shoal.serving.deferred import DeferredPredictions, Wishes
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.desired import Selection
 from shoal.serving.documents import prediction_frame
+from shoal.serving.holdings import Holdings
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import Service, find_services
+from shoal.serving.services import Service, find_services, survey
 from shoal.serving.sinks import Sinks, SinkSpec
 from shoal.settings import Settings
 from shoal.storage.sql import Database
@@ -54,6 +55,9 @@ class Workspace:
     ----------
     settings : Settings
         Where things lie, and in whose name changes are made.
+    store_folders : mapping of str to Path, optional
+        The folders of the categories' stores, from another process that had the workspace open. The database need not
+        be there then: it is taken as it is, neither made nor brought up to date.
 
     Attributes
     ----------
@@ -65,14 +69,15 @@ class Workspace:
         Those that are kept: ``listed``, ``one``, ``wait``, ``replay``.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, store_folders: Mapping[str, Path] | None = None) -> None:
         self.settings = settings
-        self._database = Database(settings.database_url)
-        self._database.migrate()
+        self._database = Database(settings.database_url, must_exist=store_folders is not None)
+        if store_folders is None:
+            self._database.migrate()
         self.registry = registry = Registry(self._database)
         self.ledger = Ledger(self._database)
         self.predictions = self.ledger.predictions
-        self._storehouse = Storehouse(registry, self.ledger, settings)
+        self._storehouse = Storehouse(registry, self.ledger, settings, store_folders)
         self._registration = Registration(registry, self._storehouse, settings.actor)
         self._connections = Connections(registry, settings.home / "cache" / "lookups", settings.actor)
         self._served = Served(registry, self._storehouse, self._connections, settings.actor)
@@ -151,12 +156,28 @@ class Workspace:
         """Map a snapshot; raises as :meth:`fleet` does."""
         return self._storehouse.open(snapshot)
 
+    @property
+    def store_folders(self) -> Mapping[str, Path]:
+        """The folders of the categories' stores as the registry last told them."""
+        return self._storehouse.folders
+
     def promote(
-        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        actor: str | None = None,
     ) -> AliasChange:
-        """Make an alias name a version, atomically; see :meth:`Registry.promote`."""
+        """Make an alias name a version, atomically; see :meth:`Registry.promote`, which says what it raises.
+
+        Conflict as well where the snapshot lies in a store that is here, and cannot be opened.
+        """
+        self._storehouse.require_opens(self.registry.resolve(f"{name}:{version}"))
         return self.registry.promote(
-            name, version, alias=alias, actor=self.settings.actor, expected=expected, reason=reason
+            name, version, alias=alias, actor=actor or self.settings.actor, expected=expected, reason=reason
         )
 
     def rollback(
@@ -205,7 +226,8 @@ class Workspace:
         self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
     ) -> list[Service]:
         """The servers that are alive and hold certain fleets; see :func:`shoal.serving.services.find_services`."""
-        return find_services(self.registry, name=name, tag=tag, category=category, key=key)
+        known = survey(self.registry)
+        return find_services(known, name=name, tag=tag, category=category, key=key, has=Holdings(self.fleet).answers)
 
     def data_plane(
         self, fleets: Sequence[str] = (), *, category: str = "", options: ServingOptions | None = None

@@ -138,7 +138,7 @@ def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
     async def main():
         plane = workspace.data_plane(["pumps", "others"], options=FAST)
         await plane.start()
-        workspace.promote("pumps", 2)
+        workspace.registry.promote("pumps", 2, actor="ada")
         await until(lambda: plane.index()[1].reason)
         entry = plane.index()[1]
         assert (entry.name, entry.version, entry.state) == ("pumps", "1", "READY")

@@ -56,7 +56,7 @@ def test_a_database_that_nobody_writes_is_read(home):
         database.migrate()
         registry = Registry(database)
         assert registry.resolve("flights").version == 1
-        assert registry.head() == 3
+        assert registry.head().number == 3
         with pytest.raises(StorageError, match="is read-only for you"):
             registry.promote("flights", 1, actor="ann")
         assert registry.verify_audit().intact
@@ -69,13 +69,13 @@ def test_what_others_write_meanwhile_is_seen(home):
     close(home)
     with unprivileged():
         reader = Registry(Database(url(home)))
-        assert reader.head() == 3
+        assert reader.head().number == 3
     Registry(writer).create_fleet("weather", actor="ann")
     with unprivileged():
-        assert reader.head() == 4
+        assert reader.head().number == 4
     writer.close()
     with unprivileged():
-        assert reader.head() == 4
+        assert reader.head().number == 4
     home.chmod(0o755)
     fresh = Database(url(home))
     Registry(fresh).create_fleet("trains", actor="ann")
@@ -84,7 +84,7 @@ def test_what_others_write_meanwhile_is_seen(home):
         assert [fleet.name for fleet in reader.fleets()] == ["flights", "trains", "weather"]
     fresh.close()
     with unprivileged():
-        assert reader.head() == 5
+        assert reader.head().number == 5
 
 
 def test_changes_that_only_a_writer_could_read_are_not_passed_over(home):

@@ -127,6 +127,8 @@ def _statistics(one: ModelStatistics) -> pb.ModelStatistics:
             compute_input=pb.StatisticDuration(count=one.requests, ns=one.input_ns),
             compute_infer=pb.StatisticDuration(count=one.batches, ns=one.compute_ns),
             compute_output=pb.StatisticDuration(count=one.requests, ns=one.output_ns),
+            cache_hit=pb.StatisticDuration(count=one.cache_hits),
+            cache_miss=pb.StatisticDuration(count=one.cache_misses),
         ),
     )
 

@@ -119,7 +119,7 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.post("/fleets/{name}/promote")
     def promote(name: str, body: Promotion, request: Request) -> AliasChange:
         """Make an alias name a snapshot, at once and for everybody."""
-        return registry.promote(
+        return workspace.promote(
             name, body.version, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
         )
 

@@ -1,0 +1,111 @@
+"""A fleet's place in the catalog: what should be served, what is, and why that is not the same."""
+
+import asyncio
+import logging
+import time
+
+from shoal.serving.desired import Wanted
+from shoal.serving.messages import IndexEntry, ModelStatistics
+from shoal.serving.served import ServedFleet
+from shoal.serving.statistics import FleetHistory
+
+READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
+
+#: A snapshot that could not be opened is tried again after so many seconds.
+RETRY_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Slot:
+    """A fleet's place in the catalog.
+
+    Attributes
+    ----------
+    name : str
+        The fleet.
+    served : ServedFleet or None
+        What answers now.
+    wanted : Wanted
+        What should. Where that is nothing because no snapshot can be found, what is served stays.
+    reason : str
+        Why what should be served is not.
+    following : Task or None
+        The opening that is under way.
+    history : FleetHistory
+        What the fleet was asked, under any snapshot.
+    """
+
+    __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.name = wanted.fleet
+        self.served: ServedFleet | None = None
+        self.wanted = wanted
+        self.reason = wanted.reason
+        self.failed_at_s = 0.0
+        self.following: asyncio.Task[None] | None = None
+        self.history = FleetHistory(wanted.fleet)
+
+    def want(self, wanted: Wanted) -> None:
+        """Take note of what should be served."""
+        if wanted != self.wanted:
+            self.failed_at_s, self.reason = 0.0, wanted.reason
+        self.wanted = wanted
+
+    def behind(self) -> bool:
+        """Whether something else should be served, nobody is about it, and it is time to try."""
+        wanted = self.wanted
+        if not wanted.loaded or wanted.snapshot is None or (self.following is not None and not self.following.done()):
+            return False
+        if self.served is not None and self.served.wanted == wanted:
+            return False
+        return not self.failed_at_s or time.monotonic() - self.failed_at_s >= RETRY_S
+
+    def replace(self, served: ServedFleet | None) -> ServedFleet | None:
+        """Answer from another snapshot from now on, or from none; returns the old one, which may still be busy."""
+        old, self.served = self.served, served
+        if served is not None:
+            self.reason, self.failed_at_s = self.wanted.reason, 0.0
+        if old is not None:
+            self.history.retire(old.counters)
+        return old
+
+    def fail(self, wanted: Wanted, error: Exception) -> None:
+        """Say why something cannot be served; what is served stays."""
+        if wanted == self.wanted and wanted.snapshot is not None:
+            self.failed_at_s = time.monotonic()
+            reason = f"snapshot {wanted.snapshot.version} cannot be served: {error}"
+            if reason != self.reason:  # it is tried again and again, and told once
+                still = f"version {self.served.version} goes on" if self.served else "nothing answers for it"
+                _log.warning("fleet %s: %s; %s", self.name, reason, still)
+            self.reason = reason
+
+    def missed(self) -> int | None:
+        """The version that should be served and cannot be; None where all is as it should be."""
+        snapshot = self.wanted.snapshot
+        if snapshot is None or not self.failed_at_s or not self.wanted.loaded:
+            return None
+        return snapshot.version
+
+    def was_asked(self) -> bool:
+        """Whether there is anything to tell in statistics."""
+        counters = None if self.served is None else self.served.counters
+        return bool(self.history) or (counters is not None and bool(counters.requests or counters.failures))
+
+    def statistics(self) -> list[ModelStatistics]:
+        """What the fleet was asked, per snapshot, the present one last."""
+        return self.history.versions(self.served.counters if self.served else None)
+
+    def total(self) -> ModelStatistics:
+        """What the fleet was asked under all snapshots."""
+        return self.history.total(self.served.counters if self.served else None)
+
+    def entry(self) -> IndexEntry:
+        """The slot as the repository's index shows it."""
+        if self.served is not None:
+            return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.reason)
+        wanted = self.wanted
+        version = str(wanted.snapshot.version) if wanted.snapshot else ""
+        waits = wanted.loaded and wanted.snapshot is not None and not self.failed_at_s
+        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.reason)

@@ -1,0 +1,298 @@
+"""Servers whose snapshots are damaged, or whose database is replaced, blocked or away: real files, real processes."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from serve_process import answer_of, command, make_home, request, serving, wait_until
+
+import shoal
+from shoal.security.permissions import Role
+from shoal.serving.services import ALIVE_S
+from tests.databases import PostgresqlServer
+
+INFER = "/v2/models/pumps/infer"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "home"
+    make_home(folder)
+    return folder
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    shutil.copytree(template, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def damage(home, version):
+    """Flip a byte in the middle of a snapshot's parameters."""
+    with shoal.open(home) as workspace:
+        block = workspace._manifest(workspace.registry.snapshot("pumps", version)).blocks[0].digest
+    path = home / "store" / "blocks" / f"{block}.arrow"
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def promote_unseen(home, version):
+    """As somebody does who has the database and not the store."""
+    with shoal.open(home) as workspace:
+        workspace.registry.promote("pumps", version, actor="ada")
+
+
+def metrics(server):
+    return httpx.get(server.url + "/metrics").text
+
+
+def test_what_cannot_be_opened_is_not_promoted(home, tmp_path):
+    damage(home, 2)
+    refused = command(home, "promote", "pumps:2")
+    assert refused.returncode == 1
+    assert "pumps:2 cannot be opened" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        over_http = client.post("/api/v1/fleets/pumps/promote", json={"version": 2})
+        assert over_http.status_code == 409
+        assert "cannot be opened" in over_http.json()["error"]
+        assert answer_of(client.post(INFER, json=request()))[0] == "1"
+    with shoal.open(home) as workspace:
+        assert [move.after for move in workspace.registry.alias_history("pumps")] == [1]
+
+
+def test_a_promotion_that_cannot_be_served_shows_and_splits_no_workers(home, tmp_path):
+    damage(home, 2)
+    with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server, server.client() as client:
+        promote_unseen(home, 2)
+        wait_until(lambda: 'shoal_fleet_missed{fleet="pumps"} 2.0' in metrics(server))
+        held = wait_until(
+            lambda: (found := client.get("/api/v1/services").json())[0]["fleets"][0]["wanted"] == 2 and found
+        )
+        assert held[0]["fleets"][0]["version"] == 1
+        assert (
+            len(re.findall(r"snapshot 2 cannot be served: .*version 1 goes on", server.news())) == 2
+        )  # each says it once
+        os.kill(server.workers()[0], signal.SIGKILL)
+        wait_until(lambda: "ended (SIGKILL)" in server.news() and len(server.workers()) == 2)
+        wait_until(lambda: "shoal_workers_ready 2.0" in metrics(server))
+        answers = [httpx.post(server.url + INFER, json=request()) for _ in range(20)]  # a connection each
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer_of(answer)[0] for answer in answers} == {"1"}
+        promote_unseen(home, 1)
+        wait_until(lambda: 'shoal_fleet_missed{fleet="pumps"} 0.0' in metrics(server))
+
+
+def test_a_server_starts_with_the_snapshot_before_a_broken_champion(home, tmp_path):
+    damage(home, 2)
+    promote_unseen(home, 2)
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        assert answer_of(client.post(INFER, json=request()))[0] == "1"
+        index = client.post("/v2/repository/index", json={}).json()
+        assert server.end() == 0
+        assert "Serving pumps:1" in server.news()
+    assert index[0]["state"] == "READY"
+    assert "snapshot 2 cannot be served" in index[0]["reason"]
+    refused = command(home, "serve", "pumps:2", "--port", "0", "--no-grpc")
+    assert refused.returncode == 1
+    assert "snapshot 2 cannot be served" in refused.stderr
+
+
+def backup(home):
+    """A copy of the database as SQLite makes it."""
+    with sqlite3.connect(home / "shoal.db") as source, sqlite3.connect(home / "copy.db") as target:
+        source.backup(target)
+    return home / "copy.db"
+
+
+def put_back(home, copy):
+    copy.replace(home / "shoal.db")
+    for end in ("-wal", "-shm"):
+        (home / f"shoal.db{end}").unlink(missing_ok=True)
+
+
+def take_away(home):
+    copy = backup(home)
+    for file in home.glob("shoal.db*"):
+        file.unlink()
+    return copy
+
+
+def test_a_database_that_was_restored_from_a_backup_is_followed(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        put_back(home, backup(home))
+        assert command(home, "promote", "pumps:2").returncode == 0
+        wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
+        accepted = wait_until(
+            lambda: (r := client.post(INFER + "/async", json=request())).status_code == 202 and r.json()["id"]
+        )
+        assert accepted in command(home, "predictions", "list").stdout
+        copy = take_away(home)
+        refused = client.post(INFER + "/async", json=request())
+        assert refused.status_code == 503
+        assert client.post("/v2/repository/models/pumps/unload").status_code == 503
+        assert client.post(INFER, json=request()).status_code == 200
+        assert not (home / "shoal.db").exists()
+        put_back(home, copy)
+        wait_until(lambda: client.post("/v2/repository/models/pumps/unload").status_code == 200)
+
+
+@pytest.fixture(scope="module")
+def database_server():
+    """A PostgreSQL server of this module's own, for it is stopped."""
+    server = PostgresqlServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def away(database_server, tmp_path, monkeypatch):
+    """A workspace on PostgreSQL with an API key, and what takes its database away and brings it back."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", database_server.url(database_server.create()))
+    make_home(tmp_path / "home")
+    with shoal.open(tmp_path / "home") as workspace:
+        key = workspace.create_key("shop", Role.OPERATOR).text
+    yield tmp_path / "home", key
+    if database_server.is_stopped:
+        database_server.start()
+
+
+def staleness_s(client):
+    found = re.search(r"^shoal_registry_staleness_seconds (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1])
+
+
+def replaced(server, before):
+    """Wait until other processes sit where the killed ones did."""
+    return wait_until(lambda: len(now := server.workers()) == len(before) and not set(now) & set(before))
+
+
+def answered(client):
+    try:
+        return client.post(INFER, json=request())
+    except httpx.TransportError:
+        return None
+
+
+def test_a_worker_that_dies_while_the_database_is_away_is_replaced(away, database_server, tmp_path):
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
+        assert client.post(INFER, json=request()).status_code == 200
+        before = server.workers()
+        time.sleep(1)  # what it knows is written down twice a second
+        database_server.stop()
+        stopped_s = time.monotonic()
+        os.kill(before[0], signal.SIGKILL)
+        replaced(server, before)
+        answer = wait_until(lambda: answered(client))
+        assert (answer.status_code, answer_of(answer)) == (200, ("1", pytest.approx(4)))
+        assert staleness_s(client) >= time.monotonic() - stopped_s - 1
+        assert httpx.post(server.url + INFER, json=request()).status_code == 401
+        with server.client(key[:-1] + ("0" if key[-1] != "0" else "1")) as stranger:
+            assert stranger.post(INFER, json=request()).status_code == 401
+        assert client.get("/v2/health/ready").status_code == 200
+        database_server.start()
+        assert command(home, "promote", "pumps:2").returncode == 0
+        wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
+        wait_until(lambda: staleness_s(client) < 1)
+        assert server.end() == 0
+
+
+def test_a_worker_is_replaced_while_the_file_of_the_database_is_missing(home, tmp_path):
+    damage(home, 2)
+    with serving(home, tmp_path, "--no-grpc", "--admin-port", "0") as server, server.client() as client:
+        promote_unseen(home, 2)
+        wait_until(lambda: "snapshot 2 cannot be served" in server.news())
+        time.sleep(1)
+        copy, before = take_away(home), server.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        replaced(server, before)
+        answer = wait_until(lambda: answered(client))
+        assert answer_of(answer)[0] == "1"  # what its predecessor served in the place of what was promoted
+        assert not (home / "shoal.db").exists()
+        wait_until(lambda: _is_up(server.admin_url))
+        put_back(home, copy)
+        with httpx.Client(base_url=server.admin_url) as admin:
+            wait_until(lambda: staleness_s(admin) < 1)
+
+
+def _is_up(url):
+    try:
+        return httpx.get(url + "/health/live").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_server, tmp_path):
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
+        wait_until(lambda: client.get("/api/v1/services?name=pumps").json())
+        database_server.stop()
+        wait_until(lambda: staleness_s(client) > 2)
+        for ask in (
+            lambda: client.post(INFER + "/async", json=request()),
+            lambda: client.get("/api/v1/predictions/unknown"),
+            lambda: client.post("/v2/repository/models/pumps/unload"),
+            lambda: client.get("/v2/models/pumps/versions/2"),
+        ):
+            answer, took_s = timed(ask)
+            assert answer.status_code == 503, answer.text
+            assert took_s < 1, answer.url
+            assert answer.headers["retry-after"]
+        told, took_s = timed(lambda: client.get("/api/v1/services?name=pumps"))
+        assert took_s < 1
+        assert [service["url"] for service in told.json()] == [server.url]
+        assert told.json()[0]["fleets"][0]["version"] == 1
+        assert told.json()[0]["staleness_s"] > 2
+        assert int(told.headers["age"]) >= 1
+        assert client.get("/api/v1/services?tag=none").json() == []
+        database_server.start()
+        wait_until(lambda: client.post(INFER + "/async", json=request()).status_code == 202)
+        assert "age" not in client.get("/api/v1/services").headers
+
+
+def timed(ask):
+    started_s = time.monotonic()
+    return ask(), time.monotonic() - started_s
+
+
+@contextlib.contextmanager
+def nobody_writes(home):
+    """Hold the lock that every writer needs, for as long as the block lasts."""
+    with contextlib.closing(sqlite3.connect(home / "shoal.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_a_server_that_cannot_tell_the_registry_of_itself_lists_itself(home, tmp_path):
+    with serving(home, tmp_path, "--no-grpc") as server, server.client() as client:
+        wait_until(lambda: client.get("/api/v1/services").json()[0]["beat_at"])
+        with nobody_writes(home):
+            time.sleep(ALIVE_S + 1.5)
+            alone = client.get("/api/v1/services?name=pumps").json()
+            assert [(one["url"], one["fleets"][0]["version"], one["beat_at"]) for one in alone] == [
+                (server.url, 1, None)
+            ]
+            assert alone[0]["staleness_s"] < 2  # it reads all the while
+
+
+def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
+    with serving(home, tmp_path, "--no-grpc") as server, server.client() as client, ThreadPoolExecutor(1) as apart:
+        with nobody_writes(home):
+            waiting = apart.submit(httpx.post, server.url + "/v2/repository/models/pumps/unload", timeout=60)
+            time.sleep(3)
+            assert not waiting.done()
+            assert staleness_s(client) < 1.5
+        assert waiting.result().status_code == 200
+        assert client.post(INFER, json=request()).status_code == 503
