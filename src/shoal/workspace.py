@@ -277,7 +277,41 @@ class Workspace:
         return self._scorer().resume(run, progress)
 
     def _scorer(self) -> Scorer:
-        return Scorer(ledger=self.ledger, open_fleet=self.fleet, actor=self.settings.actor, home=self.settings.home)
+        return Scorer(
+            ledger=self.ledger,
+            open_fleet=self.fleet,
+            serving_of=self.serving_of,
+            find_source=self.source,
+            actor=self.settings.actor,
+            home=self.settings.home,
+        )
+
+    def serving_of(self, fleet: Fleet, serving: bool | Mapping[str, object]) -> ServingSpec:
+        """The serving spec that a job applies.
+
+        Parameters
+        ----------
+        fleet : Fleet
+            The snapshot that it scores with.
+        serving : bool or mapping
+            True: what the fleet is served with now. A mapping: a spec; a ``lookup`` that names no source is that of
+            the snapshot's training.
+
+        Raises
+        ------
+        InvalidSpec
+            A field is wrong, or does not fit the snapshot or its training.
+        NotFound
+            There is no such source.
+        """
+        if isinstance(serving, bool):
+            loaded = self.serving(fleet.name)
+        else:
+            trained = None if fleet.version is None else self._trained_lookup(fleet.name, fleet.version)
+            loaded = _loaded(serving, trained)
+            require_same(loaded.lookup, trained)
+        require_fit(loaded.deciding, schema_of(fleet), self.source)
+        return loaded
 
     def model_outcomes(self, run: str) -> pl.DataFrame:
         """What became of the rows of each model in a run that scored; see :meth:`Scorer.model_outcomes`.
@@ -436,9 +470,7 @@ class Workspace:
         known = self.registry.fleet(name)
         versions = {known.latest, known.aliases.get(CHAMPION)} - {None}
         trained = [self._trained_lookup(name, version) for version in sorted(v for v in versions if v is not None)]
-        if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
-            source = {**source, "lookup": as_trained(source["lookup"], trained[-1] if trained else None)}
-        loaded = load_serving(source)
+        loaded = _loaded(source, trained[-1] if trained else None)
         for version in sorted(v for v in versions if v is not None):
             require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
         for then in trained:
@@ -617,6 +649,13 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _loaded(source: ServingSpec | Mapping[str, object], trained: Mapping[str, object] | None) -> ServingSpec:
+    """A serving spec whose lookup, where it names no source, is that of the training."""
+    if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
+        source = {**source, "lookup": as_trained(source["lookup"], trained)}
+    return load_serving(source)
 
 
 def _after(seconds: float | None) -> dt.datetime | None:

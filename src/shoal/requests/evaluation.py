@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.requests.checks import Checks
+from shoal.requests.outputs import without
 from shoal.requests.rules import Rules
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
@@ -74,7 +75,7 @@ class Evaluation:
         if odd is not None and self.checks.on_output == "failed":
             found.refuse(odd, Outcome.FAILED, Reason.NOT_FINITE_ANSWER)
             found.frame = applied.frame.with_columns(
-                [_without(applied.frame[name], odd.rows) for name in self.rules.outputs]
+                [without(applied.frame[name], odd.rows) for name in self.rules.outputs]
             )
         elif odd is not None:
             found.note(odd)
@@ -128,8 +129,3 @@ class Evaluated:
         if self.broken is not None:
             for row in np.flatnonzero(self.broken.rows[start:stop]).tolist():
                 yield row, self.broken.reasons[start + row]
-
-
-def _without(column: pl.Series, rows: NDArray[np.bool_]) -> pl.Series:
-    """The column with nulls in those rows."""
-    return column.scatter(pl.Series(np.flatnonzero(rows)), None)

@@ -91,6 +91,24 @@ class MappedTable:
         except ShoalError as error:
             _log.warning("%s", error)
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the file that is there now is indexed, so that opening it only maps."""
+        with storage_errors(self._path):
+            return self._places(_identity(self._path))[1].exists()
+
+    def index(self) -> None:
+        """Index the file and map it.
+
+        Raises
+        ------
+        InvalidInput
+            It is no Parquet file with the columns wanted.
+        StorageError
+            It is not there, or the cache cannot be written.
+        """
+        self._follow()
+
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
         return self._read()
@@ -113,9 +131,7 @@ class MappedTable:
             identity = _identity(self._path)
         if self._open is not None and self._open.identity == identity:
             return
-        described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
-        digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
-        rows, index = self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
+        rows, index = self._places(identity)
         with storage_errors(self._cache):
             self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with exclusive(self._cache / "lock"):
@@ -123,6 +139,12 @@ class MappedTable:
                 self._write(rows, index)
                 _forget(self._cache)
         self._open = _Opened(identity=identity, frame=_mapped(rows), index=_mapped_index(index))
+
+    def _places(self, identity: str) -> tuple[Path, Path]:
+        """Where the rows and the index of a file are kept."""
+        described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
+        digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
+        return self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
 
     def _write(self, rows: Path, index: Path) -> None:
         as_of = self._wanted.as_of
