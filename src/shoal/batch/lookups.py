@@ -177,7 +177,7 @@ def _require_history(spec: LookupSpec, source: Source, time: str | None) -> None
         return
     if spec.as_of is None:
         raise InvalidSpec(
-            "field 'time' needs 'as_of' in the lookup: the source's column that says from when a row held"
+            "field 'time' needs a lookup with 'as_of', the source's column that says since when a row held"
         )
     kind = source.__struct_config__.tag
     if kind not in ("sql", "parquet"):

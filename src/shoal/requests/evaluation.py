@@ -45,8 +45,8 @@ class Evaluation:
     def evaluate(self, seen: pl.DataFrame, scored: Scored, incomplete: Violations | None) -> "Evaluated":
         """Check the inputs of rows, apply the rules to their answers, and check what came of it.
 
-        A row with a bad input becomes ``invalid`` where the spec says so; who is to refuse more than the row finds it
-        in :attr:`Evaluated.broken`.
+        A row with a bad input becomes ``invalid``, unless that is only to be reported; who is to refuse a whole request
+        for it asks :meth:`Evaluated.refusals`.
 
         Parameters
         ----------
@@ -62,10 +62,10 @@ class Evaluation:
             found.refuse(incomplete, Outcome.INVALID, Reason.MISSING_VALUE)
         found.broken = broken = self.checks.inputs(seen)
         if broken is not None:
-            if self.checks.on_input == "invalid":
-                found.refuse(broken, Outcome.INVALID, Reason.WRONG_TYPE)
-            else:
+            if self.checks.on_input == "report":
                 found.note(broken)
+            else:
+                found.refuse(broken, Outcome.INVALID, Reason.WRONG_TYPE)
         outcome = scored.outcome_column.cast(pl.String)
         applied = self.rules.apply(seen.with_columns(*scored.predictions, outcome))
         found.frame = applied.frame
