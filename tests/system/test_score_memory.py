@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 from score_world import KNOWN, make_home
 
@@ -88,17 +87,9 @@ def score(folder: Path, source: Path, *more: str) -> tuple[int, int, str]:
     peak = 0
     with (folder / "said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(anonymous_bytes, _with_children(process.pid))))
+            peak = max(peak, anonymous_bytes(process.pid))
             time.sleep(0.003)
     return process.returncode, peak, (folder / "said").read_text()
-
-
-def _with_children(pid: int) -> list[int]:
-    """The process, and those that work for it."""
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children())]
-    except psutil.NoSuchProcess:
-        return []
 
 
 @pytest.mark.parametrize(
