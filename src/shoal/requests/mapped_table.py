@@ -229,9 +229,9 @@ class _Opened:
         """The last row of each key that is not in the future, -1 where there is none."""
         now = int(microseconds(pl.Series([dt.datetime.now(dt.UTC)]), up=False)[0])
         counts = self.frame[_COUNT][starts].to_numpy()
-        times = self.frame[as_of]
+        times = self.frame[as_of].to_numpy()
         past = [
-            int(times.slice(s, n).search_sorted(now, side="right"))
+            int(times[s : s + n].searchsorted(now, side="right"))
             for s, n in zip(starts.tolist(), counts.tolist(), strict=True)
         ]
         return np.where(np.array(past, dtype=np.int64) > 0, starts + np.array(past, dtype=np.int64) - 1, -1)
