@@ -319,6 +319,9 @@ def test_what_cannot_be_looked_up_is_refused_before_anything_is_done(
         return str(caught.value)
 
     frame = timed_rows(30).drop("y")
+    workspace.set_source("sites", {"kind": "sql", "url": "postgresql://me:${NO_SUCH}@127.0.0.1/db", "table": "sites"})
+    assert "NO_SUCH is not set" in refused(9, frame, serving=True)
+    workspace.set_source("sites", {"kind": "redis", "url": redis_server.url, "key": "site:{id}"})
     assert "keeps no history" in refused(0, frame, serving=True, time="at")
     workspace.set_source("sites", kept("parquet", history(), tmp_path, postgresql))  # type: ignore[arg-type]
     assert "'site'" in refused(1, frame.drop("site"), serving=True)
@@ -372,6 +375,31 @@ def test_a_source_that_fails_is_never_hidden(
         assert bits(job[name]) == bits(truth[name])
     shards = -(-120 // SHARD_ROWS) + 1
     assert service.requests <= shards * asking.ATTEMPTS
+
+
+@pytest.mark.parametrize("on_failure", ["defaults", "invalid"])
+def test_a_key_that_fails_alone_costs_its_own_rows(workspace: Workspace, tmp_path: Path, on_failure: str) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    with HttpServer({**http_rows(), "7": "no object"}, folder) as service:
+        url = f"{service.url}/sites/{{id}}"
+        source = {"kind": "http", "url": url, "hosts": [f"127.0.0.1:{service.port}"]}
+        serve(workspace, source, on_failure=on_failure)
+        frame = rows(150)
+        server = served(workspace, "pumps", frame, leave_out=("y", "z"))
+        job, _ = scored(workspace, "pumps", frame.drop("y", "z"), tmp_path / "job", serving=True)
+    words = "features should be a JSON object, and not str"
+    affected = [site == 7 for site in frame["site"]]
+    assert any(affected)
+    if on_failure == "invalid":
+        require_same(job, server)
+        assert [reason == words for reason in job["reason"]] == affected
+        return
+    said = [reason == f"{words}; defaults stand in" for reason in job["reason"]]
+    assert said == affected
+    others = [None if one else reason for one, reason in zip(affected, server["reason"], strict=True)]
+    mine = [None if one else reason for one, reason in zip(affected, job["reason"], strict=True)]
+    require_same({**job, "reason": mine}, {**server, "reason": others})
 
 
 def test_a_job_that_must_not_go_on_without_its_source_fails_and_goes_on_later(

@@ -211,10 +211,11 @@ class Definition:
         InvalidInput
             A column is of a type that it cannot be of.
         InvalidSpec
-            Indexing the source takes more memory than the job may.
+            The source cannot be opened, or indexing it takes more memory than the job may.
         """
         if self._lookup is not None:
             self._lookup.require_types(types)
+            self._lookup.require_openable()
             self._lookup.index()
 
     def complete(self, rows: pl.DataFrame) -> Completed:

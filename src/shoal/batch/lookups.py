@@ -1,7 +1,8 @@
 """Features by key for the rows of a shard: each key is asked for once, many at a time; as it is now, or was then."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from shoal.requests.readers import open_reader
 from shoal.requests.sources import ParquetSource, Source
 from shoal.requests.spec import FEATURE_DTYPES, FleetSchema, LookupSpec
 from shoal.requests.violations import Violations
-from shoal.storage.lookup_reader import moment
+from shoal.storage.lookup_reader import Reader, moment
 from shoal.table.keys import coerce
 from shoal.types import Integers, Key, KeyColumn, KeyType
 
@@ -153,18 +154,39 @@ class ShardLookup:
         """Rows with nothing where features would be."""
         return rows.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.brought.items())
 
+    def require_openable(self) -> None:
+        """Refuse a source that could not be opened by the shards; nothing is asked of it.
+
+        Raises
+        ------
+        InvalidSpec
+            Its definition does not fit the lookup, or an environment variable is not set.
+        InvalidInput
+            Its driver is not installed.
+        """
+
+        async def run() -> None:
+            async with self._opened():
+                pass
+
+        asyncio.run(run())
+
     def _ask(self, ask: Callable[[Asking], Awaitable[pl.DataFrame]]) -> pl.DataFrame:
         """Ask the source, opened for this shard alone: loops and connections belong to one thread."""
 
         async def run() -> pl.DataFrame:
-            reader = open_reader(self._source, self._wanted, cache=self._cache, timeout_s=FETCH_S)
-            try:
+            async with self._opened() as reader:
                 return await ask(Asking(self._spec, self._keys, self._found, reader))
-            finally:
-                await reader.close()
 
-        with asyncio.Runner() as runner:
-            return runner.run(run())
+        return asyncio.run(run())
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Reader]:
+        reader = open_reader(self._source, self._wanted, cache=self._cache, timeout_s=FETCH_S)
+        try:
+            yield reader
+        finally:
+            await reader.close()
 
 
 def text_keys(spec: LookupSpec, schema: FleetSchema) -> frozenset[str]:

@@ -119,7 +119,9 @@ class Evaluated:
 
     def reasons(self) -> list[str | None]:
         """Why each row has no answer, or what there is to say of one that has."""
-        texts: list[str | None] = self.scored.reason_texts().to_list()
+        texts: list[str | None] = [None] * len(self.scored.reasons)
+        if self.scored.reasons.any():
+            texts = self.scored.reason_texts().to_list()
         for row, note in self._notes.items():
             texts[row] = note
         return texts
