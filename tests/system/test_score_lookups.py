@@ -1,5 +1,6 @@
 """Jobs look features up as requests do: from every kind of source, now or as it was then, and when it fails."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import json
@@ -142,8 +143,20 @@ def test_features_that_the_input_has_are_taken_as_they_are(
     for number, left_out in enumerate((("y",), ())):
         server = served(workspace, "pumps", frame, leave_out=left_out)
         given = frame.drop(left_out).with_columns(pl.col("z").fill_nan(None))
+        given = given if number == 0 else given.drop("site")  # nothing is left to be looked up by it
         job, _ = scored(workspace, "pumps", given, tmp_path / f"job-{number}", serving=True)
         require_same(job, server)
+
+
+@pytest.mark.parametrize("source", ["sqlite"], indirect=True)
+def test_a_job_may_be_started_where_a_loop_runs(workspace: Workspace, tmp_path: Path, source: object) -> None:
+    """As in a notebook."""
+    serve(workspace, source)
+
+    async def main() -> None:
+        scored(workspace, "pumps", rows(60).drop("y", "z"), tmp_path / "job", serving=True)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("source", ["parquet"], indirect=True)

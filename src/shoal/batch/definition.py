@@ -166,7 +166,9 @@ class Definition:
         self._schema = schema_of(fleet)
         self._evaluation = None if serving == ServingSpec() else Evaluation(serving, self._schema)
         self._lookup: ShardLookup | None = None
-        if pinned is not None and serving.lookup is not None:
+        if serving.lookup is None and spec.time is not None:
+            raise InvalidSpec("field 'time' is about the lookup of a serving spec, and this one has none: leave it out")
+        if pinned is not None and serving.lookup is not None and pinned.brought:
             self._lookup = ShardLookup(
                 serving.lookup,
                 self._schema,
@@ -176,8 +178,6 @@ class Definition:
                 brought=pinned.brought,
                 limit_bytes=spec.memory_bytes,
             )
-        elif spec.time is not None:
-            raise InvalidSpec("field 'time' is about the lookup of a serving spec, and this one has none: leave it out")
         self.added = () if self._evaluation is None else tuple(self._evaluation.rules.added)
         taken = [name for name in self.added if name in spec.carry]
         if taken:
@@ -190,7 +190,7 @@ class Definition:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the input has to have beside keys and features."""
+        """Columns that the input has to have beside keys and features, to look the others up by."""
         return () if self._lookup is None else self._lookup.columns
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class ShardLookup:
         StorageError
             The source failed, and the spec says to fail then.
         """
-        if not self.brought or not rows.height:
+        if not rows.height:
             return Completed(rows=self.without(rows))
         self.index()
         positions, keys = _distinct(rows, self._keys)
@@ -169,7 +170,8 @@ class ShardLookup:
             async with self._opened():
                 pass
 
-        asyncio.run(run())
+        with ThreadPoolExecutor(1) as pool:  # the caller's thread may run a loop of its own, as notebooks do
+            pool.submit(asyncio.run, run()).result()
 
     def _ask(self, ask: Callable[[Asking], Awaitable[pl.DataFrame]]) -> pl.DataFrame:
         """Ask the source, opened for this shard alone: loops and connections belong to one thread."""
