@@ -123,6 +123,7 @@ def run(home: Path, job: Mapping[str, object]) -> ScoreSummary:
 def scorer(home: Path, checkpoint: object = None) -> Scorer:
     workspace = shoal.open(home)
     return Scorer(
-        ledger=workspace.ledger, open_fleet=workspace.fleet, actor="test", home=home,
+        ledger=workspace.ledger, open_fleet=workspace.fleet, serving_of=workspace.serving_of,
+        find_source=workspace.source, actor="test", home=home,
         checkpoint=checkpoint or (lambda step: None),  # type: ignore[arg-type]
     )  # fmt: skip

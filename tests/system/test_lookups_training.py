@@ -109,6 +109,14 @@ def test_a_key_alone_is_answered_with_the_features_that_training_would_use_now(
             np.testing.assert_allclose(
                 again.filter(rows["shop"] == shop), truth[shop].predict(mine.select("x", "truth").to_numpy()), rtol=1e-9
             )
+        job = {
+            "fleet": "visits", "input": str(tmp_path / "visits.parquet"), "output": str(tmp_path / "scored.parquet"),
+            "serving": {"lookup": {"on_failure": "fail"}}, "time": "at", "shard_rows": 50, "carry": ["size"],
+        }  # fmt: skip
+        workspace.score(job)  # type: ignore[arg-type]
+        scored = pl.read_parquet(tmp_path / "scored.parquet")
+        assert scored["prediction"].to_list() == again.to_list()
+        assert scored["size"].to_list() == rows["truth"].to_list()
         served = workspace.set_serving("visits", {"lookup": {"timeout_ms": 10_000, "on_failure": "fail"}})
         assert served.lookup is not None
         assert served.lookup.as_of == "since"

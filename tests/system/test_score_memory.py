@@ -1,5 +1,6 @@
 """The real ``shoal score`` on inputs several times larger than ``--memory``: its anonymous memory stays below."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from shoal.batch.memory import anonymous_bytes
 MEMORY = 320 * 2**20
 CALL = "import sys; from shoal.cli import main; main(sys.argv[1:])"
 COPIES, ROWS = 15, 50_000
+IDS = 40_000
 
 
 @pytest.fixture
@@ -53,6 +55,29 @@ def written(folder: Path, form: str, copies: int = COPIES) -> Path:
             file.write(lines)
     assert path.stat().st_size > 2 * MEMORY
     return path
+
+
+def looked_up(folder: Path) -> Path:
+    """Rows that lack a feature, which a history of many keys has; and a spec that has something to say of each row."""
+    rng = np.random.default_rng(2)
+    ids, hours = rng.integers(0, IDS, ROWS), rng.integers(0, 1000, ROWS)
+    start = pl.datetime(2026, 1, 1)
+    frame = rows().drop("b").with_columns(pl.Series("id", ids), at=start + pl.duration(hours=pl.Series(hours)))
+    source = folder / "in.parquet"
+    pl.concat([frame] * COPIES).write_parquet(source, row_group_size=ROWS // 5)
+    past = pl.DataFrame({"id": np.repeat(np.arange(IDS), 4), "hour": rng.integers(0, 900, 4 * IDS)})
+    past = past.select("id", since=start + pl.duration(hours="hour"), b=pl.Series(rng.normal(size=4 * IDS)))
+    past.write_parquet(folder / "past.parquet")
+    with shoal.open(folder / "home") as workspace:
+        workspace.set_source("past", {"kind": "parquet", "path": str(folder / "past.parquet")})
+    spec = {
+        "lookup": {"source": "past", "keys": ["id"], "key_types": {"id": "integer"}, "features": ["b"],
+                   "as_of": "since", "on_missing": "invalid"},
+        "checks": {"inputs": {"a": {"max": -100}, "b": {"max": -100}}, "on_input": "report"},
+        "rules": {"twice": "prediction * 2", "text": "device || '-' || CAST(prediction AS VARCHAR)"},
+    }  # fmt: skip
+    (folder / "serving.yaml").write_text(json.dumps(spec))
+    return source
 
 
 def score(folder: Path, source: Path, *more: str) -> tuple[int, int, str]:
@@ -92,4 +117,31 @@ def test_a_preprocess_that_cannot_keep_the_bound_ends_with_an_error(folder: Path
     assert "field 'memory'" in said
     assert 0 < peak <= MEMORY
     assert list((folder / "home" / "runs").glob("*")) == []
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("more", [(), ("--time", "at")])
+def test_checks_and_lookups_stay_below_the_bound(folder: Path, more: tuple[str, ...]) -> None:
+    source = looked_up(folder)
+    code, peak, said = score(folder, source, "--serving-spec", str(folder / "serving.yaml"), *more)
+    assert code == 0, said
+    assert 0 < peak <= MEMORY
+    found = (
+        pl.scan_parquet(folder / "out" / "part-*.parquet")
+        .select(pl.len(), pl.col("reason").is_not_null().sum().alias("said"), pl.col("twice").is_not_null().sum())
+        .collect()
+    )
+    assert found["len"].item() == found["said"].item() == COPIES * ROWS
+    assert found["twice"].item() > 0.8 * COPIES * ROWS
+    shutil.rmtree(folder)
+
+
+def test_indexing_a_source_that_cannot_keep_the_bound_ends_with_an_error(folder: Path) -> None:
+    source = looked_up(folder)
+    pl.concat([pl.read_parquet(folder / "past.parquet")] * 30).write_parquet(folder / "past.parquet")
+    code, peak, said = score(folder, source, "--serving-spec", str(folder / "serving.yaml"))
+    assert code == 1
+    assert "field 'memory': indexing" in said
+    assert 0 < peak <= MEMORY
+    assert shoal.open(folder / "home").ledger.runs() == []
     shutil.rmtree(folder)

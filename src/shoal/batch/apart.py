@@ -1,4 +1,4 @@
-"""A preprocess in a program of its own, which is ended when it takes more memory than the job may.
+"""Work in a program of its own, which is ended when it takes more memory than the job may; such as a preprocess.
 
 Polars cannot be stopped: a sort or a join that is cancelled goes on growing to its end. A process can.
 """
@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import polars as pl
@@ -22,6 +24,8 @@ from shoal.batch.spec import ScoreSpec
 from shoal.errors import InvalidInput, ShoalError
 from shoal.storage.files import storage_errors
 from shoal.storage.query import apply_preprocess
+
+Order = TypeVar("Order", bound=msgspec.Struct)
 
 PREPROCESSED = "preprocessed"
 """What stands for the file in the ids of rows that a preprocess made anew."""
@@ -66,10 +70,36 @@ def preprocess_apart(work: Preprocessing, budget: PieceBudget) -> None:
     if (work.spec.preprocess or "").strip().startswith("__main__:"):
         run(work)  # only this process has it
         return
-    order = Path(work.target).with_name("preprocess.json")
+    run_apart(work, run, Path(work.target).with_name("preprocess.json"), budget, what="field 'preprocess'")
+
+
+def run_apart(work: Order, run: Callable[[Order], None], order: Path, budget: PieceBudget, *, what: str) -> None:
+    """Do some work in another process; raises what it raises.
+
+    Parameters
+    ----------
+    work : msgspec.Struct
+        What to do.
+    run : callable
+        Does it; a function of a module of ours, beside the type of ``work``.
+    order : Path
+        A file to tell it by, in a folder of its own.
+    budget : PieceBudget
+        What both processes may take together.
+    what : str
+        What messages call it.
+
+    Raises
+    ------
+    InvalidSpec
+        It takes more memory than that.
+    InvalidInput
+        The process died.
+    """
     with storage_errors(order):
         order.write_bytes(msgspec.json.encode(work))
-    code = f"from shoal.batch.apart import serve; serve({str(order)!r})"
+    names = f"{type(work).__name__}, {run.__name__}"
+    code = f"from shoal.batch.apart import serve; from {run.__module__} import {names}; serve({str(order)!r}, {names})"
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
         [sys.executable, "-P", "-c", code],
         stdin=subprocess.PIPE,  # it ends when this process does
@@ -84,7 +114,7 @@ def preprocess_apart(work: Preprocessing, budget: PieceBudget) -> None:
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
-    _require_success(process.returncode, _answer(order))
+    _require_success(process.returncode, _answer(order), what)
 
 
 def _environment(folder: Path, budget: PieceBudget) -> dict[str, str]:
@@ -108,32 +138,36 @@ def _watch(process: subprocess.Popen[bytes], budget: PieceBudget) -> None:
             return
 
 
-def _require_success(code: int, answer: Path) -> None:
+def _require_success(code: int, answer: Path, what: str) -> None:
     if code == 0:
         return
     if answer.exists():
         kind, words = msgspec.json.decode(answer.read_bytes(), type=tuple[str, str])
         raise getattr(errors, kind, ShoalError)(words)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    raise InvalidInput(f"field 'preprocess': its process ended with {how}; its messages are on standard error")
+    raise InvalidInput(f"{what}: its process ended with {how}; its messages are on standard error")
 
 
 def _answer(order: Path) -> Path:
     return order.with_suffix(".error.json")
 
 
-def serve(order: str) -> None:
+def serve(order: str, kind: type[Order], run: Callable[[Order], None]) -> None:
     """Do what a file says and exit; an error of ours goes to a file beside it.
 
     Parameters
     ----------
     order : str
-        Path of a :class:`Preprocessing` as JSON.
+        Path of the work as JSON.
+    kind : type
+        What that is.
+    run : callable
+        Does it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
-        run(msgspec.json.decode(Path(order).read_bytes(), type=Preprocessing))
+        run(msgspec.json.decode(Path(order).read_bytes(), type=kind))
     except ShoalError as error:
         _answer(Path(order)).write_bytes(msgspec.json.encode((type(error).__name__, str(error))))
         os._exit(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from shoal.batch.leaving import waiting_shards
 from shoal.batch.publishing import Destination
 from shoal.batch.source import slices_of
-from shoal.batch.spec import KIND, load
+from shoal.batch.spec import KIND, load_planned
 from shoal.errors import InvalidSpec
 from shoal.jobs.states import FINAL_RUN_STATES, RunState
 from shoal.ledger import Ledger, RunRecord, is_gone
@@ -81,7 +81,7 @@ def _of_run(run: RunRecord, home: Path) -> Iterator[Path]:
     elif folder.is_dir():
         yield folder
     with contextlib.suppress(InvalidSpec):  # written by another version of Shoal
-        staging = Destination(load(run.spec), run.id, home / "locks").staging
+        staging = Destination(load_planned(run.spec), run.id, home / "locks").staging
         if staging.is_dir():
             yield staging
 

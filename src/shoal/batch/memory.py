@@ -95,10 +95,16 @@ class PieceBudget:
         The bound.
     piece_bytes : int
         How much to work on at once.
+    work : str
+        What is done, for messages.
+    advice : str
+        What else than more memory would help.
     """
 
     limit_bytes: int
     piece_bytes: int
+    work: str = "preparing the input"
+    advice: str = "write the input as Parquet and without a preprocess that holds many rows at once"
 
     def room_bytes(self) -> int:
         """What may be taken beside what the process has."""
@@ -121,8 +127,8 @@ class PieceBudget:
             release()
         if anonymous_bytes() + elsewhere_bytes > ALARM * self.limit_bytes:
             raise InvalidSpec(
-                f"field 'memory': preparing the input takes more than {self.limit_bytes / 2**20:.0f} MiB allow; "
-                "set more, or write the input as Parquet and without a preprocess that holds many rows at once"
+                f"field 'memory': {self.work} takes more than {self.limit_bytes / 2**20:.0f} MiB allow; "
+                f"set more, or {self.advice}"
             )
 
 

@@ -8,7 +8,7 @@ from polars.exceptions import ComputeError
 from shoal.batch.parts import flat_probabilities, metadata_of, output_frame, write_table
 from shoal.batch.publishing import concatenate
 from shoal.batch.source import FILE, ROW
-from shoal.batch.worker import Work
+from shoal.batch.worker import Work, answer
 from shoal.errors import StorageError
 from shoal.storage.files import storage_errors
 
@@ -53,4 +53,4 @@ def _merge_parquet(work: Work, parts: list[Path], merged: Path) -> None:
 def _no_rows(work: Work) -> pl.DataFrame:
     """The columns of the output."""
     rows = pl.DataFrame(schema={FILE: pl.String, ROW: pl.Int64, **work.types})
-    return output_frame(work.spec, work.fleet, rows, work.fleet.score(rows))
+    return output_frame(work.spec, work.fleet, *answer(work, rows))

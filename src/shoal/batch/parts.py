@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import ComputeError
 
+from shoal.batch.definition import Answered
 from shoal.batch.publishing import Destination
 from shoal.batch.source import FILE, LINE, ROW
 from shoal.batch.spec import ScoreSpec
@@ -56,10 +57,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-def output_frame(spec: ScoreSpec, fleet: Fleet, rows: pl.DataFrame, scored: Scored) -> pl.DataFrame:
+def output_frame(spec: ScoreSpec, fleet: Fleet, rows: pl.DataFrame, answered: Answered) -> pl.DataFrame:
     """The rows of the output: row id, keys, predictions, what became of each, and the columns carried along."""
-    columns = [rows[FILE], rows[ROW], *scored.frame.get_columns()]
-    columns += [scored.outcome_column, scored.reason_texts(), scored.level_column]
+    scored = answered.scored
+    columns = [rows[FILE], rows[ROW], *scored.resolved.keys.get_columns(), *answered.outputs]
+    columns += [scored.outcome_column, *answered.added, answered.reasons, scored.level_column]
     columns.append(pl.repeat(fleet.version, rows.height, dtype=pl.Int32, eager=True).alias("snapshot"))
     taken = {column.name for column in columns}
     columns += [rows[name] for name in spec.carry if name not in taken]
@@ -128,15 +130,15 @@ def flat_probabilities(frame: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
     return pl.DataFrame([*columns[:at], *flat, *columns[at + 1 :]])
 
 
-def write_errors(fleet: Fleet, rows: pl.DataFrame, scored: Scored, path: Path) -> bool:
+def write_errors(fleet: Fleet, rows: pl.DataFrame, answered: Answered, path: Path) -> bool:
     """List the rows that are invalid or failed, with what was in them; whether there were any."""
-    bad = np.flatnonzero(scored.reasons)
+    bad = np.flatnonzero(answered.scored.reasons)
     if not len(bad):
         return False
     shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features]
     shown += [name for name in (LINE,) if name in rows.columns]
     listed = rows[bad].select(FILE, ROW, *(_readable(name, rows.schema[name]) for name in dict.fromkeys(shown)))
-    columns = [scored.outcome_column[bad].cast(pl.String), scored.reason_texts()[bad]]
+    columns = [answered.scored.outcome_column[bad].cast(pl.String), answered.reasons[bad]]
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         listed.with_columns(columns).write_ndjson(path)

@@ -12,14 +12,18 @@ import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from shoal.batch import preparation
+from shoal.batch.definition import Definition, Pinned
 from shoal.batch.leaving import take_on, waiting_shards
 from shoal.batch.leftovers import OWNER, remove, unneeded_preparations
+from shoal.batch.lookups import text_keys
 from shoal.batch.memory import Budget, bytes_per_row, plan_budget
-from shoal.batch.source import FILE, ROW, Slice, common_types, cut, pin, read_rows, slices_of
-from shoal.batch.spec import KIND, ROW_IDS, ScoreSpec
+from shoal.batch.source import FILE, ROW, Slice, columns_of, common_types, cut, pin, read_rows, slices_of
+from shoal.batch.spec import KIND, PINNED, ROW_IDS, ScoreSpec
 from shoal.errors import InvalidInput, InvalidSpec, ShoalError, StorageError
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord, ShardPlan, this_worker
+from shoal.requests.readers import FindSource
+from shoal.requests.spec import ServingSpec, schema_of
 from shoal.storage.files import exclusive, storage_errors
 from shoal.types import FeatureKind, InputFile, Json, KeyType
 
@@ -43,7 +47,7 @@ class ReadColumns:
     unshown: tuple[str, ...]
 
 
-def read_columns(spec: ScoreSpec, fleet: Fleet) -> ReadColumns:
+def read_columns(spec: ScoreSpec, fleet: Fleet, definition: Definition) -> ReadColumns:
     """Work out which columns a job reads.
 
     Raises
@@ -54,12 +58,13 @@ def read_columns(spec: ScoreSpec, fleet: Fleet) -> ReadColumns:
     taken = ROW_IDS.intersection(f.name for f in fleet.features)
     if taken:
         raise InvalidSpec(f"feature {sorted(taken)[0]!r} of {fleet.name} is called like Shoal's row ids: rename it")
-    shown = [c.name for c in fleet.keys] + [f.name for f in fleet.features] + list(spec.carry)
+    read = [c.name for c in fleet.keys] + [f.name for f in fleet.features] + list(definition.columns)
     made = {"prediction", "score", "is_anomaly", "outcome", "reason", "model_level", "snapshot", FILE, ROW}
     template = spec.template.columns if spec.template else ()
-    kept = {c.name for c in fleet.keys} | set(spec.carry) | made
+    kept = {c.name for c in fleet.keys} | set(spec.carry) | made | set(definition.added)
     unshown = tuple(name for name in template if name not in kept)
-    return ReadColumns(all=tuple(dict.fromkeys([*shown, *unshown])), unshown=unshown)
+    all_read = dict.fromkeys([*read, *spec.carry, *unshown])
+    return ReadColumns(all=tuple(name for name in all_read if name not in definition.brought), unshown=unshown)
 
 
 class Planner:
@@ -71,18 +76,22 @@ class Planner:
         Where runs are kept.
     home : Path
         The workspace's folder; prepared input lies in ``runs`` below it.
+    find_source : callable
+        Finds a source of features by name.
     checkpoint : callable
         Called with the name of each step that is about to be taken.
     """
 
-    def __init__(self, ledger: Ledger, home: Path, checkpoint: Callable[[str], None]) -> None:
+    def __init__(self, ledger: Ledger, home: Path, find_source: FindSource, checkpoint: Callable[[str], None]) -> None:
         self._ledger = ledger
+        self._find_source = find_source
+        self._lookups = home / "cache" / "lookups"
         self._checkpoint = checkpoint
         self._folder = home / "runs"
         self._locks = home / "locks"
 
-    def plan(self, spec: ScoreSpec, fleet: Fleet, *, actor: str) -> RunRecord:
-        """Pin the input and add the run with its shards to the ledger.
+    def plan(self, spec: ScoreSpec, fleet: Fleet, serving: ServingSpec | None, *, actor: str) -> RunRecord:
+        """Pin the input and the serving spec, and add the run with its shards to the ledger.
 
         Raises
         ------
@@ -93,11 +102,18 @@ class Planner:
         """
         remove(unneeded_preparations(self._ledger, self._folder))
         files = pin(spec)
-        prepared, source_rows = self._prepare(spec, fleet, files)
+        lookup = None if serving is None else serving.lookup
+        texts = frozenset[str]() if lookup is None else text_keys(lookup, schema_of(fleet))
+        prepared, source_rows = self._prepare(spec, _column_types(spec, fleet, texts), files)
         tables = [(f.path, f.rows or 0) for f in files] if prepared is None else [(str(prepared), _rows_in(prepared))]
         paths = [path for path, _ in tables]
-        common_types(spec, paths, read_columns(spec, fleet).all, prepared=prepared is not None)
-        budget = budget_of(spec, fleet, tables, prepared=prepared is not None)
+        pinned = None
+        if serving is not None:
+            pinned = Pinned.of(serving, columns_of(spec, paths, prepared=prepared is not None), self._find_source)
+        definition = self.definition(spec, fleet, pinned)
+        types = common_types(spec, paths, read_columns(spec, fleet, definition).all, prepared=prepared is not None)
+        definition.prepare(types)
+        budget = budget_of(spec, fleet, definition, tables, prepared=prepared is not None)
         shards = cut(tables, budget.shard_rows) or [[Slice(path=tables[0][0], offset=0, rows=0)]]
         sources = _sources(shards, prepared=prepared is not None, spread=source_rows)
         with exclusive(self._locks / "planning"):  # nobody else takes on the same left rows meanwhile
@@ -106,11 +122,15 @@ class Planner:
                 kind=KIND,
                 fleet=fleet.name,
                 version=fleet.version,
-                spec=cast("dict[str, Json]", spec.document()),
+                spec=cast("dict[str, Json]", spec.document()) | ({} if pinned is None else {PINNED: pinned.document()}),
                 inputs=[*files, *left.files],
                 shards=[ShardPlan(number=i, source=source) for i, source in enumerate([*sources, *left.sources])],
                 actor=actor,
             )
+
+    def definition(self, spec: ScoreSpec, fleet: Fleet, pinned: Pinned | None) -> Definition:
+        """What a run does with rows beside scoring them; raises as :class:`Definition` does."""
+        return Definition(pinned, fleet, spec, find_source=self._find_source, cache=self._lookups)
 
     def again(self, run: RunRecord, *, actor: str) -> RunRecord:
         """A new run over the same pinned input and shards, that takes the place of one that failed."""
@@ -125,7 +145,9 @@ class Planner:
             resumes=run.id,
         )
 
-    def _prepare(self, spec: ScoreSpec, fleet: Fleet, files: Sequence[InputFile]) -> tuple[Path | None, int | None]:
+    def _prepare(
+        self, spec: ScoreSpec, types: preparation.ColumnTypes, files: Sequence[InputFile]
+    ) -> tuple[Path | None, int | None]:
         if not preparation.needed(spec, files):
             return None, None
         folder = self._folder / f"prepared-{secrets.token_hex(6)}"
@@ -134,7 +156,7 @@ class Planner:
             (folder / OWNER).write_text(this_worker())
         target = folder / "rows.parquet"
         try:
-            rows = preparation.prepare(spec, files, _column_types(spec, fleet), target)
+            rows = preparation.prepare(spec, files, types, target)
         except ShoalError:
             remove([folder])
             raise
@@ -152,13 +174,16 @@ class Planner:
             shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
-def budget_of(spec: ScoreSpec, fleet: Fleet, tables: Sequence[tuple[str, int]], *, prepared: bool) -> Budget:
+def budget_of(
+    spec: ScoreSpec, fleet: Fleet, definition: Definition, tables: Sequence[tuple[str, int]], *, prepared: bool
+) -> Budget:
     """How many rows a shard may have, from a sample of the input; also refuses input that lacks columns."""
-    columns = read_columns(spec, fleet).all
+    columns = read_columns(spec, fleet, definition).all
     sample = _sample(spec, tables, columns, prepared=prepared)
-    fleet.score(sample.head(10))
+    fleet.score(definition.without(sample.head(10)))
     added = 8 + len(fleet.labels)
     row = bytes_per_row(sample, added) if sample.height else 64.0 * (len(columns) + added)
+    row += definition.row_bytes
     workers = min(SHARD_WORKERS, spec.threads or SHARD_WORKERS)
     return plan_budget(spec.memory_bytes, row, spec.shard_rows, workers)
 
@@ -185,9 +210,9 @@ def _unfiltered(path: str, columns: Sequence[str]) -> pl.DataFrame:
     return head.with_columns(ids) if set(columns) <= set(head.columns) else head.clear()
 
 
-def _column_types(spec: ScoreSpec, fleet: Fleet) -> preparation.ColumnTypes:
+def _column_types(spec: ScoreSpec, fleet: Fleet, looked_up_by: frozenset[str]) -> preparation.ColumnTypes:
     original = {new: old for old, new in spec.rename.items()}
-    texts = {c.name for c in fleet.keys if c.type is KeyType.STRING}
+    texts = looked_up_by | {c.name for c in fleet.keys if c.type is KeyType.STRING}
     texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
     numbers = {f.name for f in fleet.features if f.kind is FeatureKind.NUMERIC}
     return preparation.ColumnTypes(

@@ -4,16 +4,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import polars as pl
 
+from shoal.batch.definition import pinned_in
 from shoal.batch.merging import merge
 from shoal.batch.parts import Part, read_model_outcomes
 from shoal.batch.planning import Planner, budget_of, read_columns
 from shoal.batch.publishing import Destination, PublishedFile, Record, concatenate
 from shoal.batch.source import common_types, require_unchanged, slices_of
-from shoal.batch.spec import KIND, ScoreSpec, load
+from shoal.batch.spec import KIND, ScoreSpec, load, load_planned
 from shoal.batch.summary import ScoreSummary
 from shoal.batch.worker import Crew, Work, require_few_errors
 from shoal.engines.threads import Threads
@@ -21,11 +23,16 @@ from shoal.errors import Conflict, InvalidInput, StorageError
 from shoal.fleet import Fleet
 from shoal.jobs.states import RUN_TRANSITIONS, RunState, ShardState, require_transition
 from shoal.ledger import Ledger, RunRecord, is_gone, this_worker
+from shoal.requests.readers import FindSource
+from shoal.requests.spec import ServingSpec
 from shoal.storage.files import exclusive, storage_errors
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Json
 
 _log = logging.getLogger(__name__)
+
+ServingOf: TypeAlias = Callable[[Fleet, bool | Mapping[str, object]], ServingSpec]
+"""What to apply to a fleet's rows: what it is served with (true), or a spec that fits it. Raises InvalidSpec."""
 
 #: How often a process looks whether the last shards of another one are done.
 LOOK_S = 0.2
@@ -40,6 +47,10 @@ class Scorer:
         Where runs are kept.
     open_fleet : callable
         Opens ``name``, ``name@alias`` or ``name:version``.
+    serving_of : callable
+        What to apply to a fleet's rows, from what a job says of ``serving``.
+    find_source : callable
+        Finds a source of features by name.
     actor : str
         In whose name.
     home : Path
@@ -53,6 +64,8 @@ class Scorer:
         *,
         ledger: Ledger,
         open_fleet: Callable[[str], Fleet],
+        serving_of: ServingOf,
+        find_source: FindSource,
         actor: str,
         home: Path,
         checkpoint: Callable[[str], None] = lambda step: None,
@@ -62,7 +75,8 @@ class Scorer:
         self._actor = actor
         self._home = home
         self._checkpoint = checkpoint
-        self._planner = Planner(ledger, home, checkpoint)
+        self._serving_of = serving_of
+        self._planner = Planner(ledger, home, find_source, checkpoint)
 
     def score(self, source: ScoreSpec | Mapping[str, object] | str | Path, progress: Progress = SILENT) -> ScoreSummary:
         """Run a job from the beginning.
@@ -90,7 +104,8 @@ class Scorer:
         destination.require_apart(spec.input)
         fleet = self._open_fleet(spec.fleet)
         self._checkpoint("plan")
-        run = self._planner.plan(spec, fleet, actor=self._actor)
+        serving = None if spec.serving is None else self._serving_of(fleet, spec.serving)
+        run = self._planner.plan(spec, fleet, serving, actor=self._actor)
         self._checkpoint("planned")
         return self._execute(run, spec, fleet, progress, started)
 
@@ -106,16 +121,17 @@ class Scorer:
         Conflict
             It was cancelled or has expired.
         InputChanged
-            The input is not what the run pinned.
+            The input, or the source of its lookup, is not what the run pinned.
         """
         started = time.perf_counter()
         run = _require_scoring(self._ledger.run(run_id))
-        spec = load(run.spec)
+        spec = load_planned(run.spec)
         if run.state is RunState.SUCCEEDED:
             self._clear(run, spec)
             return self._summary(run, spec, started)
         require_unchanged(self._ledger.inputs(run_id))
         fleet = self._open_fleet(f"{run.fleet}:{run.version}")
+        self._planner.definition(spec, fleet, pinned_in(run.spec))  # refuses a source that is another one by now
         self._ledger.release_gone(run_id)
         if spec.failure_policy == "retry-all" and run.state in (RunState.FAILED, RunState.RUNNING):
             run = self._restart(run, spec)
@@ -171,7 +187,10 @@ class Scorer:
         slices = [piece for shard in shards for piece in slices_of(shard.source)]
         rows = sum(piece.rows for piece in slices)
         prepared = bool(shards and shards[0].source.get("prepared"))
-        columns = read_columns(spec, fleet)
+        definition = self._planner.definition(spec, fleet, pinned_in(run.spec))
+        columns = read_columns(spec, fleet, definition)
+        types = common_types(spec, {piece.path for piece in slices}, columns.all, prepared=prepared)
+        definition.prepare(types)
         tables = list({piece.path: piece.rows for piece in slices_of(shards[0].source) + slices}.items())
         return Work(
             run=run.id,
@@ -181,10 +200,11 @@ class Scorer:
             destination=self._destination(spec, run.id),
             folder=self._home / "runs" / run.id,
             columns=columns.all,
-            types=common_types(spec, {piece.path for piece in slices}, columns.all, prepared=prepared),
+            types={**types, **definition.brought},
             unshown=columns.unshown,
+            definition=definition,
             most_errors=spec.error_limit(rows),
-            budget=budget_of(spec, fleet, tables, prepared=prepared),
+            budget=budget_of(spec, fleet, definition, tables, prepared=prepared),
             progress=progress,
             checkpoint=self._checkpoint,
             threads=Threads(spec.threads),

@@ -184,6 +184,20 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+def columns_of(spec: ScoreSpec, paths: Iterable[str], *, prepared: bool) -> list[frozenset[str]]:
+    """The columns of each file, as the job calls them; raises as :func:`common_types` does."""
+    return [frozenset(_schema(spec, path, prepared=prepared)) for path in dict.fromkeys(paths)]
+
+
+def _schema(spec: ScoreSpec, path: str, *, prepared: bool) -> pl.Schema:
+    try:
+        none = _scan(Slice(path=path, offset=0, rows=0), prepared=prepared)
+        return select(spec, none, preprocessed=prepared and spec.preprocess is not None).collect_schema()
+    except (PolarsError, OSError) as error:
+        named = _named(spec, path, prepared=prepared)
+        raise InvalidInput(f"{named}: cannot be read as the job says: {first_line(error)}") from error
+
+
 def common_types(
     spec: ScoreSpec, paths: Iterable[str], columns: Sequence[str], *, prepared: bool
 ) -> dict[str, pl.DataType]:
@@ -194,17 +208,11 @@ def common_types(
     InvalidInput
         A file lacks a column, or two files have values in it that do not go together; names the file.
     """
-    preprocessed = prepared and spec.preprocess is not None
     empty: list[pl.LazyFrame] = []
     unknown = set(spec.rename)
     for path in dict.fromkeys(paths):
-        try:
-            none = _scan(Slice(path=path, offset=0, rows=0), prepared=prepared)
-            unknown -= set(none.collect_schema())
-            schema = select(spec, none, preprocessed=preprocessed).collect_schema()
-        except (PolarsError, OSError) as error:
-            named = _named(spec, path, prepared=prepared)
-            raise InvalidInput(f"{named}: cannot be read as the job says: {first_line(error)}") from error
+        schema = _schema(spec, path, prepared=prepared)
+        unknown -= set(_scan(Slice(path=path, offset=0, rows=0), prepared=prepared).collect_schema())
         missing = [name for name in columns if name not in schema]
         if missing:
             shown = [name for name in schema if name not in (FILE, ROW, LINE)]

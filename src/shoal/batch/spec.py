@@ -11,7 +11,8 @@ import msgspec
 
 from shoal.batch.partition import Template
 from shoal.errors import InvalidSpec
-from shoal.storage.documents import load_document
+from shoal.requests.spec import ServingSpec
+from shoal.storage.documents import load_document, read_document
 from shoal.storage.query import check_predicate, check_preprocess
 from shoal.storage.tables import SUFFIXES
 from shoal.types import RESERVED_COLUMNS
@@ -29,6 +30,9 @@ OTHER_ENDINGS = frozenset(
     {".arrow", ".avro", ".bz2", ".feather", ".gz", ".json", ".tsv", ".txt", ".xlsx", ".zip", ".zst"}
 )
 """Endings of files that Shoal does not write."""
+
+PINNED = "pinned_serving"
+"""What the ledger calls the definition that a run has pinned, beside the fields of its job."""
 
 ROW_IDS = frozenset({"_file", "_row"})
 """Columns that say where a row is from; what the input has under these names is not read."""
@@ -59,6 +63,11 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         One SQL query over the table ``input``, or ``module:function`` from LazyFrame to LazyFrame.
     rename : mapping of str to str
         Old column name to new, applied last.
+    serving : bool or mapping, optional
+        Checks, threshold, rules and lookup, as requests meet them: ``True`` for what the fleet is served with when the
+        run is planned, or a serving spec; see :class:`shoal.requests.spec.ServingSpec`.
+    time : str, optional
+        Column with each row's own time: the lookup brings what its source had then, and not what it has now.
     output_format : str
         ``auto`` goes by the output's ending, Parquet for a folder.
     partition : str, optional
@@ -93,6 +102,8 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     until: str | None = None
     preprocess: str | None = None
     rename: dict[str, str] = {}
+    serving: bool | dict[str, object] | None = None
+    time: str | None = None
     output_format: OutputFormat = "auto"
     partition: str | None = None
     carry: tuple[str, ...] = ()
@@ -150,16 +161,30 @@ def load(source: "ScoreSpec | Mapping[str, object] | Path | str") -> ScoreSpec:
     Parameters
     ----------
     source : ScoreSpec, mapping, or path of a YAML file
-        A mapping has the fields of :class:`ScoreSpec`; ``input`` may be one text.
+        A mapping has the fields of :class:`ScoreSpec`; ``input`` may be one text, ``serving`` a :class:`ServingSpec`.
 
     Raises
     ------
     InvalidSpec
         Names the field and how to mend it.
     """
+    if isinstance(source, Path | str):
+        source = read_document(Path(source))
+    if isinstance(source, Mapping):
+        source = {**source, "serving": _serving(source.get("serving"))}
     spec = load_document(source, ScoreSpec, lists=("input", "carry"))
     _check(spec)
     return spec
+
+
+def load_planned(document: Mapping[str, object]) -> ScoreSpec:
+    """The job of a run, as the ledger has it beside what was pinned."""
+    return load({name: value for name, value in document.items() if name != PINNED})
+
+
+def _serving(given: object) -> object:
+    """What was said of serving, as plain values; no less than nothing."""
+    return given.document() if isinstance(given, ServingSpec) else None if given is False else given
 
 
 def _check(spec: ScoreSpec) -> None:
@@ -207,6 +232,8 @@ def _check_selection(spec: ScoreSpec) -> None:
         check_predicate(spec.where)
     if spec.preprocess is not None:
         check_preprocess(spec.preprocess)
+    if spec.time is not None and spec.serving is None:
+        raise InvalidSpec("field 'time' is about the lookup of a serving spec: set 'serving' as well")
     ids = ROW_IDS.intersection({*spec.rename, *spec.rename.values()})
     if ids:
         raise InvalidSpec(

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from shoal.batch.definition import Answered, Definition
 from shoal.batch.leaving import read_shard
 from shoal.batch.memory import Budget
 from shoal.batch.parts import Part, output_frame, write_errors, write_model_outcomes, write_part
@@ -58,6 +59,8 @@ class Work:
         The types that the columns have in the output: those that hold the values of all files.
     unshown : tuple of str
         Those of them that only the template of partitions needs.
+    definition : Definition
+        Checks, rules and lookup.
     most_errors : int or None
         Bad rows from which on the run fails.
     budget : Budget
@@ -77,6 +80,7 @@ class Work:
     columns: tuple[str, ...]
     types: Mapping[str, pl.DataType]
     unshown: tuple[str, ...]
+    definition: Definition
     most_errors: int | None
     budget: Budget
     progress: Progress
@@ -242,9 +246,8 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
         return Counts(), 0, Part()
     work.checkpoint("read")
     rows = read_shard(work.spec, claim.source, work.columns)
-    scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model == "fallback")
-    if LINE in rows.columns:
-        scored.refuse(rows[LINE].is_not_null().to_numpy(), Reason.UNREADABLE_LINE)
+    rows, answered = answer(work, rows)
+    scored = answered.scored
     counts = scored.counts()
     if counts.no_model and work.spec.missing_model == "fail":
         raise _missing(work, rows, scored)
@@ -252,14 +255,14 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
     rows = rows.with_columns(pl.col(name).cast(work.types[name]) for name in shown)
     suffix = f"{claim.number:05d}-{claim.attempt}"
     work.checkpoint("write")
-    frame = output_frame(work.spec, work.fleet, rows, scored)
+    frame = output_frame(work.spec, work.fleet, rows, answered)
     extra = [name for name in work.unshown if name not in frame.columns]
     files = write_part(
         work.spec, work.fleet, frame.with_columns([rows[name] for name in extra]), work.destination, claim.number,
         claim.attempt, extra,
     )  # fmt: skip
     errors = Path(f"errors-{suffix}.jsonl")
-    has_errors = write_errors(work.fleet, rows, scored, work.folder / errors)
+    has_errors = write_errors(work.fleet, rows, answered, work.folder / errors)
     models = Path(f"models-{suffix}.parquet")
     write_model_outcomes(scored, work.folder / models)
     return (
@@ -267,6 +270,29 @@ def score_shard(work: Work, claim: ShardClaim) -> tuple[Counts, int, Part]:
         _source_rows(claim),
         Part(files=files, errors=str(errors) if has_errors else None, models=str(models)),
     )
+
+
+def answer(work: Work, rows: pl.DataFrame) -> tuple[pl.DataFrame, Answered]:
+    """Score rows, with whatever the run's definition has to say of them.
+
+    Returns
+    -------
+    rows : polars.DataFrame
+        With the features that were looked up.
+    answered : Answered
+        What became of each.
+
+    Raises
+    ------
+    InvalidInput, StorageError
+        As of :meth:`Definition.complete` and :meth:`Fleet.score`.
+    """
+    completed = work.definition.complete(rows)
+    rows = completed.rows
+    scored = work.fleet.score(rows, threads=work.threads, fallback=work.spec.missing_model == "fallback")
+    if LINE in rows.columns:
+        scored.refuse(rows[LINE].is_not_null().to_numpy(), Reason.UNREADABLE_LINE)
+    return rows, work.definition.answered(completed, scored)
 
 
 def _source_rows(claim: ShardClaim) -> int:

@@ -9,7 +9,7 @@ import polars as pl
 
 from shoal.batch.leaving import DROPPED, LEFT_BY
 from shoal.batch.publishing import Destination
-from shoal.batch.spec import load
+from shoal.batch.spec import load_planned
 from shoal.cli.invocation import Invocation
 from shoal.cli.ledger_table import ledger_json, ledger_of, print_ledger, shards_text
 from shoal.cli.output import (
@@ -161,5 +161,5 @@ def _file_of_bad_rows(record: RunRecord, home: Path) -> Path | None:
     if record.state is not RunState.SUCCEEDED:
         kept = home / "runs" / record.id / "errors.jsonl"
         return kept if kept.is_file() else None
-    destination = Destination(load(record.spec), record.id, Path())
+    destination = Destination(load_planned(record.spec), record.id, Path())
     return destination.errors if destination.is_published() and destination.errors.is_file() else None

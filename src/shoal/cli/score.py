@@ -13,6 +13,7 @@ from shoal.cli.ledger_table import RunLedger, ledger_json, print_ledger
 from shoal.cli.output import console, examples, json_option, print_json
 from shoal.cli.progress import reporting
 from shoal.errors import InvalidSpec
+from shoal.storage.documents import read_document
 
 Value: TypeAlias = str | int | Path | tuple[str, ...] | bool | None
 
@@ -21,6 +22,7 @@ def _choice(literal: object) -> click.Choice[str]:
     return click.Choice(list(get_args(literal)))
 
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _REQUIRED: Mapping[str, str] = {
     "fleet": "give FLEET, the name of a fleet (`shoal fleets list` shows them)",
     "input": "give --input, a file, folder or glob to score",
@@ -44,6 +46,11 @@ _EXAMPLES = examples(
 @click.option("--until", help="Only rows before this date or time.")
 @click.option("--preprocess", help="SQL over the table 'input', or module:function from LazyFrame to LazyFrame.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="Rename an input column; several times.")
+@click.option(
+    "--serving/--no-serving", default=None, help="Apply the checks, rules and lookup that the fleet is served with."
+)
+@click.option("--serving-spec", type=_FILE, help="Apply those of a YAML file instead.")
+@click.option("--time", help="Column with each row's own time, for looking up what held then.")
 @click.option("--output-format", type=_choice(specs.OutputFormat), help="Format of the output.")
 @click.option("--partition", help="Template of subfolders, e.g. '{category}/{date}/'.")
 @click.option("--carry", multiple=True, help="Input column to carry along into the output; several times.")
@@ -55,7 +62,7 @@ _EXAMPLES = examples(
 @click.option("--memory", help="Bound of anonymous memory, e.g. 2GiB.  [default: a quarter of the machine]")
 @click.option("--shard-rows", type=click.IntRange(min=1), help="Rows per shard.  [default: from --memory]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to score with.  [default: one per core]")
-@click.option("--spec", type=click.Path(dir_okay=False, path_type=Path), help="YAML file with these fields.")
+@click.option("--spec", type=_FILE, help="YAML file with these fields.")
 @click.option("--resume", metavar="RUN", help="Finish a run: only what is not done is done.")
 @json_option
 @click.pass_obj
@@ -87,6 +94,8 @@ def _job(fleet: str | None, spec: Path | None, given: Mapping[str, Value]) -> sp
     for name, value in given.items():
         if name == "rename":
             document[name] = _renames(value)
+        elif name == "serving_spec":
+            document["serving"] = _serving(value, given)
         elif name in ("input", "carry"):
             document[name] = list(value) if isinstance(value, tuple) else value
         else:
@@ -95,6 +104,13 @@ def _job(fleet: str | None, spec: Path | None, given: Mapping[str, Value]) -> sp
         if not document.get(name):
             raise InvalidSpec(f"{words}, or write '{name}' into a file and give it with --spec")
     return specs.load(document)
+
+
+def _serving(path: Value, given: Mapping[str, Value]) -> Mapping[str, object]:
+    if "serving" in given:
+        raise InvalidSpec("--serving-spec says what to apply: leave --serving and --no-serving out")
+    assert isinstance(path, Path)
+    return read_document(path)
 
 
 def _renames(pairs: Value) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """The columns of a lookup: what it goes by, what it brings, and what a source's value means to a model."""
 
+import datetime as dt
 import decimal
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
+
+import numpy as np
 
 from shoal.errors import InvalidInput, InvalidSpec
 from shoal.requests.spec import FleetSchema, LookupSpec
 from shoal.storage.lookup_reader import Wanted
-from shoal.types import FeatureKind, KeyColumn, KeyType
+from shoal.table.keys import key_type
+from shoal.types import FeatureKind, Key, KeyColumn, KeyType, KeyValue
 
 Feature: TypeAlias = float | str | None
 """A value of a feature; None where it is missing."""
@@ -56,6 +60,25 @@ def wanted(spec: LookupSpec, keys: Sequence[KeyColumn]) -> Wanted:
     """What a lookup reads of its source."""
     types = {spec.keys[column.name]: column.type for column in keys}
     return Wanted(keys=types, values=tuple(spec.features.values()), as_of=spec.as_of)
+
+
+def typed(key: tuple[object, ...], columns: Sequence[KeyColumn]) -> Key | None:
+    """The key in its types; None where a part is missing or cannot be of its type."""
+    values = [_part(value, column.type) for value, column in zip(key, columns, strict=True)]
+    return None if any(value is None for value in values) else tuple(values)
+
+
+def _part(value: object, kind: KeyType) -> KeyValue | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if kind is KeyType.DATE and isinstance(value, str):
+        try:
+            return dt.date.fromisoformat(value)
+        except ValueError:
+            return None
+    return cast("KeyValue", value) if key_type(value) is kind else None
 
 
 def read_as(value: object, kind: FeatureKind) -> Feature:

@@ -1,24 +1,19 @@
 """Features by key for requests: one fetch for many that wait, with a cache, defaults and a limit to the waiting."""
 
 import asyncio
-import datetime as dt
 import logging
 import sys
-import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
-import numpy as np
-
-from shoal.errors import InvalidInput, ShoalError, StorageError, Unavailable
+from shoal.errors import ShoalError, StorageError, Unavailable
 from shoal.requests.circuit import Circuit
-from shoal.requests.lookup_columns import Feature, feature_kinds, key_columns, read_as
+from shoal.requests.found_features import FoundFeatures
+from shoal.requests.lookup_columns import Feature, key_columns, typed
 from shoal.requests.spec import FleetSchema, LookupSpec
 from shoal.requests.timed_cache import CacheStats, TimedCache
-from shoal.storage.lookup_reader import Found, Reader, Values, moment
-from shoal.table.keys import key_type
-from shoal.types import Key, KeyColumn, KeyType, KeyValue
+from shoal.storage.lookup_reader import Found, Reader, Values
+from shoal.types import Key
 
 _log = logging.getLogger(__name__)
 
@@ -123,8 +118,7 @@ class Lookup:
         self.inputs = tuple(column for column in self.keys if column.name not in known)
         self.features = tuple(spec.features)
         self._spec = spec
-        self._kinds = feature_kinds(spec, schema)
-        self._defaults = [spec.defaults.get(name) for name in spec.features]
+        self._found = FoundFeatures(spec, schema)
         self._reader = reader
         self._timeout_s = spec.timeout_ms / 1000
         self._circuit = circuit or Circuit()
@@ -158,7 +152,7 @@ class Lookup:
             The source failed or took too long, and the spec says to fail then.
         """
         self._stats.rows += len(keys)
-        asked = [_typed(key, self.keys) for key in keys]
+        asked = [typed(key, self.keys) for key in keys]
         found = self._cached(asked)
         awaited = {key: self._future(key) for key in asked if key is not None and key not in found}
         if awaited:
@@ -299,36 +293,15 @@ class Lookup:
             if self._spec.on_failure == "fail":
                 raise Unavailable(f"{values}; try again")
             self._stats.defaulted += 1
-            if self._spec.on_failure == "invalid":
-                reasons[position] = str(values)
-            return self._defaults
-        if values is not None and self._is_too_old(values):
-            values = None
-        if values is None:
-            self._stats.missing += 1
-            if self._spec.on_missing == "invalid":
-                reasons[position] = f"lookup in {self._spec.source!r} knows no such key"
-            return self._defaults
-        try:
-            return [
-                default if (read := read_as(value, kind)) is None else read
-                for value, kind, default in zip(values, self._kinds, self._defaults, strict=False)
-            ]
-        except InvalidInput as error:
-            reasons[position] = f"lookup in {self._spec.source!r}: {error}"
-            return self._defaults
-
-    def _is_too_old(self, values: Values) -> bool:
-        if self._spec.as_of is None:
-            return False
-        try:
-            since = moment(values[-1])
-        except InvalidInput:
-            return True
-        if since is None:
-            return True
-        age_s = time.time() - since.timestamp()
-        return age_s < 0 or (self._spec.max_age_s is not None and age_s > self._spec.max_age_s)
+            features, reason = self._found.without(values)
+        else:
+            values = self._found.current(values)
+            if values is None:
+                self._stats.missing += 1
+            features, reason = self._found.features(values)
+        if reason is not None:
+            reasons[position] = reason
+        return features
 
 
 async def _within(fetch: Awaitable[Sequence[Found]], timeout_s: float) -> Sequence[Found]:
@@ -338,25 +311,6 @@ async def _within(fetch: Awaitable[Sequence[Found]], timeout_s: float) -> Sequen
 
 def _too_late(spec: LookupSpec, limit_s: float) -> StorageError:
     return StorageError(f"lookup in {spec.source!r} took longer than {limit_s * 1000:.0f} ms")
-
-
-def _typed(key: tuple[object, ...], columns: Sequence[KeyColumn]) -> Key | None:
-    """The key in its types; None where a part is missing or cannot be of its type."""
-    values = [_part(value, column.type) for value, column in zip(key, columns, strict=True)]
-    return None if any(value is None for value in values) else tuple(values)
-
-
-def _part(value: object, kind: KeyType) -> KeyValue | None:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if kind is KeyType.DATE and isinstance(value, str):
-        try:
-            return dt.date.fromisoformat(value)
-        except ValueError:
-            return None
-    return cast("KeyValue", value) if key_type(value) is kind else None
 
 
 def _size(values: Sequence[object]) -> int:

@@ -29,11 +29,11 @@ from shoal.storage.lookup_reader import Values, Wanted
 from shoal.table.hashing import ABSENT
 from shoal.table.index import Segment, build
 from shoal.table.keys import encode, frame_of_keys
-from shoal.types import Key, KeyColumn
+from shoal.types import Integers, Key, KeyColumn
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _LOOK_EVERY_S = 0.25
 _KEPT_S = 86_400.0
 _COUNT = "_shoal_rows"
@@ -67,6 +67,14 @@ class MappedTable:
 
         A new file is opened beside the old one, which answers until the new one is ready.
         """
+        return (await self._present(timeout_s)).find(keys, self._columns, self._wanted)
+
+    async def past(self, keys: Sequence[Key], timeout_s: float, most: int | None) -> pl.DataFrame | None:
+        """All rows of some keys; see :class:`~shoal.storage.lookup_reader.Reader`."""
+        return (await self._present(timeout_s)).past(keys, self._columns, self._wanted, most)
+
+    async def _present(self, timeout_s: float) -> "_Opened":
+        """What is open; another file in its place is opened meanwhile."""
         if time.monotonic() >= self._look_at_s and self._opening is None:
             self._opening = asyncio.create_task(asyncio.to_thread(self._follow))
             self._opening.add_done_callback(self._opened)
@@ -74,7 +82,7 @@ class MappedTable:
             await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
         if self._open is None:
             raise StorageError(f"{self._path}: cannot be read as a source of features")
-        return self._open.find(keys, self._columns, self._wanted)
+        return self._open
 
     def prepare(self) -> None:
         """Index and map the file now, so that no request has to wait for it; if that fails, the first request tries."""
@@ -82,6 +90,24 @@ class MappedTable:
             self._follow()
         except ShoalError as error:
             _log.warning("%s", error)
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the file that is there now is indexed, so that opening it only maps."""
+        with storage_errors(self._path):
+            return self._places(_identity(self._path))[1].exists()
+
+    def index(self) -> None:
+        """Index the file and map it.
+
+        Raises
+        ------
+        InvalidInput
+            It is no Parquet file with the columns wanted.
+        StorageError
+            It is not there, or the cache cannot be written.
+        """
+        self._follow()
 
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
@@ -105,9 +131,7 @@ class MappedTable:
             identity = _identity(self._path)
         if self._open is not None and self._open.identity == identity:
             return
-        described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
-        digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
-        rows, index = self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
+        rows, index = self._places(identity)
         with storage_errors(self._cache):
             self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with exclusive(self._cache / "lock"):
@@ -115,6 +139,12 @@ class MappedTable:
                 self._write(rows, index)
                 _forget(self._cache)
         self._open = _Opened(identity=identity, frame=_mapped(rows), index=_mapped_index(index))
+
+    def _places(self, identity: str) -> tuple[Path, Path]:
+        """Where the rows and the index of a file are kept."""
+        described = [str(self._path), identity, list(self._wanted.keys.items()), list(self._wanted.columns)]
+        digest = hashlib.sha256(json_text([_VERSION, *described, self._wanted.as_of]).encode()).hexdigest()[:32]
+        return self._cache / f"{digest}.rows.arrow", self._cache / f"{digest}.index.arrow"
 
     def _write(self, rows: Path, index: Path) -> None:
         as_of = self._wanted.as_of
@@ -128,18 +158,20 @@ class MappedTable:
         heads = table[runs["at"]].select(keys)
         segment = build(encode(self._columns, heads, tuple(keys)), runs["at"].to_numpy().astype(np.uint64))
         with staged(rows) as path:
-            table.with_columns(counts.alias(_COUNT)).rechunk().write_ipc(path, compression="uncompressed")
+            # One batch: columns of several would be copied into memory to be one again, by every process.
+            whole = table.with_columns(counts.alias(_COUNT)).rechunk()
+            whole.write_ipc(path, compression="uncompressed", record_batch_size=max(whole.height, 1))
         with staged(index) as path, pa.OSFile(str(path), "wb") as file:
             batch = segment.table()
             with pa.ipc.new_file(file, batch.schema) as writer:
                 writer.write_batch(batch)
 
     def _read(self) -> pl.DataFrame:
-        columns = list(dict.fromkeys((*self._wanted.keys, *self._wanted.columns)))
+        columns = self._wanted.all
         try:
             return pl.scan_parquet(self._path, glob=False).select(columns).collect()
         except (PolarsError, OSError) as error:
-            raise InvalidInput(f"{self._path} is no Parquet file with the columns {columns}: {error}") from error
+            raise InvalidInput(f"{self._path} is no Parquet file with the columns {list(columns)}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,9 +194,7 @@ class _Opened:
 
     def find(self, keys: Sequence[Key], columns: Sequence[KeyColumn], wanted: Wanted) -> list[Values | None]:
         """What there is for each key now."""
-        level = tuple(column.name for column in columns)
-        starts = np.full(len(keys), ABSENT, dtype=np.int64)
-        self.index.find(encode(columns, frame_of_keys(columns, level, keys), level), np.zeros(1, np.int64), starts)
+        starts = self._starts(keys, columns)
         known = np.flatnonzero(starts >= 0)
         rows = starts[known]
         if wanted.as_of is not None:
@@ -175,15 +205,33 @@ class _Opened:
             found[position] = values if wanted.as_of is None else (*values[:-1], _time(values[-1]))
         return found
 
-    def _newest(
-        self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], as_of: str
-    ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    def past(
+        self, keys: Sequence[Key], columns: Sequence[KeyColumn], wanted: Wanted, most: int | None
+    ) -> pl.DataFrame | None:
+        """All that there is for some keys; None where that is too much."""
+        starts = self._starts(keys, columns)
+        starts = starts[starts >= 0]
+        counts = self.frame[_COUNT][starts].to_numpy()
+        if most is not None and counts.sum() > most:
+            return None
+        rows = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        found = self.frame[rows].select(wanted.all)
+        return found if wanted.as_of is None else found.with_columns(pl.col(wanted.as_of).cast(pl.Datetime("us")))
+
+    def _starts(self, keys: Sequence[Key], columns: Sequence[KeyColumn]) -> Integers:
+        """The first row of each key; negative where there is none."""
+        level = tuple(column.name for column in columns)
+        starts = np.full(len(keys), ABSENT, dtype=np.int64)
+        self.index.find(encode(columns, frame_of_keys(columns, level, keys), level), np.zeros(1, np.int64), starts)
+        return starts
+
+    def _newest(self, starts: Integers, as_of: str) -> Integers:
         """The last row of each key that is not in the future, -1 where there is none."""
         now = int(microseconds(pl.Series([dt.datetime.now(dt.UTC)]), up=False)[0])
         counts = self.frame[_COUNT][starts].to_numpy()
-        times = self.frame[as_of]
+        times = self.frame[as_of].to_numpy()
         past = [
-            int(times.slice(s, n).search_sorted(now, side="right"))
+            int(times[s : s + n].searchsorted(now, side="right"))
             for s, n in zip(starts.tolist(), counts.tolist(), strict=True)
         ]
         return np.where(np.array(past, dtype=np.int64) > 0, starts + np.array(past, dtype=np.int64) - 1, -1)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from shoal.requests.spec import FleetSchema
 from shoal.types import Label, Task
@@ -25,6 +27,12 @@ def with_probabilities(frame: pl.DataFrame, wanted: Iterable[str], labels: Seque
         return frame
     lists = pl.col("probability")
     return frame.with_columns(lists.arr.get(positions[name], null_on_oob=True).alias(name) for name in missing)
+
+
+def without(column: pl.Series, rows: NDArray[np.bool_]) -> pl.Series:
+    """The column with nulls in those rows."""
+    kept = pl.when(pl.lit(pl.Series(~rows))).then(pl.lit(column))  # probabilities are arrays, which cannot be scattered
+    return pl.select(kept.alias(column.name)).to_series()
 
 
 def _word(label: Label) -> str:

@@ -1,8 +1,8 @@
 """Features as they were: rows joined with what a source said at each row's own time, never later.
 
-Training uses this; serving asks a source for the same at the present time. Both choose among a key's rows by the same
-words: the newest that does not lie after the time, not older than ``max_age_s``; of several of that very time, the
-greatest by its values in the order of the spec, where null is below all.
+Training and jobs use this; serving asks a source for the same at the present time. All choose among a key's rows by
+the same words: the newest that does not lie after the time, not older than ``max_age_s``; of several of that very time,
+the greatest by its values in the order of the spec, where null is below all.
 """
 
 import datetime as dt
@@ -19,6 +19,9 @@ from shoal.types import KeyColumn, KeyType
 _TIME = "_shoal_time"
 _SOURCE_TIME = "_shoal_as_of"
 _ROW = "_shoal_row"
+
+FOUND = "_shoal_found"
+"""Column that says whether the source had anything."""
 
 
 def ordered(
@@ -98,24 +101,52 @@ def join(frame: pl.DataFrame, history: pl.DataFrame, lookup: LookupSpec, time: s
     as_of = lookup.as_of if time is not None else None
     _require(history, [*lookup.keys.values(), *lookup.features.values(), *([as_of] if as_of else [])], "the source")
     types = {source: key_type_of(name, frame.schema[name]) for name, source in lookup.keys.items()}
+    keys = frame.select(pl.col(name).cast(DTYPES[kind]) for name, kind in zip(lookup.keys, types.values(), strict=True))
+    times = None if time is None else microseconds(frame[time], up=False)
+    found = matched(keys, times, history, lookup, types)
+    features = [_with_default(found[name], lookup) for name in lookup.features]
+    return frame.drop(list(lookup.features), strict=False).with_columns(features)
+
+
+def matched(
+    keys: pl.DataFrame, times: pl.Series | None, history: pl.DataFrame, lookup: LookupSpec, types: Mapping[str, KeyType]
+) -> pl.DataFrame:
+    """What the source had for each key at its time.
+
+    Parameters
+    ----------
+    keys : polars.DataFrame
+        The lookup's key columns in their types.
+    times : polars.Series or None
+        When, in microseconds since 1970; null finds nothing. None takes features that never change.
+    history : polars.DataFrame
+        The source's rows.
+    lookup : LookupSpec
+        Which columns are which, and how old a row may be.
+    types : mapping of str to KeyType
+        The types of the keys, as the source calls them.
+
+    Returns
+    -------
+    polars.DataFrame
+        In the order of the keys: the features as the source has them, numbers as doubles, and :data:`FOUND`.
+    """
+    as_of = None if times is None else lookup.as_of
     past = ordered(history, types, list(lookup.features.values()), as_of)
     by = [f"_shoal_key_{i}" for i in range(len(types))]
     named = past.select(
         *(pl.col(source).alias(key) for key, source in zip(by, types, strict=True)),
         *([pl.col(as_of).alias(_SOURCE_TIME)] if as_of else []),
         *(pl.col(source).alias(name) for name, source in lookup.features.items()),
+        pl.lit(True).alias(FOUND),
     )
-    rows = frame.select(
-        pl.int_range(pl.len()).alias(_ROW),
-        *(
-            pl.col(name).cast(DTYPES[kind]).alias(key)
-            for key, name, kind in zip(by, lookup.keys, types.values(), strict=True)
-        ),
-        *([] if time is None else [microseconds(frame[time], up=False).alias(_TIME)]),
-    )
-    found = _latest(rows, named, by) if time is None else _timed(rows, named, by, lookup)
-    features = [_with_default(found[name], lookup) for name in lookup.features]
-    return frame.drop(list(lookup.features), strict=False).with_columns(features)
+    rows = pl.DataFrame([
+        pl.int_range(keys.height, eager=True).alias(_ROW),
+        *(keys[name].alias(key) for key, name in zip(by, lookup.keys, strict=True)),
+        *([] if times is None else [times.alias(_TIME)]),
+    ])  # fmt: skip
+    found = _latest(rows, named, by) if times is None else _timed(rows, named, by, lookup)
+    return found.select(*lookup.features, pl.col(FOUND).fill_null(False))
 
 
 def key_type_of(name: str, dtype: pl.DataType) -> KeyType:
@@ -144,7 +175,8 @@ def _timed(rows: pl.DataFrame, past: pl.DataFrame, by: list[str], lookup: Lookup
         newest, left_on=_TIME, right_on=_SOURCE_TIME, by=by, strategy="backward", tolerance=tolerance,
         check_sortedness=False,
     )  # fmt: skip
-    return rows.select(_ROW).join(joined.select(_ROW, *lookup.features), on=_ROW, how="left", maintain_order="left")
+    found = joined.select(_ROW, *lookup.features, FOUND)
+    return rows.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left")
 
 
 def _latest(rows: pl.DataFrame, past: pl.DataFrame, by: list[str]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 
 from shoal.errors import InvalidSpec
-from shoal.requests.outputs import probability_columns, with_probabilities
+from shoal.requests.outputs import probability_columns, with_probabilities, without
 from shoal.requests.spec import FleetSchema, Rule, ServingSpec, Threshold, Value
 from shoal.requests.violations import Violations, first_reasons
 from shoal.storage.query import row_expression
@@ -92,7 +92,7 @@ class Rules:
             failures.append(reasons)
         failed = Violations.of(first_reasons(failures), frame.height)
         if failed is not None:
-            frame = frame.with_columns(_without(frame[name], failed.rows) for name in self.outputs)
+            frame = frame.with_columns(without(frame[name], failed.rows) for name in self.outputs)
         return Applied(frame=frame, failed=failed)
 
 
@@ -194,12 +194,6 @@ def _placed(frame: pl.DataFrame, rows: NDArray[np.int64], values: pl.Series) -> 
     if before is None:
         before = pl.repeat(None, frame.height, dtype=values.dtype, eager=True).alias(values.name)
     return before.scatter(rows, values)
-
-
-def _without(column: pl.Series, rows: NDArray[np.bool_]) -> pl.Series:
-    """The column with nulls in those rows."""
-    kept = pl.when(pl.lit(pl.Series(~rows))).then(pl.lit(column))
-    return pl.select(kept.alias(column.name)).to_series()
 
 
 def _compile(rule: Rule, number: int, visible: Mapping[str, pl.DataType], schema: FleetSchema) -> _Compiled:

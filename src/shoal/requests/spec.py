@@ -264,6 +264,12 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return cast("dict[str, Json]", msgspec.to_builtins(self))
 
     @property
+    def deciding(self) -> "ServingSpec":
+        """Those of its fields that an answer depends on; the others are about requests."""
+        lookup = None if self.lookup is None else msgspec.structs.replace(self.lookup, cache=None)
+        return ServingSpec(checks=self.checks, threshold=self.threshold, rules=self.rules, lookup=lookup)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all that an answer depends on, 64 hexadecimal digits."""
         deciding = {name: self.document()[name] for name in ("checks", "threshold", "rules", "lookup")}

@@ -74,7 +74,11 @@ class HttpReader:
 
     def history(self) -> pl.DataFrame:
         """A service knows the present only."""
-        raise InvalidInput("a service keeps no history; train with a source that does, an SQL table or a Parquet file")
+        raise InvalidInput("a service keeps no history; use a source that does, an SQL table or a Parquet file")
+
+    async def past(self, keys: Sequence[Key], timeout_s: float, most: int | None) -> pl.DataFrame | None:
+        """A service knows the present only."""
+        return self.history()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -40,6 +40,11 @@ class Wanted:
         """The columns to read beside the keys."""
         return self.values if self.as_of is None else (*self.values, self.as_of)
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The keys and those, each once."""
+        return tuple(dict.fromkeys((*self.keys, *self.columns)))
+
 
 class Reader(Protocol):
     """Reads a source. Used from one event loop."""
@@ -72,6 +77,20 @@ class Reader(Protocol):
             The source cannot tell.
         StorageError
             The source cannot be reached.
+        """
+        ...
+
+    async def past(self, keys: Sequence[Key], timeout_s: float, most: int | None) -> pl.DataFrame | None:
+        """The rows of :meth:`history` that some different keys have; raises as that and :meth:`fetch` do.
+
+        Parameters
+        ----------
+        keys : sequence of tuple
+            Values of the types wanted, none missing.
+        timeout_s : float
+            How long it may take, in seconds.
+        most : int or None
+            Most rows to read; where there are more, the answer is None.
         """
         ...
 

@@ -52,7 +52,11 @@ class RedisReader:
 
     def history(self) -> pl.DataFrame:
         """Redis knows the present only."""
-        raise InvalidInput("Redis keeps no history; train with a source that does, an SQL table or a Parquet file")
+        raise InvalidInput("Redis keeps no history; use a source that does, an SQL table or a Parquet file")
+
+    async def past(self, keys: Sequence[Key], timeout_s: float, most: int | None) -> pl.DataFrame | None:
+        """Redis knows the present only."""
+        return self.history()
 
     async def close(self) -> None:
         """Close the connections."""

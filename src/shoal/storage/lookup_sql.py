@@ -13,7 +13,8 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ import sqlalchemy as sa
 from shoal.errors import InvalidInput, StorageError
 from shoal.storage.lookup_reader import Values, Wanted, best, moment
 from shoal.types import Key
+
+T = TypeVar("T")
 
 _MOST_KEYS = 500
 """Keys of one statement: SQLite has a limit on parameters, and plans get no better with more."""
@@ -73,10 +76,18 @@ class SqlReader:
 
     async def fetch(self, keys: Sequence[Key], timeout_s: float) -> list[Values | None]:
         """What the source has for each key; see :class:`~shoal.storage.lookup_reader.Reader`."""
+        return await self._within(timeout_s, partial(self._found, keys))
+
+    async def past(self, keys: Sequence[Key], timeout_s: float, most: int | None) -> pl.DataFrame | None:
+        """All rows of some keys; see :class:`~shoal.storage.lookup_reader.Reader`."""
+        return await self._within(timeout_s, partial(self._past, keys, most))
+
+    async def _within(self, timeout_s: float, read: "Callable[[_Running], T]") -> T:
+        """Read in one of the threads; who waits too long ends it."""
         loop = asyncio.get_running_loop()
         running = _Running()
         self._running.add(running)
-        work = loop.run_in_executor(self._threads, self._fetch, keys, running)
+        work = loop.run_in_executor(self._threads, self._read, read, running)
         try:
             return await asyncio.wait_for(work, timeout_s)
         except (TimeoutError, asyncio.CancelledError):
@@ -86,13 +97,12 @@ class SqlReader:
 
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
-        columns = [*self._wanted.keys, *self._wanted.columns]
         with self._errors(), self._engine.connect() as connection:
             if not self._is_sqlite:
                 connection.exec_driver_sql("SET statement_timeout = 0")
-            rows = connection.execute(sa.select(*(self._source.c[name] for name in columns))).all()
+            rows = connection.execute(self._everything()).all()
             connection.invalidate()  # its statement timeout is another one now
-        return _frame(rows, columns)
+        return _frame(rows, self._wanted.all)
 
     async def close(self) -> None:
         """Let go of connections and threads; what is under way is cut short."""
@@ -102,16 +112,16 @@ class SqlReader:
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         self._engine.dispose()
 
-    def _fetch(self, keys: Sequence[Key], running: "_Running") -> list[Values | None]:
+    def _read(self, read: "Callable[[_Running], T]", running: "_Running") -> T:
         if running.is_over:
-            return []
+            raise TimeoutError
         with self._errors():
             try:
-                return self._found(keys, running)
+                return read(running)
             except sa.exc.DBAPIError as error:
                 if not error.connection_invalidated or running.is_over:
                     raise
-                return self._found(keys, running)  # the pool's connections were from before the server started anew
+                return read(running)  # the pool's connections were from before the server started anew
 
     def _found(self, keys: Sequence[Key], running: "_Running") -> list[Values | None]:
         found: defaultdict[tuple[object, ...], list[Values]] = defaultdict(list)
@@ -126,6 +136,20 @@ class SqlReader:
         rows = (found.get(_normal(key)) for key in keys)
         return [best(mine, timed) if mine else None for mine in rows]
 
+    def _past(self, keys: Sequence[Key], most: int | None, running: "_Running") -> pl.DataFrame | None:
+        rows: list[sa.Row[Any]] = []
+        with self._engine.connect() as connection, running.on(connection.connection.dbapi_connection):
+            for start in range(0, len(keys), _MOST_KEYS):
+                left = None if most is None else most + 1 - len(rows)
+                statement = self._everything().where(self._among(keys[start : start + _MOST_KEYS])).limit(left)
+                rows += connection.execute(statement)
+                if most is not None and len(rows) > most:
+                    return None
+        return _frame(rows, self._wanted.all)
+
+    def _everything(self) -> sa.Select[Any]:
+        return sa.select(*(self._source.c[name] for name in self._wanted.all))
+
     def _limit(self, connection: sa.Connection) -> object:
         """Now, as the source writes times; None where it has none at all."""
         if self._wanted.as_of is None:
@@ -139,17 +163,18 @@ class SqlReader:
         return self._time(dt.datetime.now(dt.UTC))
 
     def _statement(self, keys: Sequence[Key], limit: object) -> sa.Select[Any]:
-        columns = self._source.c
-        key_columns = [columns[name] for name in self._wanted.keys]
+        key_columns = [self._source.c[name] for name in self._wanted.keys]
+        read = [*key_columns, *(self._source.c[name] for name in self._wanted.columns)]
+        if self._wanted.as_of is None:
+            return sa.select(*read).where(self._among(keys))
+        return self._newest(read, key_columns, self._among(keys), limit)
+
+    def _among(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
+        key_columns = [self._source.c[name] for name in self._wanted.keys]
         values = [self._bound(key) for key in keys]
         if len(key_columns) == 1:
-            among = key_columns[0].in_([value[0] for value in values])
-        else:
-            among = sa.tuple_(*key_columns).in_(values)
-        read = [*key_columns, *(columns[name] for name in self._wanted.columns)]
-        if self._wanted.as_of is None:
-            return sa.select(*read).where(among)
-        return self._newest(read, key_columns, among, limit)
+            return key_columns[0].in_([value[0] for value in values])
+        return sa.tuple_(*key_columns).in_(values)
 
     def _newest(
         self,

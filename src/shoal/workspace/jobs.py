@@ -27,6 +27,8 @@ def scorer(workspace: "Workspace") -> Scorer:
     return Scorer(
         ledger=workspace.ledger,
         open_fleet=workspace.fleet,
+        serving_of=workspace.serving_of,
+        find_source=workspace.source,
         actor=workspace.settings.actor,
         home=workspace.settings.home,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from shoal.fleet import Fleet
 from shoal.registry import CHAMPION, Desired, Registry
 from shoal.registry.serving import KEEP, Keep
 from shoal.requests.fit import as_trained, require_fit, require_same
@@ -91,9 +92,7 @@ class Served:
         versions = sorted({known.latest, known.aliases.get(CHAMPION)} - {None}, key=lambda version: version or 0)
         snapshots = [self._registry.resolve(f"{name}:{version}") for version in versions]
         trained = [self._trained_lookup(name, snapshot.version) for snapshot in snapshots]
-        if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
-            source = {**source, "lookup": as_trained(source["lookup"], trained[-1] if trained else None)}
-        loaded = load(source)
+        loaded = _loaded(source, trained[-1] if trained else None)
         for snapshot in snapshots:
             require_fit(loaded, schema_of(self._storehouse.open(snapshot)), self._connections.source)
         for then in trained:
@@ -102,7 +101,41 @@ class Served:
             self._connections.sink(loaded.sink)  # raises if there is none
         return loaded
 
+    def applied(self, fleet: Fleet, serving: bool | Mapping[str, object]) -> ServingSpec:
+        """The serving spec that a job applies.
+
+        Parameters
+        ----------
+        fleet : Fleet
+            The snapshot that it scores with.
+        serving : bool or mapping
+            True: what the fleet is served with now. A mapping: a spec; a ``lookup`` that names no source is that of
+            the snapshot's training.
+
+        Raises
+        ------
+        InvalidSpec
+            A field is wrong, or does not fit the snapshot or its training.
+        NotFound
+            There is no such source.
+        """
+        if isinstance(serving, bool):
+            loaded = self.spec(fleet.name)
+        else:
+            trained = None if fleet.version is None else self._trained_lookup(fleet.name, fleet.version)
+            loaded = _loaded(serving, trained)
+            require_same(loaded.lookup, trained)
+        require_fit(loaded.deciding, schema_of(fleet), self._connections.source)
+        return loaded
+
     def _trained_lookup(self, name: str, version: int) -> Mapping[str, object] | None:
         """The lookup that a snapshot's models were trained with."""
         found = self._registry.lineage(name, version).parameters.get("lookup")
         return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else None
+
+
+def _loaded(source: ServingSpec | Mapping[str, object], trained: Mapping[str, object] | None) -> ServingSpec:
+    """A serving spec whose lookup, where it names no source, is that of the training."""
+    if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
+        source = {**source, "lookup": as_trained(source["lookup"], trained)}
+    return load(source)

@@ -302,6 +302,10 @@ class Workspace:
         told = self._served.change(name, spec, loaded=loaded, alias=alias, pinned=pinned, actor=actor)
         return load_serving(told.spec)
 
+    def serving_of(self, fleet: Fleet, serving: bool | Mapping[str, object]) -> ServingSpec:
+        """The serving spec that a job applies; see :meth:`Served.applied`."""
+        return self._served.applied(fleet, serving)
+
     def require_servable(self, fleets: Sequence[str]) -> None:
         """Refuse what a server could not serve until somebody corrects it; before one is started.
 

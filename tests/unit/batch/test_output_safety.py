@@ -61,7 +61,13 @@ def test_who_loses_the_race_for_a_file_leaves_nothing_beside_it(workspace, rows,
             output.write_text("mine")
 
     scorer = Scorer(
-        ledger=workspace.ledger, open_fleet=workspace.fleet, actor="t", home=tmp_path / "home", checkpoint=somebody_else
+        ledger=workspace.ledger,
+        open_fleet=workspace.fleet,
+        serving_of=workspace.serving_of,
+        find_source=workspace.source,
+        actor="t",
+        home=tmp_path / "home",
+        checkpoint=somebody_else,
     )
     with pytest.raises(OutputExists, match="meanwhile"):
         scorer.score({"fleet": "f", "input": str(rows), "output": str(output)})
@@ -106,7 +112,13 @@ def test_a_promotion_in_the_middle_of_a_run_does_not_change_it(workspace, rows, 
             workspace.promote("f", 2)
 
     scorer = Scorer(
-        ledger=workspace.ledger, open_fleet=workspace.fleet, actor="t", home=tmp_path / "home", checkpoint=promote
+        ledger=workspace.ledger,
+        open_fleet=workspace.fleet,
+        serving_of=workspace.serving_of,
+        find_source=workspace.source,
+        actor="t",
+        home=tmp_path / "home",
+        checkpoint=promote,
     )
     summary = scorer.score({"fleet": "f", "input": str(rows), "output": str(tmp_path / "out.parquet")})
     got = pl.read_parquet(tmp_path / "out.parquet")
@@ -147,6 +159,8 @@ def test_leases_outlive_a_database_that_is_away_for_a_moment(workspace, rows, tm
     scorer = Scorer(
         ledger=workspace.ledger,
         open_fleet=workspace.fleet,
+        serving_of=workspace.serving_of,
+        find_source=workspace.source,
         actor="t",
         home=tmp_path / "home",
         checkpoint=lambda step: time.sleep(1.5 if step == "write" else 0),

@@ -18,7 +18,7 @@ from shoal.fleet import Fleet
 from shoal.ledger import Ledger
 from shoal.workspace import open_workspace
 
-NOT_OF_THE_SPEC = {"spec", "resume", "as_json"}
+NOT_OF_THE_SPEC = {"spec", "serving_spec", "resume", "as_json"}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch, shoal: 
         "from": "2026-01-01", "until": "2026-02-01", "preprocess": "SELECT * FROM input", "rename": {"a": "b=c"},
         "output_format": "jsonl", "partition": "{k}/", "carry": ["u", "v"], "if_exists": "append",
         "missing_model": "null", "max_errors": "1%", "failure_policy": "leave", "expires": "7d", "memory": "1GiB",
-        "shard_rows": 10, "threads": 1,
+        "shard_rows": 10, "threads": 1, "serving": True, "time": "at",
     }  # fmt: skip
     words: list[object] = [given["fleet"]]
     for name, value in given.items():
@@ -71,7 +71,7 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch, shoal: 
             words += ["--rename", "a=b=c"]
         elif name != "fleet":
             for each in value if isinstance(value, list) else [value]:
-                words += ["--" + name.replace("_", "-"), each]
+                words += ["--" + name.replace("_", "-"), *([] if each is True else [each])]
     with pytest.raises((Stop, AssertionError)):
         shoal("score", *words)  # type: ignore[operator]
     kept = {name: list(value) if isinstance(value, tuple) else value for name, value in seen[0].document().items()}
@@ -95,6 +95,34 @@ def test_the_ledger_is_printed(shoal, readings: Path, tmp_path: Path) -> None:
     assert "pumps:1 in" in done.stdout
     assert f"rows that could not be scored: {output}.errors.jsonl" in done.stdout
     assert pl.read_csv(output)["prediction"].to_list() == [pytest.approx(4), None, None, pytest.approx(10)]
+
+
+@pytest.mark.usefixtures("pumps")
+def test_what_is_applied_is_what_is_served_or_what_a_file_says(
+    shoal, readings: Path, home: Path, tmp_path: Path
+) -> None:
+    with open_workspace(home) as workspace:
+        workspace.set_serving("pumps", {"rules": {"served": "prediction + 1"}})
+    (tmp_path / "own.yaml").write_text("rules: {own: x * 2}\nchecks: {inputs: {x: {max: 2}}}\n")
+    (tmp_path / "job.yaml").write_text(
+        f"{{fleet: pumps, input: {readings}, output: {tmp_path / 'no.csv'}, serving: true}}"
+    )
+    job = ("--spec", tmp_path / "job.yaml")
+    for name, words in {
+        "served.csv": (),
+        "own.csv": ("--serving-spec", tmp_path / "own.yaml"),
+        "none.csv": ("--no-serving",),
+    }.items():
+        shoal("score", *job, "--output", tmp_path / name, *words)
+    assert pl.read_csv(tmp_path / "served.csv")["served"].to_list() == [pytest.approx(5), None, None, pytest.approx(11)]
+    own = pl.read_csv(tmp_path / "own.csv")
+    assert own["own"].to_list() == [3, None, None, None]
+    assert own["reason"].to_list()[1:] == ["'x' is 2.5, above 2", "missing value in 'x'", "'x' is 4.5, above 2"]
+    assert not {"served", "own"} & set(pl.read_csv(tmp_path / "none.csv").columns)
+    refused = shoal("score", *job, "--serving", "--serving-spec", tmp_path / "own.yaml", code=1)
+    assert "leave --serving" in refused.stderr
+    shown = shoal("runs", "show", json.loads(shoal("runs", "list", "--json").stdout)[-1]["id"])
+    assert "prediction + 1" in shown.stdout
 
 
 @pytest.mark.usefixtures("pumps")
