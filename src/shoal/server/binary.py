@@ -28,6 +28,8 @@ _DTYPES: Final = {
     Datatype.FP64: np.dtype("<f8"),
 }
 _FLOATS: Final = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
+_DOUBLE: Final = _DTYPES[Datatype.FP64]
+_PACKED_DOUBLE: Final = struct.Struct("<d").pack
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -81,6 +83,8 @@ def raw_bytes(tensor: Tensor) -> bytes:
     if isinstance(tensor.data, np.ndarray):
         return tensor.data.astype(dtype, copy=False).tobytes()
     data = tensor.data
+    if len(data) == 1 and dtype is _DOUBLE and data[0] is not None:  # an answer to one row, at a third of the cost
+        return _PACKED_DOUBLE(data[0])
     if None in data:
         missing = float("nan") if tensor.datatype in _FLOATS else 0
         data = [missing if element is None else element for element in data]

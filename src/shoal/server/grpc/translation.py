@@ -162,23 +162,20 @@ def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, content: bytes) -
 
 
 def _tensor(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
-    datatype, shape = _datatype(tensor), tuple(tensor.shape)
+    name, datatype, shape = tensor.name, _datatype(tensor), tuple(tensor.shape)
     field = _FIELDS.get(datatype)
     if field is None:
-        raise InvalidInput(f"input {tensor.name!r}: {datatype} has to be sent raw, in raw_input_contents")
-    values: Sequence[bool | int | float | bytes] = getattr(tensor.contents, field)
-    if "shared_memory_region" in tensor.parameters:
-        raise InvalidInput(f"input {tensor.name!r}: shared memory is not offered here; send the data itself")
-    if len(values) != _count(tensor.name, shape):
+        raise InvalidInput(f"input {name!r}: {datatype} has to be sent raw, in raw_input_contents")
+    values: list[bool | int | float | bytes] = list(getattr(tensor.contents, field))
+    if tensor.parameters and "shared_memory_region" in tensor.parameters:
+        raise InvalidInput(f"input {name!r}: shared memory is not offered here; send the data itself")
+    if len(values) != _count(name, shape):
         raise InvalidInput(
-            f"input {tensor.name!r} has shape {list(shape)}, but {len(values)} elements in {field}; make them fit"
+            f"input {name!r} has shape {list(shape)}, but {len(values)} elements in {field}; make them fit"
         )
-    return Tensor(name=tensor.name, datatype=datatype, shape=shape, data=_data(datatype, values))
-
-
-def _data(datatype: Datatype, values: Sequence[bool | int | float | bytes]) -> Data:
-    """Single precision stays what it was on the wire, long enough to be read like any other array of it."""
-    return np.array(values, dtype=np.float32) if datatype is Datatype.FP32 else list(values)
+    # Single precision stays what it was on the wire, long enough to be read like any other array of it.
+    data: Data = np.array(values, dtype=np.float32) if datatype is Datatype.FP32 else values
+    return Tensor(name=name, datatype=datatype, shape=shape, data=data)
 
 
 def _datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> Datatype:
@@ -192,7 +189,7 @@ def _datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> Datatype:
 
 def _count(name: str, shape: Sequence[int]) -> int:
     count = math.prod(shape)
-    if any(size < 0 for size in shape) or count > MOST_ELEMENTS:
+    if count > MOST_ELEMENTS or (shape and min(shape) < 0):
         raise InvalidInput(f"input {name!r} has the shape {list(shape)[:8]}; give the numbers of its elements")
     return count
 
