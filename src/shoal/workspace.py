@@ -471,7 +471,7 @@ class Workspace:
         InvalidSpec
             A field is wrong, or does not fit the fleet's newest snapshot, its champion, or its training.
         NotFound
-            There is no such fleet or source.
+            There is no such fleet, source or sink.
         """
         source = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
         known = self.registry.fleet(name)
@@ -480,6 +480,8 @@ class Workspace:
         if isinstance(source, Mapping) and isinstance(source.get("lookup"), Mapping):
             source = {**source, "lookup": as_trained(source["lookup"], trained[-1] if trained else None)}
         loaded = load_serving(source)
+        if loaded.sink is not None:
+            self.sink(loaded.sink)
         for version in sorted(v for v in versions if v is not None):
             require_fit(loaded, schema_of(self.fleet(f"{name}:{version}")), self.source)
         for then in trained:

@@ -112,6 +112,8 @@ def _problems_of_numbers(spec: ServingSpec) -> Iterator[str]:
         yield f"field 'log.sample' is {spec.log.sample:g}: it is a share, at most 1"
     if spec.store is None and spec.keep_s is not None:
         yield "field 'keep_s' is about durable results: add `store: durable`"
+    if spec.store is None and spec.sink is not None:
+        yield "field 'sink' is about durable results: add `store: durable`"
 
 
 def problems_of_lookup(spec: LookupSpec) -> Iterator[str]:

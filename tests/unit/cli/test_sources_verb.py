@@ -83,6 +83,16 @@ def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
             workspace.set_serving("sales", {"cache": {"ttl_s": 1, "store": "shops"}})
         with pytest.raises(InvalidSpec, match="were not trained with a lookup"):
             workspace.set_serving("sales", {"lookup": {"timeout_ms": 5}})
+        for name in ("nope", "shops", ""):  # no sink, a source of features, and none at all
+            with pytest.raises(NotFound, match="there is no sink"):
+                workspace.set_serving("sales", {"store": "durable", "sink": name})
+        workspace.set_sink("results", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
+        with pytest.raises(InvalidSpec, match="'sink' is about durable results"):
+            workspace.set_serving("sales", {"sink": "results"})
+        assert workspace.set_serving("sales", {"store": "durable", "sink": "results"}).sink == "results"
+        with pytest.raises(Conflict):
+            workspace.set_sink("results", None)
         workspace.set_serving("sales", {})
         workspace.set_source("shops", None)
+        workspace.set_sink("results", None)
         assert workspace.sources() == {}
