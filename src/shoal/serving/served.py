@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +32,11 @@ Result = TypeVar("Result")
 
 #: How often to look whether a replaced snapshot has answered its last request, in seconds.
 RETIRE_S = 0.1
+
+#: The parameter of a response that says how old the oldest prediction in it is that came from the cache, in seconds.
+CACHE_AGE = "cache_age_s"
+
+_NOTHING_TO_SAY: Mapping[str, Value] = {}
 
 #: Requests with more rows are scored in pieces, so that others get their turn.
 PIECE_ROWS = 1024
@@ -143,7 +148,7 @@ class ServedFleet:
             The result is to be durable and could not be committed.
         """
         started_ns = time.perf_counter_ns()
-        keeping = self._keeping
+        keeping, parameters = self._keeping, _NOTHING_TO_SAY
         self._under_way += 1
         try:
             wanted = self.outputs.wanted(request.outputs)
@@ -159,7 +164,7 @@ class ServedFleet:
                 parts: Sequence[Part] = (part,)
                 outputs = _tensors(parts, wanted, single)
             else:
-                rows, parts, outputs = await self._answer(request, deadline_s, single, wanted)
+                rows, parts, outputs, parameters = await self._answer(request, deadline_s, single, wanted)
             if keeping is not None and keeping.is_durable:
                 is_own = single is not None
                 await keeping.commit(
@@ -173,7 +178,13 @@ class ServedFleet:
         self.counters.answered(started_ns)
         if keeping is not None:
             keeping.offer(request.model, context, rows, parts, started_ns=started_ns, is_own=single is not None)
-        return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
+        return InferenceResponse(
+            model_name=request.model,
+            model_version=self.version,
+            outputs=outputs,
+            id=request.id,
+            parameters=parameters,
+        )
 
     def _rows(self, request: InferenceRequest, single: SingleModel | None) -> Rows:
         if single is None:
@@ -182,8 +193,8 @@ class ServedFleet:
 
     async def _answer(
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
-    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...]]:
-        """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
+    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...], Mapping[str, Value]]:
+        """Answer a request that has many rows, or of a fleet with a lookup or a cache; beside it, what to say of it."""
         given = len(request.inputs[0].data) if request.inputs else 0
         if given > self._max_rows:
             raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
@@ -193,12 +204,14 @@ class ServedFleet:
         async def score(chosen: Rows) -> Sequence[Part]:
             return await self._scored(chosen, deadline_s)
 
+        age_s = None
         if self.between is None:
             parts = await score(rows)
         else:
             names = [tensor.name for tensor in request.inputs]
-            rows, parts = await self.between.parts(rows, names, deadline_s, score)
-        return rows, parts, await self._apart(is_heavy, _tensors, parts, wanted, single)
+            rows, parts, age_s = await self.between.parts(rows, names, deadline_s, score)
+        parameters = _NOTHING_TO_SAY if age_s is None else {CACHE_AGE: round(age_s, 3)}
+        return rows, parts, await self._apart(is_heavy, _tensors, parts, wanted, single), parameters
 
     async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> Result:
         """Do what takes long in the worker thread, away from the event loop."""
