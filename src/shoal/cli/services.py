@@ -14,7 +14,7 @@ _NONE_OF_THESE = "no server that is alive holds such a fleet; `shoal services` l
 @click.option("--fleet", "name", help="Only servers of this fleet.")
 @click.option("--tag", help="Only servers of fleets with this tag.")
 @click.option("--category", help="Only servers of fleets of this category.")
-@click.option("--key", help="Only servers of fleets with a model of this segment key, KEY1:KEY2.")
+@click.option("--key", help="Only servers of fleets that answer for this segment key, KEY1:KEY2.")
 @json_option
 @click.pass_obj
 def services(

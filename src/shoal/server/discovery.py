@@ -64,10 +64,7 @@ class Services:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        unknown = sorted(set(asked) - set(_FILTERS))
-        if unknown:
-            raise InvalidInput(f"services are asked for by {', '.join(_FILTERS)}, not by {unknown[:3]}")
+        asked = _filters(scope["query_string"])
         known, age_s = await self._known()
         if self._heart is not None:
             known = known.with_server(self._heart.record())
@@ -112,6 +109,26 @@ class Services:
         self._asking = None
         if not asking.cancelled() and asking.exception() is None:
             self._last = (asking.result(), time.monotonic())
+
+
+def _filters(query: bytes) -> dict[str, str]:
+    """What services are asked for by; an empty text is a wish like any other.
+
+    Raises
+    ------
+    InvalidInput
+        By something else, or by two of the same kind.
+    """
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    asked = dict(pairs)
+    unknown = sorted(set(asked) - set(_FILTERS))
+    if unknown:
+        raise InvalidInput(f"services are asked for by {', '.join(_FILTERS)}, not by {unknown[:3]}")
+    if len(asked) < len(pairs):
+        raise InvalidInput(
+            "services are asked for by one name, one tag, one category and one key at a time; say each once"
+        )
+    return asked
 
 
 class Heartbeat:

@@ -24,6 +24,7 @@ from shoal.server.wire import Form, decode, encode, read_raw, read_request, writ
 from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.messages import InferenceRequest, ModelMetadata, RequestContext
 from shoal.serving.plane import DataPlane
+from shoal.serving.served import CACHE_AGE
 
 _MODEL: Final = "/v2/models/{model}"
 _VERSION: Final = "/v2/models/{model}/versions/{version}"
@@ -170,7 +171,9 @@ class InferenceApp:
         response = await self._plane.infer(request, _context(scope, request))
         found = predictions(response)
         scope["shoal.rows"] = len(found)
-        return await _packed(encode({"predictions": found}), None, headers.get(b"accept-encoding"))
+        status, body, told = await _packed(encode({"predictions": found}), None, headers.get(b"accept-encoding"))
+        age_s = response.parameters.get(CACHE_AGE)  # this form of an answer has no other place for it
+        return status, body, [*told, (b"age", b"%d" % age_s)] if isinstance(age_s, float) else told
 
     async def _live(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
         live = self._plane.live()

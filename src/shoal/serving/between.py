@@ -99,8 +99,10 @@ class Between:
 
     async def parts(
         self, rows: Rows, given: Collection[str], deadline_s: float | None, score: Score
-    ) -> tuple[Rows, Sequence[Part]]:
+    ) -> tuple[Rows, Sequence[Part], float | None]:
         """The rows, completed, and the answers for them, remembered or scored.
+
+        Beside them, the age of the oldest that was remembered, in seconds; None where none was.
 
         Parameters
         ----------
@@ -120,7 +122,9 @@ class Between:
         """
         if self.lookup is not None and rows.rows:
             rows = await self._complete(self.lookup, rows, given, deadline_s)
-        return rows, await (score(rows) if self._remembered is None else self._remembered.parts(rows, score))
+        if self._remembered is None:
+            return rows, await score(rows), None
+        return rows, *await self._remembered.parts(rows, score)
 
     async def _complete(self, lookup: Lookup, rows: Rows, given: Collection[str], deadline_s: float | None) -> Rows:
         wanted = [name for name in lookup.features if name not in given]

@@ -1,5 +1,6 @@
 """Answers that were given before, kept for a while."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, cast
 
@@ -14,7 +15,14 @@ from shoal.serving.statistics import CacheTally
 from shoal.serving.tensors import Rows
 
 Row: TypeAlias = list[Values]
-"""What is kept of a row: the level that answered, then the elements of every output."""
+"""An answer: the level that gave it, then the elements of every output."""
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as it is kept, with the time when it was given, in seconds since 1970."""
+
+    made_at_s: float
+    row: list[list[str | int | float | bool | None]]
 
 
 class Remembered:
@@ -36,10 +44,14 @@ class Remembered:
         self._keys = keys
         self._outputs = outputs.outputs
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(list[list[str | int | float | bool | None]])
+        self._decoder = msgspec.msgpack.Decoder(_Kept)
 
-    async def parts(self, rows: Rows, score: Callable[[Rows], Awaitable[Sequence[Part]]]) -> Sequence[Part]:
+    async def parts(
+        self, rows: Rows, score: Callable[[Rows], Awaitable[Sequence[Part]]]
+    ) -> tuple[Sequence[Part], float | None]:
         """The answers for rows: those that are kept, and the others scored and kept from now on.
+
+        Beside them, the age of the oldest that was kept, in seconds; None where none was.
 
         Parameters
         ----------
@@ -50,39 +62,43 @@ class Remembered:
         """
         keys = self._keys.of(rows.columns)
         kept = await self._get(keys)
-        found = [None if value is None or row in rows.notes else self._read(value) for row, value in enumerate(kept)]
+        read = [None if value is None or row in rows.notes else self._read(value) for row, value in enumerate(kept)]
+        found = [None if one is None else cast("Row", one.row) for one in read]
         missing = [row for row, values in enumerate(found) if values is None]
         self.tally.hits += len(keys) - len(missing)
         self.tally.misses += len(missing)
         if len(missing) == len(keys):
             parts = await score(rows)
             await self._keep(keys, missing, rows, parts)
-            return parts
+            return parts, None
         if missing:
             parts = await score(rows.take(missing))
             fresh = await self._keep(keys, missing, rows, parts)
             for row, values in zip(missing, fresh, strict=True):
                 found[row] = values
-        return [(_KeptBatch([row for row in found if row is not None], self._outputs), 0, rows.rows)]
+        made_at_s = min(one.made_at_s for one in read if one is not None)
+        batch = _KeptBatch([row for row in found if row is not None], self._outputs)
+        return [(batch, 0, rows.rows)], max(0.0, time.time() - made_at_s)
 
     async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if isinstance(self.store, ProcessStore):
             return self.store.get_many_now(keys)
         return await self.store.get_many(keys)
 
-    def _read(self, value: bytes) -> Row | None:
+    def _read(self, value: bytes) -> _Kept | None:
         """A kept answer; None for what somebody else put there."""
         try:
-            row = self._decoder.decode(value)
+            kept = self._decoder.decode(value)
         except msgspec.MsgspecError:
             return None
-        return cast("Row", row) if len(row) == len(self._outputs) + 1 else None
+        return kept if len(kept.row) == len(self._outputs) + 1 else None
 
     async def _keep(self, keys: Sequence[bytes], rows: Sequence[int], given: Rows, parts: Sequence[Part]) -> list[Row]:
         """Keep fresh answers; those of rows that could not be completed are not."""
         fresh = [row for part in parts for row in self._rows(part)]
         chosen = [i for i, row in enumerate(rows) if row not in given.notes]
-        encoded = [self._encoder.encode(fresh[i]) for i in chosen]
+        made_at_s = time.time()  # by the one clock that processes and machines share
+        encoded = [self._encoder.encode([made_at_s, fresh[i]]) for i in chosen]
         await self.store.put_many([keys[rows[i]] for i in chosen], encoded)
         return fresh
 

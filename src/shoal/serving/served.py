@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -33,11 +33,30 @@ Result = TypeVar("Result")
 #: How often to look whether a replaced snapshot has answered its last request, in seconds.
 RETIRE_S = 0.1
 
+#: The parameter of a response that says how old the oldest prediction in it is that came from the cache, in seconds.
+CACHE_AGE = "cache_age_s"
+
+_NOTHING_TO_SAY: Mapping[str, Value] = {}
+
 #: Requests with more rows are scored in pieces, so that others get their turn.
 PIECE_ROWS = 1024
 
 #: Requests with more rows are read and answered in the worker thread, away from the event loop.
 HEAVY_ROWS = 4096
+
+
+class _Answered(NamedTuple):
+    """The rows of a request, what was found for them, the outputs, and what there is to say of the answer.
+
+    Beside it, how long reading and writing tensors took, in nanoseconds.
+    """
+
+    rows: Rows
+    parts: Sequence[Part]
+    outputs: tuple[Tensor, ...]
+    parameters: Mapping[str, Value]
+    input_ns: int
+    output_ns: int
 
 
 class ServedFleet:
@@ -145,7 +164,7 @@ class ServedFleet:
             The result is to be durable and could not be committed.
         """
         started_ns = time.perf_counter_ns()
-        keeping = self._keeping
+        keeping, parameters = self._keeping, _NOTHING_TO_SAY
         self._under_way += 1
         try:
             wanted = self.outputs.wanted(request.outputs)
@@ -163,7 +182,9 @@ class ServedFleet:
                 parts: Sequence[Part] = (part,)
                 outputs = _tensors(parts, wanted, single)
             else:
-                rows, parts, outputs, input_ns, output_ns = await self._answer(request, deadline_s, single, wanted)
+                rows, parts, outputs, parameters, input_ns, output_ns = await self._answer(
+                    request, deadline_s, single, wanted
+                )
                 read_ns, found_ns = started_ns + input_ns, time.perf_counter_ns() - output_ns
             if keeping is not None and keeping.is_durable:
                 is_own = single is not None
@@ -180,7 +201,13 @@ class ServedFleet:
         self.counters.answered(started_ns, read_ns, found_ns)
         if keeping is not None:
             keeping.offer(request.model, context, rows, parts, started_ns=started_ns, is_own=single is not None)
-        return InferenceResponse(model_name=request.model, model_version=self.version, outputs=outputs, id=request.id)
+        return InferenceResponse(
+            model_name=request.model,
+            model_version=self.version,
+            outputs=outputs,
+            id=request.id,
+            parameters=parameters,
+        )
 
     async def check(self, request: InferenceRequest, key: str | None) -> None:
         """Refuse what :meth:`infer` would refuse whatever else happens, without scoring; parameters as of that.
@@ -217,27 +244,23 @@ class ServedFleet:
 
     async def _answer(
         self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
-    ) -> tuple[Rows, Sequence[Part], tuple[Tensor, ...], int, int]:
-        """Answer a request that has many rows, or of a fleet with a lookup or a cache.
-
-        Returns
-        -------
-        tuple
-            The rows, what was found for them, the outputs, and how long reading and writing took, in nanoseconds.
-        """
+    ) -> "_Answered":
+        """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
         is_heavy = self._given(request) > HEAVY_ROWS
         rows, input_ns = await self._apart(is_heavy, self._rows, request, single)
 
         async def score(chosen: Rows) -> Sequence[Part]:
             return await self._scored(chosen, deadline_s)
 
+        age_s = None
         if self.between is None:
             parts = await score(rows)
         else:
             names = [tensor.name for tensor in request.inputs]
-            rows, parts = await self.between.parts(rows, names, deadline_s, score)
+            rows, parts, age_s = await self.between.parts(rows, names, deadline_s, score)
+        parameters = _NOTHING_TO_SAY if age_s is None else {CACHE_AGE: round(age_s, 3)}
         outputs, output_ns = await self._apart(is_heavy, _tensors, parts, wanted, single)
-        return rows, parts, outputs, input_ns, output_ns
+        return _Answered(rows, parts, outputs, parameters, input_ns, output_ns)
 
     async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> tuple[Result, int]:
         """Do what takes long in the worker thread, away from the event loop; with the nanoseconds it took."""

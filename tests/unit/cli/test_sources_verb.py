@@ -123,6 +123,9 @@ def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
             workspace.source("results")
         with pytest.raises(Conflict, match="'shops' is a source"):
             workspace.set_sink("shops", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
+        with pytest.raises(Conflict):
+            workspace.set_sink("results", None)
         workspace.set_serving("sales", {})
         workspace.set_source("shops", None)
+        workspace.set_sink("results", None)
         assert workspace.sources() == {}

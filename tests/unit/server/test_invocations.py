@@ -47,6 +47,18 @@ def test_every_form_answers_as_the_estimators_do(rest, asked):
     np.testing.assert_allclose(told.json["predictions"], expected(), rtol=1e-9)
 
 
+def test_an_answer_from_the_cache_says_how_old_it_is(tmp_path):
+    make_home(tmp_path / "home")
+    with rest_world(tmp_path / "home", ["column"]) as rest:
+        rest.workspace.set_serving("column", {"cache": {"ttl_s": 600}})
+        rest.runner.run(rest.plane.catch_up())
+        asked = {"instances": [[1.5]]}
+        fresh, old = rest.post("/invocations", asked), rest.post("/invocations", asked)
+        assert (fresh.json, b"age" in fresh.headers, old.headers[b"age"]) == (old.json, False, b"0")
+        tensors = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.5]}]}
+        assert 0 <= rest.post("/v2/models/column/infer", tensors).json["parameters"]["cache_age_s"] < 60
+
+
 def test_csv_is_a_table_too(rest):
     body = b'device,other,line,x,y\r\na,,1,1.0,2\r\n"b","x,""y",2,3,-4.0\r\n\r\nb,,2,,1\r\n'
     told = rest.ask("POST", "/invocations?fleet=ridges", body, CSV)

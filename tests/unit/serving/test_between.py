@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 
 import numpy as np
 import polars as pl
@@ -199,6 +200,25 @@ def remembering(tmp_path_factory):
         PLANE = (plane, runner, fleet)
         yield
         runner.run(plane.drain(1))
+
+
+def test_an_answer_from_the_cache_says_how_old_it_is(serve, monkeypatch):
+    def asked(*devices):
+        inputs = (tensor("device", devices), tensor("x", [0.5] * len(devices)))
+        return InferenceRequest(model="pumps", inputs=inputs)
+
+    async def work(plane, _):
+        assert (await plane.infer(asked("a"), CONTEXT)).parameters == {}
+        later = time.time() + 40
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert (await plane.infer(asked("b"), CONTEXT)).parameters == {}
+        (age_s,) = (await plane.infer(asked("b", "a"), CONTEXT)).parameters.values()
+        assert 40 <= age_s < 60
+        assert (await plane.infer(asked("b"), CONTEXT)).parameters == {"cache_age_s": 0.0}
+        told = plane.statistics("pumps")[0]
+        assert (told.cache_hits, told.cache_misses) == (3, 2)
+
+    serve(constant(1.0), {"cache": {"ttl_s": 600}}, work)
 
 
 def test_a_promotion_makes_remembered_answers_unreachable(serve):

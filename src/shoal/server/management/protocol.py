@@ -202,7 +202,10 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             "name": {**TEXT, "description": "Of a fleet"},
             "tag": {**TEXT, "description": "Of a fleet"},
             "category": {**TEXT, "description": "Of a fleet"},
-            "key": {**TEXT, "description": "`key1:key2`: fleets that have had a model of this segment"},
+            "key": {
+                **TEXT,
+                "description": "`key1:key2`: fleets that answer for this segment, by its own model or a coarser one",
+            },
         },
         answers={200: {JSON: listed(reference("Service"))}},
     ),
