@@ -330,10 +330,10 @@ def test_servers_find_each_other_until_they_end(home, tmp_path):
             found = wait_until(lambda: len(told := client.get("/api/v1/services?name=pumps").json()) == 2 and told)
             assert two.end() == 0
         wait_until(lambda: len(client.get("/api/v1/services").json()) == 1)
-        narrowed = command(home, "services", "--fleet", "nope").stdout
+        narrowed = command(home, "services", "--fleet", "nope").stderr
         assert "no server that is alive holds such a fleet" in narrowed
         assert one.end() == 0
-    assert "no server is alive; start one" in command(home, "services").stdout
+    assert "no server is alive; start one" in command(home, "services").stderr
     assert {service["url"] for service in found} == {one.url, "https://models.example.org"}
     assert {service["fleets"][0]["version"] for service in found} == {1}
 
