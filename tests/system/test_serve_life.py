@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 from serve_load import Load
-from serve_process import answer_of, command, is_alive, make_home, request, serving, wait_until
+from serve_process import answer_of, command, is_alive, make_home, request, serving, starting, wait_until
 
 import shoal
 from shoal.security.permissions import Role
@@ -221,6 +221,31 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     assert refused.returncode == 1
     assert "nothing" in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
+
+
+def test_ready_is_said_once_there_is_something_to_answer_with(home, tmp_path):
+    """Without names a server waits for a fleet that can be opened; one that is to serve this very fleet ends."""
+    blocks = {path: path.read_bytes() for path in (home / "store" / "blocks").iterdir()}
+    for path, content in blocks.items():
+        path.chmod(0o644)
+        path.write_bytes(content[:-20] + bytes(20))
+    with starting(home, tmp_path, "--no-grpc", "--workers", "2") as server:
+        wait_until(lambda: "not ready: pumps: snapshot 1 cannot be served" in server.news())
+        named = command(home, "serve", "pumps", "--port", "0", "--no-grpc")
+        assert "Ready" not in server.news()
+        assert not (tmp_path / "ready.json").exists()
+        for path, content in blocks.items():
+            path.write_bytes(content)
+        server.wait()
+        with server.client() as client:
+            assert client.get("/v2/health/ready").status_code == 200
+            assert client.post(INFER, json=request()).status_code == 200
+        assert server.end() == 0
+        news = server.news()
+    assert news.count("not ready: ") == 1
+    assert "Serving pumps:1" in news
+    assert named.returncode == 1
+    assert "snapshot 1 cannot be served" in named.stderr
 
 
 @pytest.mark.parametrize("line", [["--url", "notaurl"], ["--otlp-endpoint", "notaurl"], ["--category", "air", "pumps"]])
