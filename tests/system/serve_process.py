@@ -57,6 +57,14 @@ class Server:
     grpc: str | None = None
     admin_url: str | None = None
 
+    def wait(self) -> None:
+        """Wait until it is ready."""
+        ready = self.log.with_name("ready.json")
+        wait_until(lambda: ready.exists() or self.process.poll() is not None)
+        assert ready.exists(), self.news()
+        told = json.loads(ready.read_text())
+        self.url, self.grpc, self.admin_url = told["url"], told["grpc"], told["admin_url"]
+
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"x-api-key": key} if key else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
@@ -99,7 +107,7 @@ def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def serving(
+def starting(
     home: Path,
     folder: Path,
     *arguments: str,
@@ -107,23 +115,29 @@ def serving(
     port: int = 0,
     grpc_port: int = 0,
 ) -> Iterator[Server]:
-    """A server that is ready, ended at the end if it has not been before."""
+    """A server that has just been started, ended at the end if it has not been before."""
     folder.mkdir(parents=True, exist_ok=True)
-    ready, log = folder / "ready.json", folder / "log.txt"
     ports = ["--port", str(port), *(["--grpc-port", str(grpc_port)] if "--no-grpc" not in arguments else [])]
     line = [*_SHOAL, "--home", str(home), "serve", *arguments, *ports]
+    log = folder / "log.txt"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*line, "--ready-file", str(ready)], stdout=file, stderr=file, env={**os.environ, **(environment or {})}
+            [*line, "--ready-file", str(folder / "ready.json")],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **(environment or {})},
         )
-    server = Server(process, home, log)
     try:
-        wait_until(lambda: ready.exists() or process.poll() is not None)
-        assert ready.exists(), server.news()
-        told = json.loads(ready.read_text())
-        server.url, server.grpc, server.admin_url = told["url"], told["grpc"], told["admin_url"]
-        yield server
+        yield Server(process, home, log)
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def serving(home: Path, folder: Path, *arguments: str, **options) -> Iterator[Server]:
+    """A server that is ready; the options are those of :func:`starting`."""
+    with starting(home, folder, *arguments, **options) as server:
+        server.wait()
+        yield server

@@ -15,7 +15,7 @@ import grpc
 import httpx
 import pytest
 from serve_load import Load
-from serve_process import answer_of, command, is_alive, make_home, request, serving, wait_until
+from serve_process import answer_of, command, is_alive, make_home, request, serving, starting, wait_until
 
 import shoal
 from shoal.security.permissions import Role
@@ -267,6 +267,31 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     assert "Traceback" not in refused.stderr
 
 
+def test_ready_is_said_once_there_is_something_to_answer_with(home, tmp_path):
+    """Without names a server waits for a fleet that can be opened; one that is to serve this very fleet ends."""
+    blocks = {path: path.read_bytes() for path in (home / "store" / "blocks").iterdir()}
+    for path, content in blocks.items():
+        path.chmod(0o644)
+        path.write_bytes(content[:-20] + bytes(20))
+    with starting(home, tmp_path, "--no-grpc", "--workers", "2") as server:
+        wait_until(lambda: "not ready: pumps: snapshot 1 cannot be served" in server.news())
+        named = command(home, "serve", "pumps", "--port", "0", "--no-grpc")
+        assert "Ready" not in server.news()
+        assert not (tmp_path / "ready.json").exists()
+        for path, content in blocks.items():
+            path.write_bytes(content)
+        server.wait()
+        with server.client() as client:
+            assert client.get("/v2/health/ready").status_code == 200
+            assert client.post(INFER, json=request()).status_code == 200
+        assert server.end() == 0
+        news = server.news()
+    assert news.count("not ready: ") == 1
+    assert "Serving pumps:1" in news
+    assert named.returncode == 1
+    assert "snapshot 1 cannot be served" in named.stderr
+
+
 @pytest.mark.parametrize("line", [["--url", "notaurl"], ["--otlp-endpoint", "notaurl"], ["--category", "air", "pumps"]])
 def test_an_option_that_cannot_be_meant_is_said_at_once(home, line):
     refused = command(home, "serve", *line, "--port", "0", "--no-grpc")
@@ -395,10 +420,10 @@ def test_servers_find_each_other_until_they_end(home, tmp_path):
             found = wait_until(lambda: len(told := client.get("/api/v1/services?name=pumps").json()) == 2 and told)
             assert two.end() == 0
         wait_until(lambda: len(client.get("/api/v1/services").json()) == 1)
-        narrowed = command(home, "services", "--fleet", "nope").stdout
+        narrowed = command(home, "services", "--fleet", "nope").stderr
         assert "no server that is alive holds such a fleet" in narrowed
         assert one.end() == 0
-    assert "no server is alive; start one" in command(home, "services").stdout
+    assert "no server is alive; start one" in command(home, "services").stderr
     assert {service["url"] for service in found} == {one.url, "https://models.example.org"}
     assert {service["fleets"][0]["version"] for service in found} == {1}
 

@@ -72,6 +72,18 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     fleets: tuple[str, ...] = ()
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Told by a worker that has started, but has nothing to answer with yet.
+
+    Attributes
+    ----------
+    reason : str
+        Why, in words for the user.
+    """
+
+    reason: str
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Told by a worker that cannot start.
 
@@ -84,7 +96,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error: str
 
 
-Message: TypeAlias = Job | Open | Ready | Failed
+Message: TypeAlias = Job | Open | Ready | Waiting | Failed
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Message]" = msgspec.json.Decoder(Message)

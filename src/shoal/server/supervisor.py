@@ -23,7 +23,7 @@ import msgspec
 from shoal.errors import ShoalError, StorageError
 from shoal.registry import ServerRecord
 from shoal.server.certificates import Certificates
-from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import new_server
 from shoal.server.offspring import Process, prepare, start_worker
 from shoal.server.options import ServerOptions, require_keys_beyond_loopback
@@ -144,6 +144,7 @@ class Supervisor:
         self._announced = False
         self._failure: str | None = None
         self._fleets: tuple[str, ...] = ()
+        self._reason = ""
         self._server = self._reached()
 
     def addresses(self) -> Addresses:
@@ -274,6 +275,8 @@ class Supervisor:
         for message in seat.channel.receive():
             if isinstance(message, Ready):
                 self._is_ready(seat, message)
+            elif isinstance(message, Waiting):
+                self._waits(message.reason)
             elif isinstance(message, Failed):
                 self._has_failed(seat, message.error)
         if seat.channel.ended:
@@ -291,6 +294,12 @@ class Supervisor:
             for one in self._seats:
                 self._tell_open(one)
             self._on_ready(self.addresses())
+
+    def _waits(self, reason: str) -> None:
+        """Say once what all workers wait for."""
+        if reason != self._reason:
+            self._on_news(f"not ready: {reason}; it is looked at again and again")
+        self._reason = reason
 
     def _tell_open(self, seat: _Seat) -> None:
         if seat.channel is not None:

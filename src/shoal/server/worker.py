@@ -25,7 +25,7 @@ from shoal.server.authentication import KeyRing
 from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates
 from shoal.server.connections import HttpServer
-from shoal.server.control import Channel, Failed, Job, Open, Ready
+from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import Heartbeat, Services
 from shoal.server.grpc.door import GrpcDoor
 from shoal.server.handover import Handover, Scribe, newest
@@ -52,6 +52,7 @@ LINGER_S: Final = 0.5
 """How long a draining worker still accepts, so that whoever balances the load can notice, in seconds."""
 
 _GIVEN_UP_S: Final = 0.5
+_LOOK_S: Final = 0.1
 
 _log = logging.getLogger("shoal.server")
 
@@ -213,8 +214,16 @@ class Worker:
             self._http.start()
         if self._heart is not None:
             self._beating = asyncio.create_task(self._heart.work())
+            await self._until_ready(self._plane)
         served = self._plane.index(ready=True) if self._plane is not None else []
         self._channel.send(Ready(fleets=tuple(f"{entry.name}:{entry.version}" for entry in served)))
+
+    async def _until_ready(self, plane: DataPlane) -> None:
+        """Wait for something to answer with: a champion that cannot be opened may be rolled back, a database return."""
+        if not plane.ready():
+            self._channel.send(Waiting(reason=_missing(plane)))
+        while not plane.ready():
+            await asyncio.sleep(_LOOK_S)
 
     def _listen(self) -> None:
         """Hear the supervisor; when it has died, nobody would end this process."""
@@ -344,8 +353,13 @@ def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
     ShoalError
         None of the fleets that were asked for can be served.
     """
-    missing = plane.index(ready=False)
-    for entry in missing:
+    for entry in plane.index(ready=False):
         _log.warning("fleet %s is not served: %s", entry.name, entry.reason)
     if wanted and not plane.index(ready=True):
-        raise ShoalError("; ".join(f"{entry.name}: {entry.reason}" for entry in missing) or "no fleet can be served")
+        raise ShoalError(_missing(plane))
+
+
+def _missing(plane: DataPlane) -> str:
+    """Why nothing can be answered."""
+    fleets = "; ".join(f"{entry.name}: {entry.reason or 'it is being opened'}" for entry in plane.index(ready=False))
+    return fleets or plane.registry_problem() or "no fleet can be served"
