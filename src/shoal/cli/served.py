@@ -41,12 +41,17 @@ def serving(invocation: Invocation, name: str | None, path: Path | None, as_json
         _list(invocation, path, as_json=as_json)
         return
     with invocation.workspace() as workspace:
-        spec = workspace.serving(name) if path is None else workspace.set_serving(name, path)
+        if path is not None:
+            workspace.set_serving(name, path)
+        desired, spec = workspace.registry.desired(name), workspace.serving(name)
     if as_json:
-        print_json(spec.document())
+        print_json(fields(desired))
         return
+    told = "none yet" if desired.snapshot is None else desired.snapshot.version
+    print_facts({"alias": desired.alias, "pinned": desired.pinned, "loaded": desired.loaded, "snapshot": told})
     said = _said(spec)
     if said:
+        console().print()
         print_facts({field: value if isinstance(value, str) else json_text(value) for field, value in said.items()})
     else:
         console(err=True).print(f"{name} is served with its models alone; set more with --file")

@@ -15,6 +15,7 @@ from shoal.client.transport import AsyncTransport
 from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord
 from shoal.registry import CHAMPION, AliasChange, Desired, FleetRecord
+from shoal.registry.serving import KEEP, Keep
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
 from shoal.scoring.frames import Frame
@@ -110,9 +111,17 @@ class AsyncClient:
         """As :meth:`Client.serving`."""
         return await self._transport.ask(questions.serving(name))
 
-    async def set_serving(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
+    async def set_serving(
+        self,
+        name: str,
+        spec: ServingSpec | Mapping[str, object] | str | Path | None = None,
+        *,
+        loaded: bool | None = None,
+        alias: str | None = None,
+        pinned: int | Keep | None = KEEP,
+    ) -> ServingSpec:
         """As :meth:`Client.set_serving`."""
-        return await self._transport.ask(questions.set_spec(name, spec))
+        return await self._transport.ask(questions.set_serving(name, spec, loaded=loaded, alias=alias, pinned=pinned))
 
     async def load(self, name: str) -> Desired:
         """As :meth:`Client.load`."""

@@ -14,6 +14,7 @@ from shoal.client.transport import Transport
 from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord
 from shoal.registry import CHAMPION, AliasChange, Desired, FleetRecord
+from shoal.registry.serving import KEEP, Keep
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
 from shoal.scoring.frames import Frame
@@ -138,9 +139,17 @@ class Client:
         """What a fleet is served with beside its models."""
         return self._transport.ask(questions.serving(name))
 
-    def set_serving(self, name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> ServingSpec:
-        """Say what a fleet is served with beside its models; a path is that of a YAML file here."""
-        return self._transport.ask(questions.set_spec(name, spec))
+    def set_serving(
+        self,
+        name: str,
+        spec: ServingSpec | Mapping[str, object] | str | Path | None = None,
+        *,
+        loaded: bool | None = None,
+        alias: str | None = None,
+        pinned: int | Keep | None = KEEP,
+    ) -> ServingSpec:
+        """Say how a fleet is served, and with what beside its models; a path is that of a YAML file here."""
+        return self._transport.ask(questions.set_serving(name, spec, loaded=loaded, alias=alias, pinned=pinned))
 
     def load(self, name: str) -> Desired:
         """Have a fleet served, by every server and after a restart."""

@@ -21,6 +21,7 @@ from shoal.registry import (
     SnapshotRecord,
     StoreRecord,
 )
+from shoal.registry.serving import KEEP, Keep
 from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
@@ -114,11 +115,22 @@ def serving(name: str) -> Question[ServingSpec]:
     return _get(f"{API}/serving/{part(name)}", _spec)
 
 
-def set_spec(name: str, spec: ServingSpec | Mapping[str, object] | str | Path) -> Question[ServingSpec]:
-    """Say what a fleet is served with."""
+def set_serving(
+    name: str,
+    spec: ServingSpec | Mapping[str, object] | str | Path | None,
+    *,
+    loaded: bool | None,
+    alias: str | None,
+    pinned: int | Keep | None,
+) -> Question[ServingSpec]:
+    """Say how a fleet is served, and with what; what is None, or :data:`KEEP`, stays."""
     values = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
-    written = values.document() if isinstance(values, ServingSpec) else cast("Mapping[str, Json]", values)
-    return _send("PUT", f"{API}/serving/{part(name)}", {"spec": written}, _spec, repeatable=True)
+    written = values.document() if isinstance(values, ServingSpec) else cast("Mapping[str, Json] | None", values)
+    given: dict[str, Json | None] = {"spec": written, "loaded": loaded, "alias": alias}
+    wish: dict[str, Json | None] = {word: value for word, value in given.items() if value is not None}
+    if pinned != KEEP:
+        wish["pinned"] = pinned
+    return _send("PUT", f"{API}/serving/{part(name)}", wish, _spec, repeatable=True)
 
 
 def set_served(name: str, wish: Mapping[str, Json]) -> Question[Desired]:

@@ -212,7 +212,7 @@ class Worker:
                 )
         if not self._job.at_once:
             self._http.start()
-        if self._heart is not None:
+        if self._heart is not None and self._plane is not None:
             self._beating = asyncio.create_task(self._heart.work())
             await self._until_ready(self._plane)
         served = self._plane.index(ready=True) if self._plane is not None else []

@@ -16,6 +16,7 @@ def pumps(home):
     with package.open(home, actor="ann") as workspace:
         for _ in range(2):
             workspace.register(fleet, "pumps")
+        workspace.promote("pumps", 1, alias="canary")
         workspace.promote("pumps", 1)
         yield workspace
 

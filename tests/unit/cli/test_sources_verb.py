@@ -77,19 +77,19 @@ def test_how_a_fleet_is_served_is_set_and_shown(fleet, shoal, shoal_json, home: 
         workspace.promote(name, newest, alias="canary")
     told = shoal_json("fleets", "serving", name)
     assert (told["alias"], told["pinned"], told["loaded"], told["spec"]) == ("champion", None, True, {})
-    told = shoal_json("fleets", "serving", name, "--alias", "canary", "--pinned", str(newest), "--unloaded")
-    assert (told["alias"], told["pinned"], told["loaded"], told["snapshot"]["version"]) == (
-        "canary",
-        newest,
-        False,
-        newest,
-    )
-    text = shoal("fleets", "serving", name, "--not-pinned", "--loaded").stdout
+    shoal("fleets", "follow", f"{name}@canary")
+    shoal("fleets", "pin", f"{name}:{newest}")
+    shoal("fleets", "unload", name)
+    told = shoal_json("fleets", "serving", name)
+    assert (told["alias"], told["pinned"], told["loaded"]) == ("canary", newest, False)
+    assert told["snapshot"]["version"] == newest
+    shoal("fleets", "unpin", name)
+    shoal("fleets", "load", name)
+    text = shoal("fleets", "serving", name).stdout
     assert [line.split()[1] for line in text.splitlines() if line.startswith(("alias", "loaded"))] == ["canary", "yes"]
     assert "pinned" not in text
-    wrong = shoal("fleets", "serving", name, "--alias", "canry", code=1).stderr
+    wrong = shoal("fleets", "follow", f"{name}@canry", code=1).stderr
     assert "has no alias 'canry', only canary, champion" in wrong
-    assert "either" in shoal("fleets", "serving", name, "--pinned", "1", "--not-pinned", code=1).stderr
     assert shoal_json("fleets", "serving", name)["alias"] == "canary"
     assert "no alias 'canry', only canary, champion" in shoal("serve", f"{name}@canry", "--port", "0", code=1).stderr
 

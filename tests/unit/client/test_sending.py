@@ -18,7 +18,7 @@ GOOD = Told(status=200, content=b"[1,2]", retry_after=None)
 
 def service(number, fleet="pumps", *, admin=False):
     url = f"http://server-{number}:1"
-    served = ServedFleet(name=fleet, version=1, category="", tags=(), metadata_url=f"{url}/x")
+    served = ServedFleet(name=fleet, version=1, wanted=1, category="", tags=(), metadata_url=f"{url}/x")
     return Service(
         id=str(number),
         url=url,

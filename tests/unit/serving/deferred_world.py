@@ -60,6 +60,9 @@ class Faulty:
     def require(self, fleet):
         self.plane.require(fleet)
 
+    def require_registry(self):
+        self.plane.require_registry()
+
     def index(self, *, ready=None):
         return self.plane.index(ready=ready)
 
