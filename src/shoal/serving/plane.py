@@ -74,6 +74,11 @@ class DataPlane:
         self._under_way = 0
         self._following: asyncio.Task[None] | None = None
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of one request; a fleet may have a narrower limit of its own."""
+        return self._options.max_rows
+
     async def start(self) -> None:
         """Compile kernels and open the fleets; returns when each of them is served, or it is known why not."""
         await asyncio.get_running_loop().run_in_executor(None, warm_kernels)
