@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from shoal.errors import InvalidInput, NotReady
+from shoal.server.pieces import LARGE_BYTES, read_list
 from shoal.server.wire import decode
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
 from shoal.serving.plane import DataPlane
@@ -37,7 +38,28 @@ class _Invocation(msgspec.Struct, frozen=True):
     inputs: dict[str, list[_Cell] | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
 
 
+class _SplitOutline(msgspec.Struct, frozen=True):
+    columns: list[str]
+    data: msgspec.Raw
+
+
+class _Outline(msgspec.Struct, frozen=True):
+    """A large one, what is long of it as it was sent."""
+
+    dataframe_split: _SplitOutline | None = None
+    dataframe_records: msgspec.Raw = msgspec.Raw(b"null")
+    instances: msgspec.Raw = msgspec.Raw(b"null")
+    inputs: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _decoder: Final = msgspec.json.Decoder(_Invocation)
+_outline_decoder: Final = msgspec.json.Decoder(_Outline)
+_lists_decoder: Final = msgspec.json.Decoder(list[list[_Cell]])
+_records_decoder: Final = msgspec.json.Decoder(list[dict[str, _Cell]])
+_rows_decoder: Final = msgspec.json.Decoder(list[dict[str, _Cell] | list[_Cell] | _Cell])
+_cells_decoder: Final = msgspec.json.Decoder(list[_Cell])
+_cell_decoder: Final = msgspec.json.Decoder(_Cell)
+_columns_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes) -> str:
@@ -98,7 +120,7 @@ def predictions(response: InferenceResponse) -> list[object]:
 
 
 def _json_columns(body: bytes, names: Sequence[str]) -> _Columns:
-    asked = decode(_decoder, body)
+    asked = decode(_decoder, body) if len(body) < LARGE_BYTES else _large_invocation(body)
     given = [one for one in msgspec.structs.astuple(asked) if one is not None]
     if len(given) != 1:
         raise InvalidInput("give one of dataframe_split, dataframe_records, instances and inputs, and only one")
@@ -107,6 +129,34 @@ def _json_columns(body: bytes, names: Sequence[str]) -> _Columns:
     if isinstance(asked.inputs, dict):
         return {name: column if isinstance(column, list) else [column] for name, column in asked.inputs.items()}
     return _rows(given[0], names)
+
+
+def _large_invocation(body: bytes) -> _Invocation:
+    """What the decoder of small requests makes of a body, without keeping everybody waiting."""
+    outline = decode(_outline_decoder, body)
+    records, instances, inputs = map(bytes, (outline.dataframe_records, outline.instances, outline.inputs))
+    split = outline.dataframe_split
+    try:
+        return _Invocation(
+            None if split is None else _Split(split.columns, read_list(bytes(split.data), _lists_decoder)),
+            None if records == b"null" else read_list(records, _records_decoder),
+            None if instances == b"null" else read_list(instances, _rows_decoder),
+            _large_inputs(inputs),
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the request is not of the form that is taken here: {error}") from error
+
+
+def _large_inputs(
+    raw: bytes,
+) -> dict[str, list[_Cell] | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None:
+    if not raw.startswith(b"{"):
+        return None if raw == b"null" else read_list(raw, _rows_decoder)
+    columns = {name: bytes(column) for name, column in _columns_decoder.decode(raw).items()}
+    return {
+        name: read_list(column, _cells_decoder) if column.startswith(b"[") else _cell_decoder.decode(column)
+        for name, column in columns.items()
+    }
 
 
 def _rows(rows: Sequence[object], names: Sequence[str]) -> _Columns:

@@ -7,6 +7,9 @@ from typing import Final, TypeVar
 from shoal.errors import InvalidInput
 from shoal.serving.messages import Value
 
+#: More inputs than this are no request but an attempt to keep us busy; a body below a mebibyte has no room for so many.
+MOST_TENSORS: Final = 2**15
+
 _MICROSECOND_S: Final = 1e-6
 _LONGEST_TIMEOUT: Final = 10**12
 

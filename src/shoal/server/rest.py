@@ -4,8 +4,11 @@ A request that comes here has passed the middlewares of :mod:`shoal.server.stack
 What is raised here they answer.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -14,9 +17,11 @@ from shoal.errors import InvalidInput, NotFound
 from shoal.server.bodies import packed, read_body
 from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
+from shoal.server.large import large_request
 from shoal.server.options import Limits
 from shoal.server.outgoing import OUTGOING, Outgoing
 from shoal.server.parameters import sooner
+from shoal.server.pieces import LARGE_BYTES
 from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
@@ -37,6 +42,8 @@ _HEADER_LENGTH: Final = b"inference-header-content-length"
 _LONGEST_NUMBER: Final = 15
 # Anybody may ask for the server's health; names and reasons are for those who may ask its models.
 _NOT_READY: Final = "the server is not ready; ask again, or ask the repository's index why each fleet is not served"
+
+Read = TypeVar("Read")
 
 
 class _IndexRequest(msgspec.Struct, frozen=True):
@@ -79,6 +86,7 @@ class InferenceApp:
         self._plane = plane
         self._deferred = deferred
         self._body_bytes = body_bytes
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="shoal-read")
         handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/ping"): self._ready,
             ("POST", "/invocations"): self._invocations,
@@ -117,12 +125,12 @@ class InferenceApp:
             scope["shoal.fleet"] = target.fleet
         _require_kind(headers, _JSON_KIND, _BINARY_KIND)
         length = headers.get(_HEADER_LENGTH)
-        # No variable keeps the body: it would live for as long as the request waits for its turn.
-        if length is None:
-            body_of = read_body(receive, headers, self._body_bytes)
-            request, form = read_request(await body_of, None, model=target.model, version=target.version)
+        body = await read_body(receive, headers, self._body_bytes)
+        if length is None and len(body) < LARGE_BYTES:
+            request, form = read_request(body, None, model=target.model, version=target.version)
         else:
-            request, form = await self._read_binary(target, length, await read_body(receive, headers, self._body_bytes))
+            request, form = await self._read(target, length, body)
+        del body  # it would live for as long as the request waits for its turn
         response = await self._plane.infer(request, _context(scope, request))
         scope["shoal.rows"] = response.outputs[0].shape[0] if response.outputs else 0
         body, header_bytes = write_response(response, form)
@@ -141,18 +149,26 @@ class InferenceApp:
         _require_kind(headers, _JSON_KIND, _BINARY_KIND)
         body = await read_body(receive, headers, self._body_bytes)
         length = headers.get(_HEADER_LENGTH)
-        if length is None:
-            request, _ = read_request(body, None, model=target.model, version=target.version)
-        else:
-            request, _ = await self._read_binary(target, length, body)
+        request, _ = await self._read(target, length, body)
         return await accept(self._deferred, request, scope)
 
-    async def _read_binary(self, target: Target, length: bytes, body: bytes) -> tuple[InferenceRequest, Form]:
-        header_bytes = _header_bytes(length, len(body))
-        if header_bytes:
-            return read_request(body, header_bytes, model=target.model, version=target.version)
-        inputs = (await self._described(target.model, target.version)).inputs
-        return read_raw(body, inputs, model=target.model, version=target.version)
+    async def _read(self, target: Target, length: bytes | None, body: bytes) -> tuple[InferenceRequest, Form]:
+        header_bytes = None if length is None else _header_bytes(length, len(body))
+        if header_bytes == 0:
+            inputs = (await self._described(target.model, target.version)).inputs
+            return read_raw(body, inputs, model=target.model, version=target.version)
+        size_bytes = header_bytes or len(body)
+        read = functools.partial(large_request, most_rows=self._plane.most_rows) if size_bytes >= LARGE_BYTES else None
+        work = functools.partial(
+            read_request, body, header_bytes, model=target.model, version=target.version, read=read
+        )
+        return await self._apart(size_bytes, work)
+
+    async def _apart(self, size_bytes: int, work: Callable[[], Read]) -> Read:
+        """Read what is large in a thread of its own, one at a time."""
+        if size_bytes < LARGE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
     async def _described(self, model: str, version: str | None) -> ModelMetadata:
         if version is not None:
@@ -165,7 +181,9 @@ class InferenceApp:
         model = chosen_fleet(self._plane, headers, scope["query_string"])
         metadata = self._plane.model_metadata(model)
         scope["shoal.fleet"] = model.partition(":")[0]
-        request = invocation_request(await read_body(receive, headers, self._body_bytes), kind, metadata)
+        body = await read_body(receive, headers, self._body_bytes)
+        request = await self._apart(len(body), functools.partial(invocation_request, body, kind, metadata))
+        del body
         if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
             return await accept(self._deferred, request, scope)
         response = await self._plane.infer(request, _context(scope, request))

@@ -5,7 +5,7 @@ the model does.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from math import prod
 from typing import Final, TypeAlias, TypeVar
@@ -18,48 +18,58 @@ from shoal.server.parameters import require_plain_output
 from shoal.serving.messages import Data, Datatype, InferenceRequest, InferenceResponse, Tensor, TensorMetadata, Value
 
 _Scalar: TypeAlias = bool | int | float | str | None
-_Elements: TypeAlias = list[_Scalar | list[_Scalar]]
+Elements: TypeAlias = list[_Scalar | list[_Scalar]]
 Wire = TypeVar("Wire")
 
 #: More elements than this are no request but an attempt to make us allocate.
 MOST_ELEMENTS: Final = 2**31
 
+_NO_TAIL: Final = memoryview(b"")
+
 # A text is matched as a whole, so that nothing in it is taken for a number; one without an end as far as it goes, or
 # every quote in it would be tried as the beginning of another.
-_TEXT_OR_NAN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\bNaN\b', re.DOTALL)
-
+_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_TEXTS: Final = re.compile(rb'(?:[^"]++|%b)*+' % _TEXT.pattern, re.DOTALL)
 
 _DATATYPES: Final = f"; there are {', '.join(Datatype)}"
 _INFINITY: Final = ", and JSON has no Infinity: send null instead, or leave the row out"
 
 
-class _InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is said of an input beside its elements."""
+
     binary_data_size: int | None = None
     shared_memory_region: str | None = None
 
 
-class _Input(Tensor, frozen=True, kw_only=True):
+class Input(Tensor, frozen=True, kw_only=True):
     """A tensor as it comes: its elements may be nested, or stand behind the JSON."""
 
-    data: _Elements = ()  # type: ignore[assignment]
-    parameters: _InputParameters | None = None
+    data: Elements = ()  # type: ignore[assignment]
+    parameters: InputParameters | None = None
 
 
-class _OutputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class OutputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How an output is wanted."""
+
     binary_data: bool | None = None
     classification: int = 0
     shared_memory_region: str | None = None
 
 
-class _Output(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Output(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An output that is wanted."""
+
     name: str
-    parameters: _OutputParameters | None = None
+    parameters: OutputParameters | None = None
 
 
-class _Request(msgspec.Struct, frozen=True, kw_only=True):
-    inputs: tuple[_Input, ...]
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it comes."""
+
+    inputs: tuple[Input, ...]
     id: str | None = None
-    outputs: tuple[_Output, ...] | None = None
+    outputs: tuple[Output, ...] | None = None
     parameters: dict[str, Value] | None = None
 
 
@@ -96,12 +106,17 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 JSON: Final = Form()
 """No output as bytes."""
 
-_decoder: Final = msgspec.json.Decoder(_Request)
+_decoder: Final = msgspec.json.Decoder(Request)
 _encoder: Final = msgspec.json.Encoder(enc_hook=lambda array: array.tolist())
 
 
 def read_request(
-    body: bytes, header_bytes: int | None, *, model: str, version: str | None
+    body: bytes,
+    header_bytes: int | None,
+    *,
+    model: str,
+    version: str | None,
+    read: "Callable[[bytes], Request] | None" = None,
 ) -> tuple[InferenceRequest, Form]:
     """Read a request.
 
@@ -115,16 +130,18 @@ def read_request(
         The address that the path names.
     version : str or None
         The snapshot that it names.
+    read : callable, optional
+        Reads the JSON; in one go unless told.
 
     Raises
     ------
     InvalidInput
         It is not what the protocol says.
     """
-    if header_bytes is None:
-        wire, tail = decode(_decoder, body), memoryview(b"")
-    else:
-        wire, tail = decode(_decoder, body[:header_bytes]), memoryview(body)[header_bytes:]
+    tail = _NO_TAIL
+    if header_bytes is not None:
+        body, tail = body[:header_bytes], memoryview(body)[header_bytes:]
+    wire = decode(_decoder, body) if read is None else read(body)
     parameters, form, names = wire.parameters or {}, JSON, None
     if wire.outputs:
         names = tuple([output.name for output in wire.outputs])
@@ -222,12 +239,23 @@ def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
 
 def _without_nan(raw: bytes) -> bytes:
     """JSON has no NaN, but some clients write it all the same; here it means what null means."""
-    if b"NaN" not in raw:
-        return raw
-    return _TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], raw)
+    pieces, start = [], 0
+    while (found := raw.find(b"NaN", start)) >= 0:
+        before = _TEXTS.match(raw, start, found)
+        assert before is not None  # it matches nothing as well
+        if before.end() == found:
+            pieces += [raw[start:found], b"null"]
+            start = found + 3
+            continue
+        text = _TEXT.match(raw, before.end())  # which the word is part of
+        if text is None:
+            break
+        pieces.append(raw[start : text.end()])
+        start = text.end()
+    return b"".join([*pieces, raw[start:]])
 
 
-def _form(outputs: Sequence[_Output], parameters: Mapping[str, Value]) -> Form:
+def _form(outputs: Sequence[Output], parameters: Mapping[str, Value]) -> Form:
     usual = parameters.get("binary_data_output") is True
     named = {}
     for output in outputs:
@@ -243,7 +271,7 @@ def _form(outputs: Sequence[_Output], parameters: Mapping[str, Value]) -> Form:
     return Form(binary=usual, named=named) if usual or any(named.values()) else JSON
 
 
-def _tensors(inputs: tuple[_Input, ...], tail: memoryview) -> tuple[Tensor, ...]:
+def _tensors(inputs: tuple[Input, ...], tail: memoryview) -> tuple[Tensor, ...]:
     if not tail:
         for wire in inputs:
             if wire.parameters is not None or (wire.data and type(wire.data[0]) is list):
@@ -267,7 +295,7 @@ def _tensors(inputs: tuple[_Input, ...], tail: memoryview) -> tuple[Tensor, ...]
     return tuple(tensors)
 
 
-def _size_bytes(wire: _Input, asked: _InputParameters, left_bytes: int) -> int:
+def _size_bytes(wire: Input, asked: InputParameters, left_bytes: int) -> int:
     """How many of the bytes behind the JSON are this input's."""
     if asked.shared_memory_region is not None:
         raise InvalidInput(f"input {wire.name!r}: shared memory is not offered here; send the data itself")
@@ -279,7 +307,7 @@ def _size_bytes(wire: _Input, asked: _InputParameters, left_bytes: int) -> int:
     return size_bytes
 
 
-def _count(wire: _Input) -> int:
+def _count(wire: Input) -> int:
     count = prod(wire.shape)
     if any(size < 0 for size in wire.shape) or count > MOST_ELEMENTS:
         raise InvalidInput(
@@ -288,18 +316,27 @@ def _count(wire: _Input) -> int:
     return count
 
 
-def _flat(wire: _Input) -> Tensor:
-    """A tensor with its rows, which are lists, strung together."""
-    rows = wire.data
-    if len(wire.shape) != 2 or set(map(type, rows)) != {list} or set(map(len, rows)) != {wire.shape[1]}:  # type: ignore[arg-type]
+def _flat(wire: Input) -> Tensor:
+    return _replaced(wire, strung(wire.data, wire.name, wire.shape))  # type: ignore[arg-type]  # scalars are left
+
+
+def strung(rows: Elements, name: str, shape: Sequence[int]) -> Elements:
+    """A tensor's rows, which have to be lists, strung together.
+
+    Raises
+    ------
+    InvalidInput
+        They are not nested as the shape says.
+    """
+    if len(shape) != 2 or set(map(type, rows)) != {list} or set(map(len, rows)) != {shape[1]}:  # type: ignore[arg-type]
         raise InvalidInput(
-            f"the data of input {wire.name!r} is nested, but not as its shape {list(wire.shape)[:8]} says; "
+            f"the data of input {name!r} is nested, but not as its shape {list(shape)[:8]} says; "
             "nest it [rows, 1], or make it one flat list"
         )
-    return _replaced(wire, list(chain.from_iterable(rows)))  # type: ignore[arg-type]
+    return list(chain.from_iterable(rows))  # type: ignore[arg-type]
 
 
-def _replaced(wire: _Input, data: Data) -> Tensor:
+def _replaced(wire: Input, data: Data) -> Tensor:
     return Tensor(name=wire.name, datatype=wire.datatype, shape=wire.shape, data=data)
 
 

@@ -82,6 +82,11 @@ class DataPlane:
         self._looking: asyncio.Task[None] | None = None
         self._patience_s: float | None = None
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of one request; a fleet may have a narrower limit of its own."""
+        return self._options.max_rows
+
     async def start(self, known: Known | None = None) -> None:
         """Compile kernels and open the fleets; returns when each of them is served, or it is known why not.
 

@@ -225,6 +225,13 @@ def test_outputs_in_forms_that_are_not_offered_are_refused(workspace):
     assert [len(numbers(one, "prediction")) for one in answers[3:]] == [2, 2]
 
 
+def test_what_only_keeps_busy_is_refused(workspace):
+    nothing = pb.ModelInferRequest.InferInputTensor()
+    (refused,) = ask(workspace, ("ModelInfer", pb.ModelInferRequest(model_name="ridges", inputs=[nothing] * 40_000)))
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "more than 32768 inputs" in refused.details()
+
+
 def test_nothing_is_uploaded(workspace):
     message = pb.RepositoryModelLoadRequest(model_name="ridges")
     message.parameters["file:1/model.pkl"].bytes_param = b"cos\nsystem\n"

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, raw_bytes
 from shoal.server.grpc import inference_pb2 as pb
-from shoal.server.parameters import require_plain_output
+from shoal.server.parameters import MOST_TENSORS, require_plain_output
 from shoal.serving.messages import (
     Data,
     Datatype,
@@ -54,6 +54,8 @@ def request_of(message: pb.ModelInferRequest) -> InferenceRequest:
         A tensor's contents do not fit its shape or datatype, or come both raw and not; an output is wanted in a form
         that is not offered.
     """
+    if max(len(message.inputs), len(message.outputs), len(message.parameters)) > MOST_TENSORS:
+        raise InvalidInput(f"there are more than {MOST_TENSORS} inputs, outputs or parameters; leave some out")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidInput(f"{len(message.inputs)} inputs, but {len(raw)} raw contents; send all inputs raw, or none")
