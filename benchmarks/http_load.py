@@ -8,6 +8,7 @@ cannot hide it.
 
 import asyncio
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ import msgspec
 import uvloop
 
 _END: Final = b"\r\n\r\n"
-_LENGTH: Final = b"content-length:"
-_CHUNKED: Final = b"transfer-encoding: chunked"
+_LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -115,17 +116,19 @@ class _Tally:
         self.due: deque[float] = deque()
         self.idle: deque[_Connection] = deque()
 
-    def answered(self, status: bytes, body: bytes, took_s: float) -> None:
-        """Count an answer."""
+    def answered(self, data: bytes, end: int, took_s: float) -> None:
+        """Count an answer, whose head ends there."""
         if not self.counting:
             return
+        status = data[9:12]
         if status == self.good:
             self.answers += 1
             self.latencies.append(took_s)
-            self.example = self.example or body[:300].decode("utf-8", "replace")
+            if not self.example:
+                self.example = data[end + len(_END) :][:300].decode("utf-8", "replace")
         else:
             self.refused += 1
-            self.example = f"{status.decode()}: {body[:300].decode('utf-8', 'replace')}"
+            self.example = f"{status.decode()}: {data[end + len(_END) :][:300].decode('utf-8', 'replace')}"
 
 
 class _Connection(asyncio.Protocol):
@@ -134,58 +137,58 @@ class _Connection(asyncio.Protocol):
     def __init__(self, tally: _Tally) -> None:
         self._tally = tally
         self._buffer = b""
-        self._needed = 0
         self._since_s = 0.0
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
-        self._next()
+        self._next(time.perf_counter())
 
     def send(self, due_s: float) -> None:
         """Send the next request, which was due at this time."""
         self._since_s = due_s
         self.transport.write(next(self._tally.requests))
 
-    def _next(self) -> None:
+    def _next(self, now_s: float) -> None:
         tally = self._tally
         if tally.stopped:
             return
         if tally.closed:
-            self.send(time.perf_counter())
+            self.send(now_s)
         elif tally.due:
             self.send(tally.due.popleft())
         else:
             tally.idle.append(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and go on when it is a whole answer."""
-        self._buffer = self._buffer + data if self._buffer else data
-        if len(self._buffer) < self._needed:
+        """Take what has come, and go on when it is a whole answer; most come in one piece."""
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(_END)
+        if end < 0 or len(data) < _whole(data, end):
+            self._buffer = data
             return
-        end = self._buffer.find(_END)
-        if end < 0:
-            return
-        head = self._buffer[:end].lower()
-        at = head.find(_LENGTH)
-        if at >= 0:
-            self._needed = end + len(_END) + int(head[at + len(_LENGTH) :].split(b"\r", 1)[0])
-        elif _CHUNKED in head:
-            last = self._buffer.find(_LAST_CHUNK, end)
-            self._needed = last + len(_LAST_CHUNK) if last >= 0 else len(self._buffer) + 1
-        else:
-            self._needed = end + len(_END)
-        if len(self._buffer) < self._needed:
-            return
-        body, self._buffer, self._needed = self._buffer[end + len(_END) :], b"", 0
-        self._tally.answered(head[9:12], body, time.perf_counter() - self._since_s)
-        self._next()
+        self._buffer = b""
+        now_s = time.perf_counter()
+        self._tally.answered(data, end, now_s - self._since_s)
+        self._next(now_s)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Count what was under way."""
         if not self._tally.stopped:
             self._tally.broken += 1
+
+
+def _whole(data: bytes, end: int) -> int:
+    """How long an answer is whose head ends there, as far as that can be told yet."""
+    length = _LENGTH.search(data, 0, end)
+    if length is not None:
+        return end + len(_END) + int(length[1])
+    if _CHUNKED.search(data, 0, end) is None:
+        return end + len(_END)
+    last = data.find(_LAST_CHUNK, end)
+    return last + len(_LAST_CHUNK) if last >= 0 else len(data) + 1
 
 
 async def _send(load: Load) -> Outcome:

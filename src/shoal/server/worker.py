@@ -52,6 +52,8 @@ LINGER_S: Final = 0.5
 """How long a draining worker still accepts, so that whoever balances the load can notice, in seconds."""
 
 _GIVEN_UP_S: Final = 0.5
+_COLLECT_AFTER: Final = (50_000, 10, 10)
+"""New objects before the collector looks at them, and how much rarer it looks at older ones."""
 _LOOK_S: Final = 0.1
 
 _log = logging.getLogger("shoal.server")
@@ -195,6 +197,8 @@ class Worker:
         # What is there now stays: looking at it again and again would only make requests wait.
         gc.collect()
         gc.freeze()
+        # What waits to be logged is no garbage, however much of it there is.
+        gc.set_threshold(*_COLLECT_AFTER)
         if self._plane is not None:
             await self._plane.catch_up()
             if self._job.grpc_port is not None:
