@@ -85,6 +85,7 @@ class Database:
         _open_databases.add(self)
         # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
         weakref.finalize(self, self.engine.dispose)
+        self._pool = _Pool(self.engine)
 
     def migrate(self) -> None:
         """Bring the schema up to date; quick when it is, and safe when several processes do it at once.
@@ -164,8 +165,8 @@ class Database:
         return utc_now() if self._is_sqlite else None
 
     def close(self) -> None:
-        """Close the idle connections; the database opens new ones when it is used again."""
-        self.engine.dispose()
+        """Close the connections, those in use when they are given back; others are opened if it is used again."""
+        self._pool.close()
 
     @contextlib.contextmanager
     def _begun(self, *, writes: bool, once: bool = False) -> Iterator[sa.Connection]:
@@ -324,3 +325,28 @@ def _close_before_fork() -> None:
 
 
 os.register_at_fork(before=_close_before_fork)
+
+
+class _Pool:
+    """The connections of an engine: those that are given back after they were to be closed are closed then.
+
+    Without it they would go back to a pool that nobody has any more, for the garbage collector to find.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._closings = 0
+        sa.event.listen(engine, "connect", self._opened)
+        sa.event.listen(engine, "checkin", self._returned)
+
+    def close(self) -> None:
+        """Close those that idle now, and the others later."""
+        self._closings += 1
+        self._engine.dispose()
+
+    def _opened(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["closings"] = self._closings
+
+    def _returned(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        if record.info.get("closings", self._closings) != self._closings:
+            record.invalidate()

@@ -108,5 +108,5 @@ def test_every_field_is_described(struct: type[msgspec.Struct]) -> None:
 
 
 def test_the_example_is_a_spec() -> None:
-    (example,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    example, *_ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert load(yaml.safe_load(example)).rules[0].set.keys() == {"decision"}

@@ -294,3 +294,18 @@ def _fleet(name: str, at: dt.datetime | None = None) -> dict[str, object]:
         "name": name, "folded_name": name, "owner": "", "description": "", "category": "", "tags": [],
         "created_at": at or utc_now(), "created_by": "", "latest": 0,
     }  # fmt: skip
+
+
+def test_a_connection_that_is_given_back_after_closing_is_closed_then(database):
+    """A thread that is still at work when a workspace is closed leaves nothing open for the collector to find."""
+    with database.read() as connection:
+        driven = connection.connection.driver_connection
+        database.close()
+        assert head(connection) == 0
+    if isinstance(driven, psycopg.Connection):
+        assert driven.closed
+    else:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            driven.execute("SELECT 1")
+    with database.read() as connection:  # it opens another one when it is used again
+        assert head(connection) == 0
