@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -163,7 +163,7 @@ class Authentication:
         self._ring = ring
         self._table = table
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request, or refuse it."""
         headers: dict[bytes, bytes] = scope["shoal.headers"]
         rule = self._rule(scope, headers)
@@ -173,12 +173,12 @@ class Authentication:
             if permission not in principal.role.permissions:
                 principal.require(permission)
             scope["shoal.principal"] = principal
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _rule(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Rule:
         """The route's rule; who may not enter does not learn which routes there are."""
         try:
-            rule = self._table.rule(scope["method"], scope["raw_path"].decode("latin-1"))
+            rule = self._table.rule(scope["method"], scope["raw_path"])
         except ShoalError:
             self._principal(headers)
             raise

@@ -275,6 +275,7 @@ class HttpServer:
     ) -> None:
         self._config = Config(
             app,
+            interface="asgi3",  # not all of the stack is made of coroutines, which is how it would be recognised
             http=Connection,
             ws="none",
             loop="none",

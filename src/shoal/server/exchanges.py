@@ -1,6 +1,7 @@
 """One request on a connection and its answer, which leaves in one piece where it comes as a whole."""
 
 import asyncio
+import functools
 from collections.abc import MutableSet
 from typing import Any
 
@@ -47,12 +48,16 @@ class Exchange(RequestResponseCycle):
     _has_told_all = False
 
     async def run_asgi(self, app: Any) -> None:
-        """Answer the request."""
+        """Answer the request; what the application leaves undone, or raises, uvicorn deals with."""
         try:
-            await super().run_asgi(app)
+            await app(self.scope, self.receive, self.send)
+            if not (self.response_complete or self.disconnected):
+                await super().run_asgi(_nothing)
+        except BaseException as error:  # noqa: BLE001 - the loop must not see it, and it is logged
+            await super().run_asgi(functools.partial(_raised, error))
         finally:
-            # The scope leads back here; without the circle all of the request is freed at once.
-            self.scope = _OVER  # type: ignore[assignment]
+            # Scope and connection lead back here; without the circles all of the request is freed at once.
+            self.scope, self.on_response = _OVER, _over  # type: ignore[assignment]
             if self.task is not None:
                 self.tasks.discard(self.task)
                 self.task = None
@@ -116,3 +121,16 @@ class Exchange(RequestResponseCycle):
         self.message_event.set()
         self.on_response()
         return True
+
+
+def _over() -> None:
+    """Nobody is to be told any more."""
+
+
+async def _nothing(*_: object) -> None:
+    """An application that does nothing more."""
+
+
+async def _raised(error: BaseException, *_: object) -> None:
+    """An application that ended like this."""
+    raise error

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,7 +142,7 @@ class Readiness:
         self._app = app
         self._traffic = traffic
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
         traffic = self._traffic
         if not traffic.open:
@@ -151,7 +152,7 @@ class Readiness:
                 # The caller's next request goes to another server.
                 outgoing: Outgoing = scope[OUTGOING]
                 outgoing.headers.append((b"connection", b"close"))
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _counted(receive: Receive, most_bytes: int) -> Receive:

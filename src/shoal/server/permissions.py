@@ -132,20 +132,20 @@ class RouteTable:
             )
         # Where a name and a word fit, the word is meant: /v2/models/stats is no model.
         self._shapes = sorted(self._rules, key=lambda shape: shape.count(None))
-        self._found: dict[tuple[str, str], Rule] = {}
+        self._found: dict[tuple[str, bytes], Rule] = {}
 
     def rules(self) -> Iterator[Rule]:
         """Every rule."""
         return (rule for methods in self._rules.values() for rule in methods.values())
 
-    def rule(self, method: str, path: str) -> Rule:
+    def rule(self, method: str, path: bytes) -> Rule:
         """The rule of a request.
 
         Parameters
         ----------
         method : str
             As it came; ``HEAD`` counts as ``GET``.
-        path : str
+        path : bytes
             The path as it was sent, still percent-encoded, so that no name can pretend to be several parts.
 
         Raises
@@ -157,7 +157,7 @@ class RouteTable:
         """
         found = self._found.get((method, path))
         if found is None:
-            found = self._match("GET" if method == "HEAD" else method, path)
+            found = self._match("GET" if method == "HEAD" else method, path.decode("latin-1"))
             if len(self._found) >= _REMEMBERED:  # callers choose the paths: never remember more than so many
                 self._found.clear()
             self._found[method, path] = found

@@ -3,6 +3,7 @@
 import itertools
 import re
 import secrets
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -45,11 +46,11 @@ class RequestIds:
         self._app = app
         self._ids = Ids()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
         headers = scope["shoal.headers"] = dict(scope["headers"])
         given = self._ids.of(headers.get(_HEADER))
         scope["shoal.request_id"] = given.decode()
         outgoing = Outgoing(scope, send)
         outgoing.headers.append((_HEADER, given))
-        await self._app(scope, receive, outgoing.send)
+        return self._app(scope, receive, outgoing.send)

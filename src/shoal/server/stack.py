@@ -1,10 +1,12 @@
 """The one stack of pure ASGI middlewares that stands before every door.
 
 From the outside in: request ids, observation (metrics, access log), answers to errors, limits, authentication,
-readiness, and then the door that the path asks for. Each does one thing and costs a microsecond or so.
+readiness, and then the door that the path asks for. Each does one thing and costs a microsecond or so. Those that have
+nothing to do afterwards are no coroutines: they hand on what the next one returns, and the answer does not come back
+through them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,14 +36,20 @@ class Doors:
 
     def __init__(self, doors: Mapping[str, ASGIApp]) -> None:
         self._doors = doors
+        self._found: dict[str, ASGIApp | None] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
         template = scope["shoal.rule"].template
-        door = self._doors.get(template) or self._doors.get(template.split("/", 2)[1])
+        door = self._found.get(template) or self._find(template)
         if door is None:
             raise NotFound("there is no such route on this port; management and metrics may be on the admin port")
-        await door(scope, receive, send)
+        return door(scope, receive, send)
+
+    def _find(self, template: str) -> ASGIApp | None:
+        door = self._doors.get(template) or self._doors.get(template.split("/", 2)[1])
+        self._found[template] = door  # templates are those of the table: there are only so many
+        return door
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
