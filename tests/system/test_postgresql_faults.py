@@ -116,7 +116,7 @@ def test_while_it_is_away_calls_wait_a_little_and_then_fail(server, url, registr
             time.sleep(0.2)
             assert not asked.done()
             server.start()
-            assert asked.result(30) == 9
+            assert asked.result(30).number == 9
     finally:
         if server.is_stopped:
             server.start()
