@@ -21,10 +21,10 @@ import uvloop
 from starlette.types import ASGIApp
 
 from shoal.errors import ShoalError
+from shoal.server.acceptor import HttpServer
 from shoal.server.authentication import KeyRing
 from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates
-from shoal.server.connections import HttpServer
 from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import Heartbeat, Services
 from shoal.server.grpc.door import GrpcDoor

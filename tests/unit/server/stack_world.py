@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shoal.security.api_keys import ApiKeyRecord, new_key
 from shoal.security.permissions import Role
+from shoal.server.acceptor import HttpServer
 from shoal.server.authentication import KeyRing
 from shoal.server.certificates import Certificates
-from shoal.server.connections import HttpServer
 from shoal.server.errors import answer
 from shoal.server.limits import Traffic
 from shoal.server.options import Limits, ServerOptions

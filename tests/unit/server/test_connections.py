@@ -168,3 +168,57 @@ def test_a_client_that_hangs_up_costs_only_itself():
             assert here.stack.doorkeeper.under_way == 0
 
     asyncio.run(run())
+
+
+def test_who_is_refused_while_still_sending_hears_why_and_may_go_on():
+    """The rest of a body is thrown away; it is neither answered again nor taken for the head of another request."""
+
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            writer.write(f"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: {3_000_000}\r\n\r\n".encode())
+            first = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+            for _ in range(60):
+                writer.write(b"x" * 50_000)
+                await writer.drain()
+            writer.write(head("content-length: 2\r\n") + b"{}")
+            second = await asyncio.wait_for(reader.readuntil(b"{}"), 10)
+            writer.close()
+        assert first.startswith(b"HTTP/1.1 404")
+        assert second.startswith(b"HTTP/1.1 200")
+
+    asyncio.run(run())
+
+
+def test_who_is_refused_and_sends_without_end_is_hung_up_on():
+    async def run():
+        async with world(limits=Limits(body_bytes=10_000)) as here:
+            reader, writer = await here.connect()
+            writer.write(head("transfer-encoding: chunked\r\n"))
+            answer, sent = b"", 0
+            with contextlib.suppress(ConnectionError):
+                for _ in range(10_000):
+                    writer.write(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+                    await writer.drain()
+                    sent += 10_000
+            with contextlib.suppress(ConnectionError):
+                answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        assert sent < 10_000 * 10_000
+        assert b"431" not in answer
+        assert answer.count(b"HTTP/1.1") <= 1
+
+    asyncio.run(run())
+
+
+def test_who_is_refused_and_stops_sending_is_hung_up_on():
+    async def run():
+        async with world(limits=QUICK) as here:
+            reader, writer = await here.connect()
+            writer.write(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+            answer = await said(reader)
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 404")
+        assert answer.count(b"HTTP/1.1") == 1
+
+    asyncio.run(run())
