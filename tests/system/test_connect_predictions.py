@@ -147,9 +147,12 @@ def test_what_cannot_be_used_is_refused_at_once(place):
         place.submit("pumps", rows(60_000))
 
 
-def test_failures_say_why_and_are_replayed(place, client):
+def test_failures_say_why_and_are_replayed(world, place, client):
     missing = {"device": ["d1"], "a": [1.0]}
-    failed = place.submit("pumps", missing)
+    with pytest.raises(InvalidInput, match="lacks the input"):
+        client.submit("pumps", missing)  # a server refuses it at once; a workspace only writes it down
+    with shoal.open(world[0]) as workspace:
+        failed = workspace.submit("pumps", missing)
     record = place.predictions.wait(failed, timeout_s=PATIENCE_S)
     assert record.state is PredictionState.FAILED
     with pytest.raises(ShoalError, match="lacks the input"):
@@ -207,6 +210,7 @@ def test_a_submission_whose_answer_was_lost_is_taken_once(world):
     _, server, keys = world
     with loses_the_first_answer(server.url) as (url, seen), shoal.connect(url, api_key=keys[Role.OPERATOR]) as client:
         fleet = client.fleet("pumps")
+        fleet._transport._routes._known.clear()
         fleet._transport._routes.learn("pumps", [])  # only through the wire that breaks
         seen["lose"] = True
         made = fleet.submit(rows(1))

@@ -78,7 +78,7 @@ def test_a_worker_that_is_told_to_end_before_it_has_begun_ends(home, tmp_path):
     """The signal comes while the worker is between a fork and its own ears."""
     with serving(home, tmp_path, "pumps", "--no-grpc") as server:
         for _ in range(3):
-            before = server.workers()
+            before = wait_until(server.workers)
             os.kill(before[0], signal.SIGKILL)
             (born,) = wait_until(lambda before=before: server.workers() != before and server.workers())
             os.kill(born, signal.SIGTERM)

@@ -37,7 +37,7 @@ def home(template, tmp_path):
 def damage(home, version):
     """Flip a byte in the middle of a snapshot's parameters."""
     with shoal.open(home) as workspace:
-        block = workspace._manifest(workspace.registry.snapshot("pumps", version)).blocks[0].digest
+        block = workspace._storehouse.manifest(workspace.registry.snapshot("pumps", version)).blocks[0].digest
     path = home / "store" / "blocks" / f"{block}.arrow"
     path.chmod(0o644)
     content = bytearray(path.read_bytes())

@@ -141,6 +141,7 @@ def test_a_spec_of_the_jobs_own_is_applied_instead(workspace: Workspace, tmp_pat
     mine = EVERYTHING["regression"] | {
         "cache": {"ttl_s": 5, "store": "nowhere"},
         "limits": {"max_rows": 1},
+        "store": "durable",
         "sink": "none",
     }
     fleet = published(workspace, pumps(), EVERYTHING["regression"])
