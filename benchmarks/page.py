@@ -82,7 +82,7 @@ def _page(known: Mapping[str, Measured]) -> str:
     newest = max(known.values(), key=lambda measured: measured.on)
     where = "\n".join(f"- {name}: {words}" for name, words in newest.machine.items())
     busiest = max(measured.load for measured in known.values())
-    table = "\n".join(_row(line) for measured in known.values() for line in measured.lines)
+    table = "\n".join(_row(line, measured.on) for measured in known.values() for line in measured.lines)
     notes = "\n".join(
         f"- {line.case}, against {line.against}: {line.note}."
         for measured in known.values()
@@ -91,14 +91,17 @@ def _page(known: Mapping[str, Measured]) -> str:
     )
     return (
         _HEAD.format(repeats=newest.repeats)
-        + f"\nMeasured on {newest.on}:\n\n{where}\n- Load average before the run: {busiest:.1f}\n\n"
-        + "| case | against | Shoal | peer | result | asked for | |\n|---|---|--:|--:|--:|--:|---|\n"
+        + f"\nMeasured last on {newest.on}:\n\n{where}\n- Load average before the run: {busiest:.1f}\n\n"
+        + "Machines of this kind are shared, and one day's may be more than twice as fast as another's: compare the "
+        + "sides of a line, not lines of different days.\n\n"
+        + "| case | against | Shoal | peer | result | asked for | | on |\n|---|---|--:|--:|--:|--:|---|---|\n"
         + f"{table}\n\nTo read it rightly:\n\n{notes}\n"
     )
 
 
-def _row(line: Result) -> str:
-    cells = (line.case, line.against, line.shoal, line.peer, figure(line.figure, line.unit), asked(line), verdict(line))
+def _row(line: Result, day: str) -> str:
+    result = figure(line.figure, line.unit)
+    cells = (line.case, line.against, line.shoal, line.peer, result, asked(line), verdict(line), day)
     return "| " + " | ".join(cells) + " |"
 
 

@@ -60,7 +60,7 @@ class Outgoing:
         """Hand on a message; what middlewares have to add is added."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            await self._send({**message, "headers": [*message["headers"], *self.headers]})
+            await self._send({**message, "headers": [*message.get("headers", ()), *self.headers]})
         else:
             await self._send(message)
             self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
