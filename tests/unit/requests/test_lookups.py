@@ -134,7 +134,8 @@ def test_many_that_wait_for_a_key_share_one_fetch() -> None:
     async def work(lookup: Lookup, source: Source) -> None:
         source.door.clear()
         waiting = [asyncio.create_task(lookup.complete([(key,), ("a",)])) for key in "ab" * 50]
-        await asyncio.sleep(0.01)
+        while not source.asked:
+            await asyncio.sleep(0.001)
         assert source.asked == [[("a",), ("b",)]]
         source.door.set()
         done = await asyncio.gather(*waiting)
