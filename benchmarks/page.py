@@ -16,9 +16,9 @@ BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 _HEAD = """# Measured
 
 Written by `make bench`. Each peer ran in the same run as Shoal, on the same rows; every number is the median of
-{repeats} measurements, taken in turns with the peer's. Keys are two string columns, `(device, sensor)`, in no order.
-Models that are many and slow to fit are deep copies of fewer fits, each an object with arrays of its own, so that no
-loop profits from a warm cache.
+several measurements (the last column says of how many), taken in turns with the peer's. Keys are two string columns,
+`(device, sensor)`, in no order. Models that are many and slow to fit are deep copies of fewer fits, each an object with
+arrays of its own, so that no loop profits from a warm cache.
 `python -m benchmarks --only NAME` repeats one case, `--quick` tries it with a tenth of the work.
 """
 
@@ -82,7 +82,7 @@ def _page(known: Mapping[str, Measured]) -> str:
     newest = max(known.values(), key=lambda measured: measured.on)
     where = "\n".join(f"- {name}: {words}" for name, words in newest.machine.items())
     busiest = max(measured.load for measured in known.values())
-    table = "\n".join(_row(line, measured.on) for measured in known.values() for line in measured.lines)
+    table = "\n".join(_row(line, measured) for measured in known.values() for line in measured.lines)
     notes = "\n".join(
         f"- {line.case}, against {line.against}: {line.note}."
         for measured in known.values()
@@ -90,18 +90,19 @@ def _page(known: Mapping[str, Measured]) -> str:
         if line.note
     )
     return (
-        _HEAD.format(repeats=newest.repeats)
+        _HEAD
         + f"\nMeasured last on {newest.on}:\n\n{where}\n- Load average before the run: {busiest:.1f}\n\n"
         + "Machines of this kind are shared, and one day's may be more than twice as fast as another's: compare the "
         + "sides of a line, not lines of different days.\n\n"
-        + "| case | against | Shoal | peer | result | asked for | | on |\n|---|---|--:|--:|--:|--:|---|---|\n"
+        + "| case | against | Shoal | peer | result | asked for | | on | of |\n|---|---|--:|--:|--:|--:|---|---|--:|\n"
         + f"{table}\n\nTo read it rightly:\n\n{notes}\n"
     )
 
 
-def _row(line: Result, day: str) -> str:
+def _row(line: Result, measured: Measured) -> str:
     result = figure(line.figure, line.unit)
-    cells = (line.case, line.against, line.shoal, line.peer, result, asked(line), verdict(line), day)
+    sides = (line.case, line.against, line.shoal, line.peer)
+    cells = (*sides, result, asked(line), verdict(line), measured.on, str(measured.repeats))
     return "| " + " | ".join(cells) + " |"
 
 
