@@ -1,9 +1,7 @@
 """Requests that wait at the same moment run as one call.
 
 Nobody waits for company: a turn takes what has queued while the last call ran, or within the same tick of the event
-loop. Some doors hand over one request per tick however many there are, so a turn that finds few looks at the next ticks
-as well, for no longer than the call would take; where nobody came it does not for some turns, so that who asks alone
-does not wait.
+loop. What a door hands over one by one, though more have come to it, is gathered first: see :mod:`.gathering`.
 
 Light calls run in the event loop itself, for handing them to a thread costs more than they do; heavy ones run in the
 process's one worker thread, in turns, so that no queue keeps the others waiting.
@@ -21,15 +19,10 @@ from typing import Generic, TypeVar
 
 from shoal.errors import DeadlineExceeded, Overloaded
 from shoal.requests.cost import SHARED_ROWS, Cost
+from shoal.requests.gathering import Gathering
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-#: A turn with fewer requests looks whether more are coming, for as long as a call takes but at most so many seconds.
-FEW, LONGEST_LOOK_S = 8, 0.0003
-
-#: For how many turns nobody looks after it was in vain.
-PAUSED_TURNS = 16
 
 #: Fewest and most seconds that a refused caller is told to stay away.
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.05, 30.0
@@ -109,40 +102,6 @@ class Tally:
         self.batches = self.rows = self.queue_ns = self.compute_ns = 0
 
 
-class Gathering:
-    """Whether a turn looks once more for requests that come in one by one."""
-
-    __slots__ = ("_alone", "_found", "_paused", "_until_s")
-
-    def __init__(self) -> None:
-        self._alone = self._found = self._paused = 0
-        self._until_s = 0.0
-
-    def goes_on(self, waiting: int, call_s: float) -> bool:
-        """Whether to look again at the next tick.
-
-        Parameters
-        ----------
-        waiting : int
-            Requests that wait now.
-        call_s : float
-            How long a call takes at least, in seconds.
-        """
-        if self._paused:
-            self._paused -= 1
-            return False
-        now_s = time.perf_counter()
-        if not self._found:
-            self._alone = waiting
-        if self._found < waiting < FEW:
-            self._found = waiting
-            self._until_s = now_s + min(call_s, LONGEST_LOOK_S)
-        elif waiting >= FEW or now_s >= self._until_s:
-            self._paused = PAUSED_TURNS if waiting == self._alone < FEW else 0
-            self._found = 0
-        return self._found > 0
-
-
 class Batcher(Generic[Item, Answer]):
     """One queue and the calls that empty it.
 
@@ -178,6 +137,7 @@ class Batcher(Generic[Item, Answer]):
         self._waiting: deque[Waiting[Item, Answer]] = deque()
         self._turning = False
         self._gathering = Gathering()
+        self._one_by_one = False
         self._sweep: asyncio.TimerHandle | None = None
         self.waiting_rows = 0
         self.tally = Tally()
@@ -190,6 +150,7 @@ class Batcher(Generic[Item, Answer]):
         size_bytes: int = 0,
         deadline_s: float | None = None,
         admitted: bool = False,
+        one_by_one: bool = False,
     ) -> "asyncio.Future[Answer]":
         """Queue a request.
 
@@ -203,6 +164,8 @@ class Batcher(Generic[Item, Answer]):
             Point of ``time.monotonic()`` after which nobody wants the answer.
         admitted : bool
             Whether :meth:`admit` counted it already.
+        one_by_one : bool
+            Whether it came from a door that hands over requests one by one, though more may have come to it.
 
         Returns
         -------
@@ -219,6 +182,7 @@ class Batcher(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(Waiting(item, rows, size_bytes, deadline_s, future))
+        self._one_by_one = self._one_by_one or one_by_one
         if not self._turning:
             self._turning = True
             loop.call_soon(self._turn)
@@ -264,9 +228,10 @@ class Batcher(Generic[Item, Answer]):
     def _turn(self) -> None:
         """Take what waits and run it, here or in the worker thread."""
         loop = asyncio.get_running_loop()
-        if self._limits.batching and self._gathering.goes_on(len(self._waiting), self.cost.call_s):
+        if self._one_by_one and self._limits.batching and self._gathering.goes_on(len(self._waiting)):
             loop.call_soon(self._turn)
             return
+        self._one_by_one = False
         batch, rows = self._take()
         if not batch:
             self._turning = False

@@ -104,12 +104,12 @@ class CallGate:
             Its role does not allow this.
         """
         if permission is None:
-            return RequestContext(request_id=visit.request_id, principal="")
+            return RequestContext(request_id=visit.request_id, principal="", one_by_one=True)
         given = visit.metadata.get
         principal = self._ring.caller(given("authorization", "").encode(), given("x-api-key", "").encode())
         visit.principal = principal.name
         principal.require(permission)
-        return RequestContext(request_id=visit.request_id, principal=principal.name)
+        return RequestContext(request_id=visit.request_id, principal=principal.name, one_by_one=True)
 
     def leave(self, visit: Visit, code: str, status: int, peer: Callable[[], str]) -> None:
         """Count a call that has ended, log it or not, and end its span.

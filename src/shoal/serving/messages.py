@@ -122,12 +122,15 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
         Point of ``time.monotonic()`` after which nobody wants the answer, in seconds.
     kept : bool
         Whether whoever asks commits the result, so that the data plane need not.
+    one_by_one : bool
+        Whether the door hands over requests one by one, though more may have come to it.
     """
 
     request_id: str
     principal: str
     deadline_s: float | None = None
     kept: bool = False
+    one_by_one: bool = False
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,7 +176,11 @@ class ServedFleet:
                 rows = self._rows(request, single)
                 read_ns = time.perf_counter_ns()
                 part = await self.batcher.submit(
-                    rows, rows=rows.rows, size_bytes=rows.size_bytes, deadline_s=deadline_s
+                    rows,
+                    rows=rows.rows,
+                    size_bytes=rows.size_bytes,
+                    deadline_s=deadline_s,
+                    one_by_one=context.one_by_one,
                 )
                 found_ns = time.perf_counter_ns()
                 parts: Sequence[Part] = (part,)

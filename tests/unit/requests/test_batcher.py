@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import DeadlineExceeded, InvalidInput, Overloaded
-from shoal.requests.batcher import FEW, PAUSED_TURNS, Batcher, Gathering, Lane, Limits
+from shoal.requests.batcher import Batcher, Lane, Limits
 from shoal.requests.cost import Cost
 
 INLINE = Limits(queue_rows=1000, inline_s=10.0, call_s=10.0)
@@ -78,17 +78,24 @@ def test_while_a_call_runs_the_queue_fills_and_is_drained_as_one(lane):
     assert run.calls == [[0], [1, 2, 3, 4, 5]]
 
 
-def test_a_turn_looks_again_while_requests_come_in_one_by_one():
-    gathering = Gathering()
-    assert all(gathering.goes_on(waiting, call_s=1.0) for waiting in range(1, FEW))
-    assert not gathering.goes_on(FEW, call_s=1.0)
-    assert gathering.goes_on(1, call_s=1.0)  # it was worth it
+def test_what_a_door_hands_over_one_by_one_becomes_one_call_and_what_others_bring_does_not_wait(lane):
+    run = Doubler()
 
+    async def trickling(batcher, one_by_one):
+        """Requests that each come a tick after the one before."""
+        futures = []
+        for i in range(6):
+            futures.append(batcher.submit(i, rows=1, one_by_one=one_by_one))
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
 
-def test_who_asks_alone_does_not_wait_for_company_again_and_again():
-    gathering = Gathering()
-    turns = [gathering.goes_on(1, call_s=0.0) for _ in range(2 + PAUSED_TURNS + 1)]
-    assert turns == [True, *[False] * (1 + PAUSED_TURNS), True]
+    async def main():
+        await trickling(batcher_of(run, lane), one_by_one=True)
+        together = len(run.calls)
+        await trickling(batcher_of(run, lane), one_by_one=False)
+        return together, len(run.calls) - together
+
+    assert asyncio.run(main()) == (1, 6)
 
 
 def test_without_batching_every_request_is_a_call(lane):

@@ -141,7 +141,7 @@ class InferenceService:
         deadline_s = time.monotonic() + remaining_s
         if context.deadline_s is not None:
             deadline_s = min(deadline_s, context.deadline_s)
-        return RequestContext(request_id=context.request_id, principal=context.principal, deadline_s=deadline_s)
+        return msgspec.structs.replace(context, deadline_s=deadline_s)
 
     async def _refuse(self, call: Call, visit: Visit, error: Exception) -> None:
         """End a call by an error as the caller may see it."""
