@@ -7,7 +7,10 @@ from typing import Final
 
 from shoal.errors import Conflict
 from shoal.jobs.states import PredictionState
+from shoal.ledger import prediction_intake as intake
+from shoal.ledger import prediction_listings as listings
 from shoal.ledger import prediction_queue as queue
+from shoal.ledger import prediction_retention as retention
 from shoal.ledger import stored
 from shoal.ledger.owners import is_gone
 from shoal.ledger.prediction_records import (
@@ -61,7 +64,7 @@ class Predictions:
             one asked something else.
         """
         with self._database.write() as connection:
-            kept = queue.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
+            kept = intake.accept(connection, new, at=self._database.now(connection), forget_s=keep_s)
         return [one if isinstance(one, Conflict) else one.id for one in kept]
 
     def known(self, new: NewPrediction) -> Acceptance | None:
@@ -73,7 +76,7 @@ class Predictions:
             It asked something else.
         """
         with self._database.read() as connection:
-            found = queue.known(connection, new, at=self._database.now(connection))
+            found = intake.known(connection, new, at=self._database.now(connection))
         if isinstance(found, Conflict):
             raise found
         return found
@@ -196,7 +199,7 @@ class Predictions:
         with self._database.write() as connection:
             now = self._database.now(connection)
             settled = queue.settle(connection, results, now=now, keep_s=keep_s, lease_s=lease_s) if results else set()
-            accepted = queue.accept(connection, new, at=now, forget_s=keep_s) if new else []
+            accepted = intake.accept(connection, new, at=now, forget_s=keep_s) if new else []
             claims = [] if wanted is None else queue.claim(
                 connection, wanted.fleets, owner=wanted.owner, now=now, lease_s=wanted.lease_s, limit=wanted.limit,
                 suspects=False,
@@ -256,7 +259,7 @@ class Predictions:
             There is none of this id.
         """
         with self._database.read() as connection:
-            return queue.one(connection, prediction_id)
+            return listings.one(connection, prediction_id)
 
     def wait(self, prediction_id: str, *, timeout_s: float) -> PredictionRecord:
         """A prediction as soon as it is settled, by whatever process, or as it stands when the time is over.
@@ -287,12 +290,12 @@ class Predictions:
             A text is no id.
         """
         with self._database.read() as connection:
-            return queue.many(connection, ids)
+            return listings.many(connection, ids)
 
     def of_request(self, request_id: str) -> list[PredictionRecord]:
         """The durable results of a request, newest first, with what was asked and answered."""
         with self._database.read() as connection:
-            return queue.of_request(connection, request_id)
+            return listings.of_request(connection, request_id)
 
     def listed(
         self,
@@ -317,7 +320,7 @@ class Predictions:
             How many at most.
         """
         with self._database.read() as connection:
-            return queue.listed(
+            return listings.listed(
                 connection, state=state, kind=kind, fleet=fleet, principal=principal, since=since, until=until,
                 limit=limit,
             )  # fmt: skip
@@ -335,9 +338,9 @@ class Predictions:
         gone = 0
         while True:
             with self._database.write() as connection:  # in steps, so that others can write in between
-                some = queue.purge(connection, fleet, before=before)
+                some = retention.purge(connection, fleet, before=before)
             gone += some
-            if some < queue.FORGET_AT_ONCE:
+            if some < retention.FORGET_AT_ONCE:
                 return gone
 
     def backlog(self) -> Backlog:
@@ -357,7 +360,7 @@ class Predictions:
         """
         with self._database.write() as connection:
             queue.replay(connection, prediction_id, more_attempts=more_attempts)
-            return queue.one(connection, prediction_id)
+            return listings.one(connection, prediction_id)
 
     def replay_failed(self, *, fleet: str | None = None, more_attempts: int = 5) -> int:
         """Let all failed predictions, or those of one fleet, wait again; how many there were."""

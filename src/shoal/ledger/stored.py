@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoal.jobs.states import PredictionState
+from shoal.ledger.prediction_ids import id_of
 from shoal.ledger.prediction_records import NewPrediction, PredictionKind
 from shoal.ledger.prediction_tables import predictions
 
@@ -52,11 +53,6 @@ def store(connection: sa.Connection, new: Sequence[NewPrediction], *, at: dt.dat
         found = connection.execute(_POSTGRESQL, {**columns, "at": at})
     ids = {tag: id_of(number, tag) for number, tag in found}
     return [ids.get(str(row["tag"])) for row in rows]
-
-
-def id_of(number: int, tag: str) -> str:
-    """A prediction's id: its number, and what nobody can guess."""
-    return f"{number}-{tag}"
 
 
 def _row(one: NewPrediction) -> dict[str, object]:

@@ -11,6 +11,7 @@ from shoal.errors import Conflict, InvalidInput, NotFound
 from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger import NewPrediction, PredictionKind, PredictionResult, Wanted, this_worker
 from shoal.ledger import prediction_queue as queue
+from shoal.ledger.prediction_ids import parsed_id
 from shoal.ledger.prediction_records import Backlog
 
 WAITING, CLAIMED, DONE, FAILED, EXPIRED = PredictionState
@@ -450,7 +451,7 @@ def test_large_groups_are_one_transaction(predictions, database):
     with database.read() as connection:
         found = connection.execute(sa.text("SELECT count(DISTINCT accepted_at), count(*) FROM predictions")).one()
     assert tuple(found) == (1, 2500)
-    numbers = [queue.parsed_id(one)[0] for one in ids]
+    numbers = [parsed_id(one)[0] for one in ids]
     assert numbers == sorted(numbers)
     claims = take(predictions, 2500)
     assert texts(claims) == [str(number) for number in range(2500)]
