@@ -12,11 +12,12 @@ from shoal.requests.prediction_cache import PredictionKeys
 from shoal.requests.sources import Source, load_source
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.timed_cache import CacheStats
+from shoal.serving.inputs import InputSchema
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.remembered import Remembered
+from shoal.serving.rows import Column, Rows
 from shoal.serving.scoring import Part
 from shoal.serving.statistics import CacheTally
-from shoal.serving.tensors import Column, InputSchema, Rows
 from shoal.types import Json, KeyColumn
 
 Score = Callable[[Rows], Awaitable[Sequence[Part]]]

@@ -12,12 +12,13 @@ from shoal.errors import DeadlineExceeded, StorageError, Unavailable
 from shoal.ledger import Predictions
 from shoal.requests.spec import ServingSpec
 from shoal.serving.durable import DurableStore
+from shoal.serving.inputs import InputSchema
 from shoal.serving.log import LoggedRequest, LogSchema, LogStatistics, PredictionLog
 from shoal.serving.log_retention import LogRetention
 from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
+from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part
-from shoal.serving.tensors import InputSchema, Rows
 
 _log = logging.getLogger("shoal.serving")
 

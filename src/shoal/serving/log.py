@@ -21,11 +21,12 @@ import numpy as np
 import polars as pl
 
 from shoal.errors import ShoalError, StorageError
+from shoal.serving.inputs import InputSchema
 from shoal.serving.log_retention import logged_files
 from shoal.serving.messages import Datatype
 from shoal.serving.outputs import Output, OutputSchema, Values
+from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part, values_of
-from shoal.serving.tensors import InputSchema, Rows
 from shoal.storage.files import staged, storage_errors
 from shoal.types import Floats
 

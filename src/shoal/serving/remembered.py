@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from shoal.requests.prediction_cache import PredictionKeys, ProcessStore, Store
 from shoal.serving.outputs import Output, OutputSchema, Values
+from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part
 from shoal.serving.statistics import CacheTally
-from shoal.serving.tensors import Rows
 
 Row: TypeAlias = list[Values]
 """An answer: the level that gave it, then the elements of every output."""

@@ -8,9 +8,10 @@ from shoal.errors import InvalidInput
 from shoal.requests.evaluation import Evaluated, Evaluation
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
+from shoal.serving.inputs import InputSchema
 from shoal.serving.outputs import ScoredBatch, Values
+from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part, Scoring, parts_of
-from shoal.serving.tensors import InputSchema, Rows
 from shoal.table.keys import coerce
 from shoal.table.models import ModelTable
 from shoal.types import KeyType

@@ -9,8 +9,9 @@ from shoal.engines.threads import shared_threads
 from shoal.scoring.columns import RowColumns
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
+from shoal.serving.inputs import InputSchema
 from shoal.serving.outputs import Batch, Output, ScoredBatch, Values
-from shoal.serving.tensors import InputSchema, Rows
+from shoal.serving.rows import Rows
 from shoal.table.models import ModelTable
 from shoal.types import Outcome
 

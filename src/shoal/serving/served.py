@@ -16,14 +16,15 @@ from shoal.requests.loading import load
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.serving.addressed import SingleModel, SingleModels
 from shoal.serving.desired import Wanted
+from shoal.serving.inputs import InputSchema
 from shoal.serving.keeping import Keepers, Keeping
 from shoal.serving.messages import InferenceRequest, InferenceResponse, ModelMetadata, RequestContext, Tensor, Value
 from shoal.serving.options import ServingOptions
 from shoal.serving.outputs import Output, OutputSchema
+from shoal.serving.rows import Rows
 from shoal.serving.ruled import RuledScoring
 from shoal.serving.scoring import Part, Scoring, values_of
 from shoal.serving.statistics import FleetCounters
-from shoal.serving.tensors import InputSchema, Rows
 
 if TYPE_CHECKING:
     from shoal.serving.between import Between

@@ -13,9 +13,9 @@ from shoal.requests.spec import FleetSchema, ServingSpec, schema_of
 from shoal.serving.deferred import Wishes
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.frames import request_tensors, wanted_outputs
+from shoal.serving.inputs import InputSchema
 from shoal.serving.messages import InferenceRequest, TensorMetadata
 from shoal.serving.payloads import encode_request
-from shoal.serving.tensors import InputSchema
 from shoal.types import KeyColumn
 from shoal.workspace.connections import Connections
 from shoal.workspace.served import Served

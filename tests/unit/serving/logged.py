@@ -4,10 +4,10 @@ import time
 
 import polars as pl
 
+from shoal.serving.inputs import InputSchema
 from shoal.serving.log import LoggedRequest, LogSchema
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.scoring import Scoring
-from shoal.serving.tensors import InputSchema
 from tests.unit.serving.fleets import request_of
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from shoal.engines.threads import Threads
 from shoal.scoring.score import score
+from shoal.serving.inputs import InputSchema
 from shoal.serving.messages import Datatype, Tensor
-from shoal.serving.tensors import InputSchema
 from tests.unit.serving.fleets import FLEETS, request_of, rows_for
 
 

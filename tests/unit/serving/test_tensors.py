@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.errors import InvalidInput
+from shoal.serving.inputs import InputSchema
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, Tensor
-from shoal.serving.tensors import NUMPY, InputSchema
+from shoal.serving.tensors import NUMPY
 from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
 from tests.unit.serving.fleets import CONTEXT, FLEETS, tensor
 
