@@ -7,7 +7,7 @@ from typing import NamedTuple
 from shoal.errors import Conflict, ShoalError
 from shoal.ledger import NewPrediction, PredictionKind, Predictions
 from shoal.serving.group_commit import GroupCommit
-from shoal.serving.log import LoggedRequest
+from shoal.serving.logged import LoggedRequest
 from shoal.serving.messages import InferenceRequest, InferenceResponse, Tensor
 from shoal.serving.payloads import encode_request, encode_response
 from shoal.serving.scoring import values_of

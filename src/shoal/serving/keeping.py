@@ -13,8 +13,9 @@ from shoal.ledger import Predictions
 from shoal.requests.spec import ServingSpec
 from shoal.serving.durable import DurableStore
 from shoal.serving.inputs import InputSchema
-from shoal.serving.log import LoggedRequest, LogSchema, LogStatistics, PredictionLog
+from shoal.serving.log import LogStatistics, PredictionLog
 from shoal.serving.log_retention import LogRetention
+from shoal.serving.logged import LoggedRequest, LogSchema
 from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.rows import Rows

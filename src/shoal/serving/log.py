@@ -11,145 +11,28 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-import numpy as np
 import polars as pl
 
 from shoal.errors import ShoalError, StorageError
-from shoal.serving.inputs import InputSchema
+from shoal.serving.log_columns import columns_of
 from shoal.serving.log_retention import logged_files
-from shoal.serving.messages import Datatype
-from shoal.serving.outputs import Output, OutputSchema, Values
-from shoal.serving.rows import Rows
-from shoal.serving.scoring import Part, values_of
+from shoal.serving.logged import REQUEST_BYTES, LoggedRequest, LogSchema
 from shoal.storage.files import staged, storage_errors
-from shoal.types import Floats
 
-#: Bytes that a request counts for, beside its inputs.
-REQUEST_BYTES: Final = 600
 #: Requests, and rows, that are converted at a time; between two such pieces the event loop gets its turn.
 PIECE: Final = 512
 PIECE_ROWS: Final = 2048
 #: Unfinished files of processes that died are removed when they are so old, in seconds.
 STALE_S: Final = 3600.0
 
-OWN_COLUMNS: Final = (
-    "time", "request_id", "row", "principal", "fleet", "date", "version", "model", "outcome", "reason", "model_level",
-    "latency_ms",
-)  # fmt: skip
-"""Columns of the log's own; an input or output of such a name is called ``input.<name>`` or ``output.<name>``."""
-
 _DAY_S: Final = 86_400
-_APART: Final = frozenset({"outcome", "reason", "model_level", "snapshot"})
-_DTYPES: Final[dict[Datatype, pl.DataType]] = {
-    Datatype.FP64: pl.Float64(),
-    Datatype.INT64: pl.Int64(),
-    Datatype.BOOL: pl.Boolean(),
-    Datatype.BYTES: pl.String(),
-}
 
 _log = logging.getLogger("shoal.serving")
-
-
-class LogSchema:
-    """What is logged of one snapshot of a fleet.
-
-    Parameters
-    ----------
-    fleet : str
-        Its name.
-    version : int
-        The snapshot.
-    inputs : InputSchema
-        Its inputs.
-    outputs : OutputSchema
-        Its outputs; all but ``snapshot`` are logged, whichever a request wants.
-    columns : sequence of str, optional
-        Only these inputs and outputs.
-    file_s : float
-        A file is written when its first row has waited so long, in seconds.
-    """
-
-    def __init__(
-        self,
-        fleet: str,
-        version: int,
-        inputs: InputSchema,
-        outputs: OutputSchema,
-        *,
-        columns: Sequence[str] | None = None,
-        file_s: float = 60.0,
-    ) -> None:
-        self.fleet = fleet
-        self.version = version
-        self.inputs = inputs
-        self.file_s = file_s
-        self.named = {output.name: output for output in outputs.outputs}
-        names = [one.name for one in inputs.inputs]
-        wanted = {*self.named, *names} if columns is None else set(columns)
-        self.asked = {name: _apart("input", name, OWN_COLUMNS) for name in names if name in wanted}
-        answers = [name for name in self.named if name in wanted and name not in _APART]
-        self.answered = {name: _apart("output", name, (*OWN_COLUMNS, *names)) for name in answers}
-
-
-class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request that was answered, by reference: nothing is copied or converted to make one.
-
-    Attributes
-    ----------
-    schema : LogSchema
-        What was asked.
-    request_id, principal : str
-        Which request it was, and whose.
-    model : str
-        The address as the request named it.
-    rows : Rows
-        The inputs as they were scored.
-    parts : sequence of Part
-        What was found for them.
-    at_s : float
-        When it was answered, in seconds since 1970, UTC.
-    latency_ms : float
-        How long that took, in milliseconds.
-    is_own : bool
-        Whether a single model was asked by its own address.
-    first_row : int
-        Number of the first row, where this is a part of a request.
-    """
-
-    schema: LogSchema
-    request_id: str
-    principal: str
-    model: str
-    rows: Rows
-    parts: Sequence[Part]
-    at_s: float
-    latency_ms: float
-    is_own: bool = False
-    first_row: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory is held by it."""
-        return self.rows.size_bytes + REQUEST_BYTES
-
-    def pieces(self, most_rows: int) -> Iterator["LoggedRequest"]:
-        """The request in pieces of at most so many rows."""
-        if self.rows.rows <= most_rows:
-            yield self
-            return
-        first = 0
-        for batch, start, stop in self.parts:
-            for begin in range(start, stop, most_rows):
-                end = min(begin + most_rows, stop)
-                rows = self.rows.slice(first, first + end - begin)
-                yield msgspec.structs.replace(self, rows=rows, parts=((batch, begin, end),), first_row=first)
-                first += end - begin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -336,102 +219,6 @@ class _Gathered:
         self.rows += frame.height
         self.requests += requests
         self.size_bytes += int(frame.estimated_size())
-
-
-def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataFrame:
-    """The rows of logged requests of one snapshot, as they are in a file.
-
-    Returns
-    -------
-    DataFrame
-        ``time``, ``request_id``, ``row``, ``principal``, ``version``, ``model``, the inputs (key columns first), the
-        outputs, ``outcome``, ``reason``, ``model_level``, ``latency_ms``.
-
-    Raises
-    ------
-    InvalidInput
-        The rows cannot be put together.
-    """
-    inputs = schema.inputs.columns([one.rows for one in requests]).columns
-    times = pl.Series(np.array([one.at_s for one in requests]) * 1e6).cast(pl.Int64)
-    asked = pl.DataFrame(
-        {
-            "time": times.cast(pl.Datetime("us", "UTC")),
-            "request_id": pl.Series([one.request_id for one in requests], dtype=pl.String),
-            "row": pl.Series([one.first_row for one in requests], dtype=pl.UInt32),
-            "principal": pl.Series([one.principal for one in requests], dtype=pl.String),
-            "version": pl.Series(np.full(len(requests), schema.version, dtype=np.int64)),
-            "model": pl.Series([one.model for one in requests], dtype=pl.String),
-            "latency_ms": pl.Series(np.array([one.latency_ms for one in requests], dtype=np.float64)),
-        }
-    )
-    counts = [one.rows.rows for one in requests]
-    if counts != [1] * len(counts):
-        asked = _repeated(asked, counts)
-    stretches = _stretches(requests)
-    series = [
-        *asked.drop("latency_ms").iter_columns(),
-        *(_asked(inputs[name]).alias(column) for name, column in schema.asked.items()),
-        *(_column(schema.named[name], stretches).alias(column) for name, column in schema.answered.items()),
-        *(_column(schema.named[name], stretches) for name in ("outcome", "reason", "model_level")),
-        asked["latency_ms"],
-    ]
-    return pl.DataFrame(series)
-
-
-def _asked(column: pl.Series | Floats) -> pl.Series:
-    """An input; a missing number is null in the log, and NaN in what is scored."""
-    if isinstance(column, np.ndarray):
-        series = pl.Series(column)
-        return series.fill_nan(None) if np.isnan(column).any() else series
-    return column
-
-
-def _stretches(requests: Sequence[LoggedRequest]) -> list[tuple[Part, bool]]:
-    """The parts of all requests and whether each was asked as a model of its own, neighbours of one call as one.
-
-    Requests that shared a kernel call usually stand side by side: their answers are cut out of it once, not each alone.
-    """
-    found: list[tuple[Part, bool]] = []
-    batch, start, stop, is_own = None, 0, 0, False
-    for one in requests:
-        for part in one.parts:
-            if part[0] is batch and part[1] == stop and one.is_own == is_own:
-                stop = part[2]
-                continue
-            if batch is not None:
-                found.append(((batch, start, stop), is_own))
-            batch, start, stop = part
-            is_own = one.is_own
-    if batch is not None:
-        found.append(((batch, start, stop), is_own))
-    return found
-
-
-def _repeated(asked: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
-    """Each request's row as often as it has rows, numbered."""
-    which = np.repeat(np.arange(len(counts)), counts)
-    firsts = np.cumsum([0, *counts[:-1]])
-    within = pl.Series(np.arange(len(which)) - firsts[which], dtype=pl.UInt32)
-    return asked[which].with_columns((pl.col("row") + within).alias("row"))
-
-
-def _column(output: Output, stretches: Sequence[tuple[Part, bool]]) -> pl.Series:
-    """An output of many rows; several elements per row become a list, null where none of them is there."""
-    values: Values = []
-    for part, is_own in stretches:
-        values += values_of((part,), output, is_own=is_own)
-    dtype, width = _DTYPES[output.datatype], output.width
-    if not width:
-        return pl.Series(output.name, values, dtype=dtype)
-    rows = [values[start : start + width] for start in range(0, len(values), width)]
-    lists = [None if row.count(None) == width else row for row in rows]
-    return pl.Series(output.name, lists, dtype=pl.List(dtype))
-
-
-def _apart(kind: str, name: str, taken: Sequence[str]) -> str:
-    """A column's name in the log."""
-    return f"{kind}.{name}" if name in taken else name
 
 
 def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:

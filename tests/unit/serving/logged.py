@@ -5,7 +5,7 @@ import time
 import polars as pl
 
 from shoal.serving.inputs import InputSchema
-from shoal.serving.log import LoggedRequest, LogSchema
+from shoal.serving.logged import LoggedRequest, LogSchema
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.scoring import Scoring
 from tests.unit.serving.fleets import request_of

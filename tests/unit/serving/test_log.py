@@ -17,7 +17,8 @@ from sklearn.linear_model import Ridge
 
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
-from shoal.serving.log import OWN_COLUMNS, PIECE_ROWS, REQUEST_BYTES, PredictionLog, scan_log
+from shoal.serving.log import PIECE_ROWS, PredictionLog, scan_log
+from shoal.serving.logged import OWN_COLUMNS, REQUEST_BYTES
 from tests.unit.serving.fleets import FLEETS, pumps, rows_for
 from tests.unit.serving.logged import Asked, pieces
 
