@@ -94,11 +94,11 @@ class Served:
         trained = [self._trained_lookup(name, snapshot.version) for snapshot in snapshots]
         loaded = _loaded(source, trained[-1] if trained else None)
         for snapshot in snapshots:
-            require_fit(loaded, schema_of(self._storehouse.open(snapshot)), self._connections.source)
+            require_fit(loaded, schema_of(self._storehouse.open(snapshot)), self._connections.sources.one)
         for then in trained:
             require_same(loaded.lookup, then)
         if loaded.sink is not None:
-            self._connections.sink(loaded.sink)  # raises if there is none
+            self._connections.sinks.one(loaded.sink)  # raises if there is none
         return loaded
 
     def applied(self, fleet: Fleet, serving: bool | Mapping[str, object]) -> ServingSpec:
@@ -125,7 +125,7 @@ class Served:
             trained = None if fleet.version is None else self._trained_lookup(fleet.name, fleet.version)
             loaded = _loaded(serving, trained)
             require_same(loaded.lookup, trained)
-        require_fit(loaded.deciding, schema_of(fleet), self._connections.source)
+        require_fit(loaded.deciding, schema_of(fleet), self._connections.sources.one)
         return loaded
 
     def _trained_lookup(self, name: str, version: int) -> Mapping[str, object] | None:

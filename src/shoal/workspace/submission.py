@@ -91,7 +91,7 @@ class Submission:
         """
         wishes.require_usable()
         if wishes.sink is not None:
-            self._connections.sink(wishes.sink)
+            self._connections.sinks.one(wishes.sink)
         name, chosen, pinned = self._meant(reference)
         spec = self._served.spec(name)
         schema = schema_of(self._storehouse.open(chosen))

@@ -332,27 +332,27 @@ class Workspace:
 
     def sources(self) -> dict[str, Source]:
         """Named sources that features can be looked up in, by name."""
-        return self._connections.sources()
+        return self._connections.sources.every()
 
     def source(self, name: str) -> Source:
         """The source of a name; raises NotFound where there is none."""
-        return self._connections.source(name)
+        return self._connections.sources.one(name)
 
     def set_source(self, name: str, spec: Source | Mapping[str, object] | str | Path | None) -> None:
-        """Say what a source's name means from now on, None: nothing; see :meth:`Connections.set_source`."""
-        self._connections.set_source(name, spec)
+        """Say what a source's name means from now on, None: nothing; see :meth:`Definitions.change`."""
+        self._connections.sources.change(name, spec)
 
     def sinks(self) -> dict[str, SinkSpec]:
         """Named sinks that results can go to, by name."""
-        return self._connections.sinks()
+        return self._connections.sinks.every()
 
     def sink(self, name: str) -> SinkSpec:
         """The sink of a name; raises NotFound where there is none."""
-        return self._connections.sink(name)
+        return self._connections.sinks.one(name)
 
     def set_sink(self, name: str, spec: SinkSpec | Mapping[str, object] | str | Path | None) -> None:
-        """Say what a sink's name means from now on, None: nothing; see :meth:`Connections.set_sink`."""
-        self._connections.set_sink(name, spec)
+        """Say what a sink's name means from now on, None: nothing; see :meth:`Definitions.change`."""
+        self._connections.sinks.change(name, spec)
 
     def history(self, lookup: LookupSpec, types: Mapping[str, KeyType]) -> pl.DataFrame:
         """All rows of a lookup's source, for training; see :meth:`Connections.history`."""
