@@ -1,22 +1,19 @@
 """The registry: fleets, snapshots, aliases, lineage, the audit and what servers share."""
 
 from shoal.registry.audit import AuditCheck
+from shoal.registry.deployment_records import Desired, ServerRecord, SourceRecord, StoreRecord
 from shoal.registry.names import CHAMPION, Reference, check_name, parse_reference
 from shoal.registry.records import (
     AliasChange,
     AliasRecord,
     AuditEntry,
-    Desired,
     FleetRecord,
     Head,
     Lineage,
     ModelRecord,
     ModelVersion,
     Move,
-    ServerRecord,
     SnapshotRecord,
-    SourceRecord,
-    StoreRecord,
 )
 from shoal.registry.registry import Registry
 

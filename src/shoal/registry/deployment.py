@@ -4,7 +4,8 @@ import datetime as dt
 from collections.abc import Mapping
 
 from shoal.registry import api_keys, audit, servers, serving, sources, stores
-from shoal.registry.records import Desired, Head, ServerRecord, SourceRecord, StoreRecord
+from shoal.registry.deployment_records import Desired, ServerRecord, SourceRecord, StoreRecord
+from shoal.registry.records import Head
 from shoal.registry.serving import KEEP, Keep
 from shoal.security.api_keys import ApiKeyRecord
 from shoal.security.permissions import Role

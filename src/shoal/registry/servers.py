@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from shoal.registry.records import ServerRecord
+from shoal.registry.deployment_records import ServerRecord
 from shoal.registry.tables import servers
 from shoal.storage.sql import upsert
 from shoal.types import Json

@@ -7,8 +7,8 @@ from typing import Final, Literal, TypeAlias
 import sqlalchemy as sa
 
 from shoal.registry import audit, catalog, snapshots
+from shoal.registry.deployment_records import Desired
 from shoal.registry.names import CHAMPION, check_name
-from shoal.registry.records import Desired
 from shoal.registry.tables import aliases, fleets, serving
 from shoal.registry.tables import snapshots as snapshots_table
 from shoal.storage.columns import json_text, json_value

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from shoal.errors import InvalidInput, NotFound
 from shoal.registry import audit
+from shoal.registry.deployment_records import SourceRecord
 from shoal.registry.names import check_name
-from shoal.registry.records import SourceRecord
 from shoal.registry.tables import sources
 from shoal.storage.columns import json_text, json_value
 from shoal.storage.sql import upsert

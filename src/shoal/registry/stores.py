@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from shoal.errors import InvalidInput
 from shoal.registry import audit
+from shoal.registry.deployment_records import StoreRecord
 from shoal.registry.names import check_name
-from shoal.registry.records import StoreRecord
 from shoal.registry.tables import stores
 from shoal.storage.sql import upsert
 
