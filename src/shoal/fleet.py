@@ -10,9 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
-from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
-from shoal.families import pack
-from shoal.families.contract import PackedModel
+from shoal.errors import NotFound
 from shoal.scoring.frames import Frame, as_frame
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score as score_table
@@ -22,8 +20,9 @@ from shoal.table import manifest as manifests
 from shoal.table import merging
 from shoal.table.columns import with_metrics
 from shoal.table.comparison import compare
+from shoal.table.estimators import from_estimators
 from shoal.table.facts import ModelFacts
-from shoal.table.keys import check_key, frame_of_keys, key_text, key_type
+from shoal.table.keys import check_key, frame_of_keys, key_text
 from shoal.table.models import Entry, ModelTable, from_packed
 from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
@@ -106,25 +105,8 @@ class Fleet:
         >>> len(fleet)
         2
         """
-        if isinstance(keys, str) or isinstance(features, str):
-            raise InvalidInput("keys and features are lists of column names; write ['name'] for one")
-        leaf: Level = tuple(keys)
-        levels = {leaf: models, **(fallbacks or {})}
-        known = facts or {}
-        now = dt.datetime.now(dt.UTC)
-
-        def entries() -> Iterable[Entry]:
-            for level, group in levels.items():
-                for key, estimator in group.items():
-                    fact = known.get((level, key)) or ModelFacts(trained_at=now)
-                    yield level, _plain(key), _pack(estimator, features, level, key), fact
-
-        table = from_packed(
-            keys=_key_columns(keys, levels),
-            levels=list(levels),
-            features=[],
-            task=_task(task),
-            models=entries(),
+        table = from_estimators(
+            keys=keys, models=models, features=features, task=task, fallbacks=fallbacks or {}, facts=facts or {}
         )
         return cls(table, name=name)
 
@@ -387,46 +369,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.key!r} of {self.name!r}: {self.family}>"
-
-
-def _pack(estimator: object, features: Sequence[str], level: Level, key: Key) -> PackedModel:
-    try:
-        return pack(estimator, features)
-    except UnsupportedEstimator as error:
-        raise UnsupportedEstimator(f"model {key!r} of level {level!r}: {error.part}", error.reason) from error
-
-
-def _plain(key: Key) -> Key:
-    """NumPy's scalars as Python's, as keys read from arrays have them."""
-    if not isinstance(key, tuple):
-        raise InvalidInput(f"key {key!r} must be a tuple with one value per key column, such as ({key!r},)")
-    return tuple(value.item() if isinstance(value, np.generic) else value for value in key)
-
-
-def _key_columns(names: Sequence[str], levels: Mapping[Level, Mapping[Key, object]]) -> list[KeyColumn]:
-    """Key columns with the type of the values that the models' keys have."""
-    columns = []
-    for name in names:
-        level, group = next(((lv, g) for lv, g in levels.items() if name in lv and g), ((), {}))
-        if not group:
-            raise InvalidInput(f"no model has a value for the key column {name!r}; pass at least one model")
-        present = [n for n in names if n in level]
-        key = _plain(next(iter(group)))
-        if len(key) != len(present):
-            raise InvalidInput(f"key {key!r} must be a tuple of {len(present)} value(s), for {present}")
-        value = key[present.index(name)]
-        kind = key_type(value)
-        if kind is None:
-            raise InvalidInput(f"key column {name!r}: {value!r} is no string, integer, boolean or date")
-        columns.append(KeyColumn(name=name, type=kind))
-    return columns
-
-
-def _task(task: str | Task) -> Task:
-    try:
-        return Task(task)
-    except ValueError:
-        raise InvalidInput(f"task {task!r} is none of {[str(t) for t in Task]}") from None
 
 
 def _verified() -> VerifiedFiles:
