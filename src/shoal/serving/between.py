@@ -1,5 +1,6 @@
 """What stands between a request and its score: features looked up by key, and answers that were given before."""
 
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,37 @@ from shoal.types import Json, KeyColumn
 Score = Callable[[Rows], Awaitable[Sequence[Part]]]
 
 
+class SharedLookup:
+    """A lookup that some snapshots of a fleet use, with all that it has cached; the last that lets go of it closes it.
+
+    Parameters
+    ----------
+    lookup : Lookup
+        Held by who makes this.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.lookup = lookup
+        self._holders = 1
+        self._lock = threading.Lock()  # snapshots are opened in threads
+
+    def hold(self) -> bool:
+        """Use it as well; False where it is closed already."""
+        with self._lock:
+            if self._holders:
+                self._holders += 1
+                return True
+            return False
+
+    async def release(self) -> None:
+        """Use it no more."""
+        with self._lock:
+            self._holders -= 1
+            is_last = not self._holders
+        if is_last:
+            await self.lookup.close()
+
+
 class Between:
     """The lookup and the prediction cache of a fleet that is served. Used from one event loop.
 
@@ -39,7 +71,7 @@ class Between:
     folder : Path
         Private folder for what lookups map.
     before : Between, optional
-        That of the snapshot before; its lookup, with all that it has cached, goes on where nothing about it changed.
+        That of the snapshot that answers now; its lookup is shared where nothing about it is different.
 
     Raises
     ------
@@ -61,12 +93,17 @@ class Between:
     ) -> None:
         self._sources = sources
         self._looks = (spec.lookup, schema.keys, schema.features, sources)
-        self.lookup: Lookup | None = None
+        self._shared: SharedLookup | None = None
         if spec.lookup is not None:
-            if before is not None and before._looks == self._looks:
-                self.lookup = before.lookup
+            if (
+                before is not None
+                and before._looks == self._looks
+                and before._shared is not None
+                and before._shared.hold()
+            ):
+                self._shared = before._shared
             else:
-                self.lookup = open_lookup(spec.lookup, schema, self._source, cache=folder)
+                self._shared = SharedLookup(open_lookup(spec.lookup, schema, self._source, cache=folder))
         self.store = None if spec.cache is None else open_store(spec.cache, self._source)
         self._keys = PredictionKeys(
             schema, snapshot_digest=snapshot.digest, spec_digest=spec.digest, extra=len(self.extra)
@@ -74,6 +111,11 @@ class Between:
         self._remembered: Remembered | None = None
         self._asked_by: list[int] = []
         self._positions: dict[str, int] = {}
+
+    @property
+    def lookup(self) -> Lookup | None:
+        """Where features are looked up; None where they are not."""
+        return None if self._shared is None else self._shared.lookup
 
     @property
     def cached(self) -> CacheTally | None:
@@ -146,10 +188,10 @@ class Between:
             None if self.store is None else self.store.stats(),
         )
 
-    async def close(self, heir: "Between | None") -> None:
-        """Let go of everything but what goes on with the next snapshot."""
-        if self.lookup is not None and (heir is None or heir.lookup is not self.lookup):
-            await self.lookup.close()
+    async def close(self) -> None:
+        """Let go of everything, once."""
+        if self._shared is not None:
+            await self._shared.release()
         if self.store is not None:
             await self.store.close()
 

@@ -8,18 +8,17 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError, Unavailable
-from shoal.fleet import Fleet
-from shoal.registry import Registry, SnapshotRecord
-from shoal.requests.batcher import Lane
+from shoal.registry import Registry
 from shoal.serving.desired import Known, Selection, Wanted, earlier
 from shoal.serving.keeping import Keepers
+from shoal.serving.numbered import Numbered
+from shoal.serving.openings import Opener, Openings
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
 from shoal.serving.slots import Slot
@@ -31,8 +30,6 @@ CLOSE_S = 1.0
 
 #: A registry that takes longer to say what is new counts as away, in seconds.
 SLOW_S = 1.0
-
-Opener = Callable[[SnapshotRecord], Fleet]
 
 _log = logging.getLogger(__name__)
 
@@ -74,18 +71,14 @@ class Catalog:
         cache: Path,
         keepers: Keepers,
     ) -> None:
-        self._cache = cache
-        self._keepers = keepers
         self._registry = registry
-        self._opener = opener
         self._selection = selection
         self._options = options
-        self._lane = Lane(options.queue_bytes)
+        self._openings = Openings(opener, options, cache, keepers)
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="shoal-registry-write")
-        self._loading = ThreadPoolExecutor(2, thread_name_prefix="shoal-load")
         self._refreshing = asyncio.Lock()
-        self._versions: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
+        self._numbered = Numbered(options.versions)
         self._opening: dict[tuple[str, int], asyncio.Task[ServedFleet]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._held: Mapping[str, Wanted] = {}
@@ -195,6 +188,8 @@ class Catalog:
             slot.want(one)
             if not one.loaded:
                 self._retire(slot.replace(None))
+        for served in self._numbered.drop(unless=self._is_as_wanted):
+            self._shut(served)
 
     async def settle(self) -> None:
         """Wait until every fleet that should be served is, or cannot be."""
@@ -214,7 +209,7 @@ class Catalog:
 
     def _take(self, slot: Slot, served: ServedFleet) -> None:
         if slot.wanted.loaded and self.slots.get(slot.name) is slot:
-            self._retire(slot.replace(served), served)
+            self._retire(slot.replace(served))
         else:
             self._retire(served)
 
@@ -241,35 +236,16 @@ class Catalog:
             _log.debug("fleet %s has no stand-in in %s: %s", wanted.fleet, wanted.snapshot, error)
             return None
 
-    def _retire(self, served: ServedFleet | None, heir: ServedFleet | None = None) -> None:
+    def _retire(self, served: ServedFleet | None) -> None:
         """See to it that a snapshot lets go of what it holds once its last request is answered."""
         if served is not None and served.between is not None:
-            task = asyncio.create_task(served.retire(heir))
+            task = asyncio.create_task(served.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
     async def _opened(self, wanted: Wanted) -> ServedFleet:
-        """A snapshot opened, verified and warmed in a thread, while the event loop goes on."""
         slot = self.slots.get(wanted.fleet)
-        before = None if slot is None else slot.served
-        snapshot = wanted.snapshot
-        assert snapshot is not None
-
-        def work() -> ServedFleet:
-            served = ServedFleet(
-                self._opener(snapshot),
-                snapshot,
-                wanted,
-                lane=self._lane,
-                options=self._options,
-                cache=self._cache,
-                keepers=self._keepers,
-                before=before,
-            )
-            served.warm()
-            return served
-
-        return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+        return await self._openings.open(wanted, None if slot is None else slot.served)
 
     def opened(self, fleet: str, version: str) -> ServedFleet | None:
         """A snapshot by its number, if it is open.
@@ -279,15 +255,17 @@ class Catalog:
         NotFound
             The server does not serve the fleet, or that is no number.
         """
+        slot = self._loaded(fleet)
+        if slot.served is not None and slot.served.version == version:
+            return slot.served
+        return self._numbered.get(fleet, _number(version))
+
+    def _loaded(self, fleet: str) -> Slot:
+        """The slot of a fleet that is to be served; raises NotFound or NotReady where it is not."""
         slot = self.slots.get(fleet)
         if slot is None or not slot.wanted.loaded:
             self._missing(fleet)
-        if slot.served is not None and slot.served.version == version:
-            return slot.served
-        key = (fleet, _number(version))
-        if key in self._versions:
-            self._versions.move_to_end(key)
-        return self._versions.get(key)
+        return slot
 
     async def version(self, fleet: str, version: str) -> ServedFleet:
         """A snapshot by its number, opened if it is not.
@@ -312,11 +290,30 @@ class Catalog:
 
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
         snapshot = await self.ask(self._registry.resolve, f"{fleet}:{version}")
-        wanted = dataclasses.replace(self.slots[fleet].wanted, snapshot=snapshot)
-        served = self._versions[fleet, version] = await self._opened(wanted)
-        while len(self._versions) > self._options.versions:
-            self._retire(self._versions.popitem(last=False)[1])
+        slot = self._loaded(fleet)
+        served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
+        if not self._is_as_wanted(served):  # what is wanted of the fleet has changed meanwhile
+            self._retire(served)
+            return await self._open_version(fleet, version)
+        slot.open(served.counters)
+        for old in self._numbered.add(served):
+            self._shut(old)
         return served
+
+    def _is_as_wanted(self, served: ServedFleet) -> bool:
+        """Whether a snapshot is served as its fleet should be now, whatever its number."""
+        slot, had = self.slots.get(served.wanted.fleet), served.wanted
+        return (
+            slot is not None
+            and slot.wanted.loaded
+            and (slot.wanted.spec, slot.wanted.sources) == (had.spec, had.sources)
+        )
+
+    def _shut(self, served: ServedFleet) -> None:
+        """Keep a snapshot that was opened by its number no longer."""
+        if (slot := self.slots.get(served.wanted.fleet)) is not None:
+            slot.shut(served.counters)
+        self._retire(served)
 
     async def set_loaded(self, fleet: str, *, loaded: bool, actor: str) -> None:
         """Write into the registry whether a fleet is to be served, and follow.
@@ -367,13 +364,13 @@ class Catalog:
         """Let go of everything, and let the threads end."""
         for slot in self.slots.values():
             self._retire(slot.served)
-        for served in self._versions.values():
+        for served in self._numbered.drop(unless=lambda _: False):
             self._retire(served)
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=CLOSE_S)
-        for executor in (self._asking, self._writing, self._loading):
+        for executor in (self._asking, self._writing):
             executor.shutdown(wait=False, cancel_futures=True)
-        self._lane.close()
+        self._openings.close()
 
 
 def _number(version: str) -> int:

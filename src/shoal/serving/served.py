@@ -12,6 +12,7 @@ from shoal.errors import TooLarge
 from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Batcher, Lane, Limits
+from shoal.requests.cost import Cost
 from shoal.requests.loading import load
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.serving.addressed import SingleModel, SingleModels
@@ -75,12 +76,12 @@ class ServedFleet:
         What it shares with others.
     options : ServingOptions
         Limits.
-    cache : Path
-        Private folder for what lookups map.
+    between : Between, optional
+        Its lookup and prediction cache, as :func:`between_of` makes them; it is closed with the rest.
     keepers : Keepers, optional
         Where what is to be kept of requests goes; nothing is kept unless told.
-    before : ServedFleet, optional
-        What is served until now: what it knows of costs and what it looked up is taken over.
+    cost : Cost, optional
+        What calls are known to cost, from what is served until now.
 
     Raises
     ------
@@ -96,24 +97,23 @@ class ServedFleet:
         *,
         lane: Lane,
         options: ServingOptions,
-        cache: Path,
+        between: "Between | None" = None,
         keepers: Keepers | None = None,
-        before: "ServedFleet | None" = None,
+        cost: Cost | None = None,
     ) -> None:
         spec = load(wanted.spec)
         self.fleet = fleet
         self.snapshot = snapshot
         self.wanted = wanted
         self.version = str(snapshot.version)
-        schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
-        self.between = _between(spec, schema, snapshot, wanted, cache, before)
-        extra, brought = ((), ()) if self.between is None else (self.between.extra, self.between.brought)
+        self.between = between
+        extra, brought = ((), ()) if between is None else (between.extra, between.brought)
         self.inputs = InputSchema(fleet.keys, fleet.features, extra, brought)
         self._scoring = _scoring(fleet, self.inputs, spec)
         ruled = self._scoring.rules.outputs if isinstance(self._scoring, RuledScoring) else None
         self.outputs = OutputSchema(fleet.table, snapshot.version, ruled)
-        if self.between is not None:
-            self.between.bind(self.inputs, self.outputs)
+        if between is not None:
+            between.bind(self.inputs, self.outputs)
         self._keeping: Keeping | None = None
         if keepers is not None:
             keepers.retention.keep(fleet.name, None if spec.log is None else spec.log.keep_days)
@@ -130,10 +130,10 @@ class ServedFleet:
             self._scoring,
             lane=lane,
             limits=limits,
-            cost=None if before is None else before.batcher.cost,
+            cost=cost,
             name=f"fleet {fleet.name!r}",
         )
-        cached = None if self.between is None else self.between.cached
+        cached = None if between is None else between.cached
         self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally, cached)
         self._lane = lane
         self._under_way = 0
@@ -322,13 +322,13 @@ class ServedFleet:
             properties=properties,
         )
 
-    async def retire(self, heir: "ServedFleet | None") -> None:
-        """Wait for the last request, then let go of everything that the next snapshot does not go on with."""
+    async def retire(self) -> None:
+        """Wait for the last request, then let go of everything."""
         if self.between is None:
             return
         while self._under_way:
             await asyncio.sleep(RETIRE_S)
-        await self.between.close(None if heir is None else heir.between)
+        await self.between.close()
 
     def warm(self) -> None:
         """Make everything that is made at first use, so that no request waits for it."""
@@ -346,27 +346,34 @@ def _timed(work: Callable[..., Result], *arguments: object) -> tuple[Result, int
     return work(*arguments), time.perf_counter_ns() - began_ns
 
 
-def _between(
-    spec: ServingSpec,
-    schema: FleetSchema,
-    snapshot: SnapshotRecord,
-    wanted: Wanted,
-    cache: Path,
-    before: "ServedFleet | None",
-) -> "Between | None":
-    """The fleet's lookup and prediction cache, if it has any."""
-    if spec.lookup is None and spec.cache is None:
+def between_of(wanted: Wanted, fleet: Fleet, cache: Path, before: "Between | None") -> "Between | None":
+    """The lookup and prediction cache that a fleet should be served with, if it has any.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        How it is to be served.
+    fleet : Fleet
+        The snapshot.
+    cache : Path
+        Private folder for what lookups map.
+    before : Between, optional
+        Those of what is served now; the lookup is shared where nothing about it is different.
+
+    Raises
+    ------
+    InvalidSpec
+        The serving spec does not fit the fleet or its sources.
+    NotFound
+        There is no such source.
+    """
+    spec, snapshot = load(wanted.spec), wanted.snapshot
+    if snapshot is None or (spec.lookup is None and spec.cache is None):
         return None
     from shoal.serving.between import Between  # brings caches and clients, which not every installation has
 
-    return Between(
-        spec,
-        schema,
-        snapshot,
-        sources=wanted.sources,
-        folder=cache,
-        before=None if before is None else before.between,
-    )
+    schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
+    return Between(spec, schema, snapshot, sources=wanted.sources, folder=cache, before=before)
 
 
 def _scoring(fleet: Fleet, inputs: InputSchema, spec: ServingSpec) -> Scoring:

@@ -7,7 +7,7 @@ import time
 from shoal.serving.desired import Wanted
 from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.served import ServedFleet
-from shoal.serving.statistics import FleetHistory
+from shoal.serving.statistics import FleetCounters, FleetHistory
 
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 
@@ -36,7 +36,7 @@ class Slot:
         What the fleet was asked, under any snapshot.
     """
 
-    __slots__ = ("failed_at_s", "following", "history", "name", "reason", "served", "wanted")
+    __slots__ = ("_numbered", "failed_at_s", "following", "history", "name", "reason", "served", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.name = wanted.fleet
@@ -46,6 +46,7 @@ class Slot:
         self.failed_at_s = 0.0
         self.following: asyncio.Task[None] | None = None
         self.history = FleetHistory(wanted.fleet)
+        self._numbered: list[FleetCounters] = []
 
     def want(self, wanted: Wanted) -> None:
         """Take note of what should be served."""
@@ -71,6 +72,16 @@ class Slot:
             self.history.retire(old.counters)
         return old
 
+    def open(self, counters: FleetCounters) -> None:
+        """Count what a snapshot is asked by its number, beside the one that answers for the fleet."""
+        self._numbered.append(counters)
+
+    def shut(self, counters: FleetCounters) -> None:
+        """Remember what it was asked."""
+        if counters in self._numbered:  # not where the fleet was gone from here for a while
+            self._numbered.remove(counters)
+            self.history.retire(counters)
+
     def fail(self, wanted: Wanted, error: Exception) -> None:
         """Say why something cannot be served; what is served stays."""
         if wanted == self.wanted and wanted.snapshot is not None:
@@ -90,16 +101,19 @@ class Slot:
 
     def was_asked(self) -> bool:
         """Whether there is anything to tell in statistics."""
-        counters = None if self.served is None else self.served.counters
-        return bool(self.history) or (counters is not None and bool(counters.requests or counters.failures))
+        return bool(self.history) or any(counters.requests or counters.failures for counters in self._counting())
 
     def statistics(self) -> list[ModelStatistics]:
         """What the fleet was asked, per snapshot, the present one last."""
-        return self.history.versions(self.served.counters if self.served else None)
+        return self.history.versions(self._counting())
 
     def total(self) -> ModelStatistics:
         """What the fleet was asked under all snapshots."""
-        return self.history.total(self.served.counters if self.served else None)
+        return self.history.total(self._counting())
+
+    def _counting(self) -> list[FleetCounters]:
+        """The counters that may still grow, those of the present snapshot last."""
+        return self._numbered if self.served is None else [*self._numbered, self.served.counters]
 
     def entry(self) -> IndexEntry:
         """The slot as the repository's index shows it."""

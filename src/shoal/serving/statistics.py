@@ -118,16 +118,16 @@ class FleetHistory:
             _, old = self._retired.popitem(last=False)
             self._older = total("", self._older, *[one.statistics() for one in old])
 
-    def versions(self, current: FleetCounters | None) -> list[ModelStatistics]:
-        """Statistics of each snapshot that is remembered, the present one last."""
+    def versions(self, counting: Sequence[FleetCounters]) -> list[ModelStatistics]:
+        """Statistics of each snapshot that is remembered or still counts, in the order in which they come last."""
         groups = {version: [one.statistics() for one in group] for version, group in self._retired.items()}
-        if current is not None:
-            groups[current.version] = [*groups.pop(current.version, []), current.statistics()]
+        for one in counting:
+            groups[one.version] = [*groups.pop(one.version, []), one.statistics()]
         return [total(version, *group) for version, group in groups.items()]
 
-    def total(self, current: FleetCounters | None) -> ModelStatistics:
+    def total(self, counting: Sequence[FleetCounters]) -> ModelStatistics:
         """Statistics over all snapshots, with an empty version; they never shrink."""
-        return total("", self._older, *self.versions(current))
+        return total("", self._older, *self.versions(counting))
 
 
 def total(version: str, first: ModelStatistics, *others: ModelStatistics) -> ModelStatistics:

@@ -302,6 +302,40 @@ def test_a_request_that_carries_only_keys_gets_its_features(publish, tmp_path):
     assert fetches == before  # the promotion did not empty the data cache
 
 
+def test_a_lookup_that_snapshots_share_is_closed_with_the_last_of_them(publish, tmp_path):
+    """Snapshots that were asked for by number come and go; the fleet's own keeps its lookup, until it goes too."""
+    sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
+    workspace = publish(pumps())
+    with_sites(workspace, tmp_path / "sites.db")
+    workspace.registry.set_serving("pumps", actor="ada", spec={"lookup": {**LOOKUP["lookup"], "on_failure": "fail"}})
+    for _ in range(5):
+        workspace.register(pumps())
+    frame = pl.DataFrame({"device": ["a"], "sensor": ["s1"], "z": [1.0]})
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(poll_s=0.01, versions=1))
+        await plane.start()
+        shared = plane._catalog.slots["pumps"].served.between.lookup
+
+        async def asked(*versions):
+            return [values(await plane.infer(request_of(frame, "pumps", version=one), CONTEXT)) for one in versions]
+
+        answers = await asked("2", "3", "4", None)
+        workspace.promote("pumps", 5)  # while version 4 is open still
+        while plane.index()[0].version != "5":
+            await asyncio.sleep(0.005)
+        answers += await asked("6", None)
+        assert plane._catalog.slots["pumps"].served.between.lookup is shared
+        await plane.drain(1)
+        with pytest.raises(Unavailable):
+            await shared.complete([("b:1",)], None)
+        return answers
+
+    answers = asyncio.run(main())
+    assert len(answers) == 6
+    assert all(answer == answers[0] for answer in answers)
+
+
 def test_a_source_that_is_gone_refuses_or_defaults(publish, tmp_path):
     workspace = publish(pumps())
     with_sites(workspace, tmp_path / "none" / "sites.db")

@@ -277,7 +277,7 @@ def test_any_snapshot_may_be_asked_by_its_number(publish):
         asked = [plane.infer(request(version=str(v)), CONTEXT) for v in (1, 2, 3, 4, 5, 2, 2)]
         answers = [(r.model_version, r.outputs[0].data) for r in await asyncio.gather(*asked)]
         assert answers == [(str(v), [float(v)]) for v in (1, 2, 3, 4, 5, 2, 2)]
-        assert len(plane._catalog._versions) == 2
+        assert len(plane._catalog._numbered) == 2
         await plane.open("pumps", "4")
         assert plane.model_metadata("pumps", "4").versions == ("4",)
         assert plane.model_ready("pumps", "4")
@@ -292,6 +292,52 @@ def test_any_snapshot_may_be_asked_by_its_number(publish):
         await plane.drain(1)
 
     asyncio.run(main())
+
+
+def test_what_is_asked_by_its_number_is_counted(publish):
+    workspace = publish(constant(1.0))
+    for value in (2.0, 3.0, 4.0):
+        workspace.register(constant(value))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(versions=2))
+        await plane.start()
+        for version, times in (("2", 3), ("3", 2), ("4", 1), ("2", 1)):  # the last closes and opens again
+            for _ in range(times):
+                await plane.infer(request(version=version), CONTEXT)
+        await plane.infer(request(), CONTEXT)
+        with pytest.raises(InvalidInput):
+            await plane.infer(InferenceRequest(model="pumps", version="3", inputs=()), CONTEXT)
+        counted = {one.version: (one.requests, one.rows, one.failures) for one in plane.statistics("pumps")}
+        (three,), (total,) = plane.statistics("pumps", "3"), plane.totals()
+        await plane.drain(1)
+        return counted, three.requests, total.requests
+
+    counted, three, total = asyncio.run(main())
+    assert counted == {"1": (1, 1, 0), "2": (4, 4, 0), "3": (2, 2, 1), "4": (1, 1, 0)}
+    assert (three, total) == (2, 8)
+
+
+def test_what_is_asked_by_its_number_follows_the_serving_spec(publish):
+    workspace = publish(constant(1.0))
+    workspace.register(constant(2.0))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(poll_s=0.01))
+        await plane.start()
+        plain = await plane.infer(request(version="2"), CONTEXT)
+        workspace.set_serving("pumps", spec={"rules": {"doubled": "prediction * 2"}})
+        await until(lambda: "doubled" in [one.name for one in plane.model_metadata("pumps").outputs])
+        ruled = await plane.infer(request(version="2"), CONTEXT)
+        await plane.unload("pumps", actor="ada")
+        with pytest.raises(NotReady):
+            await plane.infer(request(version="2"), CONTEXT)
+        await plane.drain(1)
+        return plain, ruled
+
+    plain, ruled = asyncio.run(main())
+    assert "doubled" not in [one.name for one in plain.outputs]
+    assert {one.name: list(one.data) for one in ruled.outputs}["doubled"] == [4.0]
 
 
 def test_what_a_server_is_started_with(publish):
