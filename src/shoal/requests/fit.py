@@ -8,7 +8,7 @@ from shoal.requests.lookup_columns import feature_kinds, key_columns, wanted
 from shoal.requests.readers import FindSource, require_places
 from shoal.requests.rules import Rules
 from shoal.requests.sources import RedisSource
-from shoal.requests.spec import FleetSchema, LookupSpec, ServingSpec
+from shoal.requests.spec import PROCESS, FleetSchema, LookupSpec, ServingSpec
 
 _TRAINED = ("source", "keys", "features", "key_types", "defaults", "as_of", "max_age_s")
 """What a lookup's description says of the features themselves."""
@@ -36,8 +36,8 @@ def require_fit(spec: ServingSpec, schema: FleetSchema, find: FindSource) -> Non
         columns = key_columns(spec.lookup, schema)
         feature_kinds(spec.lookup, schema)
         require_places(find(spec.lookup.source), wanted(spec.lookup, columns))
-    store = "process" if spec.cache is None else spec.cache.store
-    if store != "process" and not isinstance(find(store), RedisSource):
+    store = PROCESS if spec.cache is None else spec.cache.store
+    if store != PROCESS and not isinstance(find(store), RedisSource):
         raise InvalidSpec(f"field 'cache.store': {store!r} is not of kind redis")
 
 

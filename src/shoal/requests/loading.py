@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from shoal.errors import InvalidSpec
-from shoal.requests.spec import LookupSpec, ServingSpec, Threshold
+from shoal.requests.spec import PROCESS, LookupSpec, ServingSpec, Threshold
 from shoal.storage.documents import load_document, read_document
 
 ADVICE: Final = "write fields such as 'store: durable', one per line, or {} for none of them"
@@ -80,6 +80,8 @@ def _problems(spec: ServingSpec) -> Iterator[str]:
         yield from problems_of_lookup(spec.lookup)
     if spec.cache is not None and not spec.cache.store:
         yield "field 'cache.store' is empty: write process, or the name of a source of kind redis"
+    if spec.cache is not None and spec.cache.store != PROCESS and spec.cache.size_bytes is not None:
+        yield "field 'cache.size_bytes' is the memory of a process: leave it out, in Redis its own maxmemory counts"
 
 
 def _problems_of_rules(spec: ServingSpec) -> Iterator[str]:

@@ -9,7 +9,7 @@ from shoal.requests.mapped_table import MappedTable
 from shoal.requests.prediction_cache import ProcessStore, RedisStore, Store
 from shoal.requests.readers import FindSource, open_reader
 from shoal.requests.sources import RedisSource, resolved
-from shoal.requests.spec import CacheSpec, FleetSchema, LookupSpec
+from shoal.requests.spec import PROCESS, CacheSpec, FleetSchema, LookupSpec
 
 
 def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cache: Path) -> Lookup:
@@ -44,7 +44,7 @@ def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cach
 
 def open_store(spec: CacheSpec, find: FindSource) -> Store:
     """Where a fleet's predictions are kept; raises as :func:`open_lookup`."""
-    if spec.store == "process":
+    if spec.store == PROCESS:
         return ProcessStore(spec)
     source = find(spec.store)
     if not isinstance(source, RedisSource):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.requests.circuit import Circuit
-from shoal.requests.spec import CacheSpec, FleetSchema
+from shoal.requests.spec import MEBIBYTE, CacheSpec, FleetSchema
 from shoal.requests.timed_cache import CacheStats, TimedCache
 from shoal.storage.redis_client import connect, redis_errors
 from shoal.types import FeatureKind
@@ -29,6 +29,9 @@ Column: TypeAlias = "Sequence[object] | NDArray[np.generic]"
 """Values of one input: a list, or an array."""
 
 DIGEST_BYTES = 16
+#: Memory that answers may take in a process unless told.
+SIZE_BYTES = 64 * MEBIBYTE
+
 _PREFIX: Final = b"shoal:prediction:"
 _NAN = struct.pack("<d", float("nan"))
 _NOTHING = b"\xff\xff\xff\xff"
@@ -141,7 +144,8 @@ class ProcessStore:
     """
 
     def __init__(self, spec: CacheSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cache: TimedCache[bytes, bytes] = TimedCache(ttl_s=spec.ttl_s, size_bytes=spec.size_bytes, clock=clock)
+        size_bytes = SIZE_BYTES if spec.size_bytes is None else spec.size_bytes
+        self._cache: TimedCache[bytes, bytes] = TimedCache(ttl_s=spec.ttl_s, size_bytes=size_bytes, clock=clock)
 
     def get_many_now(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is there for each key, without waiting."""

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 import msgspec
 import polars as pl
@@ -104,6 +104,10 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     probability: float | None = None
 
 
+PROCESS: Final = "process"
+"""The store of predictions that is each process's own memory."""
+
+
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cache of predictions.
 
@@ -111,15 +115,15 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ----------
     ttl_s : float
         How long an answer may be given again, in seconds.
-    size_bytes : int
-        Memory that answers may take in each process; in Redis, Redis's own limit counts.
+    size_bytes : int, optional
+        Memory that answers may take in each process, 64 MiB unless told; in Redis, Redis's own ``maxmemory`` counts.
     store : str
         ``process``, or the name of a source of kind ``redis``.
     """
 
     ttl_s: float
-    size_bytes: int = 64 * MEBIBYTE
-    store: str = "process"
+    size_bytes: int | None = None
+    store: str = PROCESS
 
 
 class DataCacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

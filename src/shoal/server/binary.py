@@ -24,6 +24,7 @@ _DTYPES: Final = {
     Datatype.INT32: np.dtype("<i4"),
     Datatype.INT64: np.dtype("<i8"),
     Datatype.FP16: np.dtype("<f2"),
+    Datatype.BF16: np.dtype("<u2"),  # the upper half of a single
     Datatype.FP32: np.dtype("<f4"),
     Datatype.FP64: np.dtype("<f8"),
 }
@@ -50,7 +51,7 @@ def elements(name: str, datatype: Datatype, count: int, raw: bytes | memoryview)
     Returns
     -------
     list of bytes, or ndarray of the datatype's dtype, shape (count,)
-        An array is a view of ``raw``.
+        An array is a view of ``raw``, but for BF16, whose elements become singles.
 
     Raises
     ------
@@ -67,7 +68,8 @@ def elements(name: str, datatype: Datatype, count: int, raw: bytes | memoryview)
     if datatype is Datatype.BOOL:  # any byte but 0 is true; as a view, other bytes would be no booleans
         flags: NDArray[np.bool_] = np.frombuffer(raw, dtype=np.uint8) != 0
         return flags
-    return np.frombuffer(raw, dtype=dtype)
+    array: NDArray[np.generic] = np.frombuffer(raw, dtype=dtype)
+    return (array.astype("<u4") << 16).view(np.float32) if datatype is Datatype.BF16 else array
 
 
 def itemsize(datatype: Datatype) -> int:

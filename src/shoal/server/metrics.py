@@ -29,6 +29,8 @@ _BETWEEN: Final = {
     "lookup_timeouts": "Questions that took too long",
     "lookup_failures": "Questions that failed",
     "lookup_defaulted_rows": "Rows that got defaults for want of an answer",
+    "lookup_cache_hits": "Keys whose features were in the data cache",
+    "lookup_cache_misses": "Keys whose features were not in the data cache",
 }
 
 _COUNTED: Final = (
@@ -162,6 +164,12 @@ class BetweenCounters:
         self._bytes = metrics.metric(
             "shoal_cache_bytes", Kind.SUM, "Memory that the entries of the prediction cache take", ("fleet",)
         )
+        self._data_age = metrics.metric(
+            "shoal_lookup_cache_oldest_seconds", Kind.MAXIMUM, "Age of the oldest entry of the data cache", ("fleet",)
+        )
+        self._data_bytes = metrics.metric(
+            "shoal_lookup_cache_bytes", Kind.SUM, "Memory that the entries of the data cache take", ("fleet",)
+        )
         self._before: dict[tuple[str, str], int] = {}
 
     def take(self, between: "Mapping[str, tuple[LookupStats | None, CacheStats | None]]") -> None:
@@ -169,8 +177,9 @@ class BetweenCounters:
         for fleet, (lookup, cache) in between.items():
             if cache is not None:
                 self._count(fleet, {"cache_hits": cache.hits, "cache_misses": cache.misses})
-                self._age.set((fleet,), cache.oldest_age_s)
-                self._bytes.set((fleet,), float(max(cache.size_bytes, 0)))
+                if cache.size_bytes >= 0:  # what Redis holds, Redis tells
+                    self._age.set((fleet,), cache.oldest_age_s)
+                    self._bytes.set((fleet,), float(cache.size_bytes))
             if lookup is not None:
                 self._count(fleet, {
                     "lookup_rows": lookup.rows,
@@ -178,7 +187,11 @@ class BetweenCounters:
                     "lookup_timeouts": lookup.timeouts,
                     "lookup_failures": lookup.failures,
                     "lookup_defaulted_rows": lookup.defaulted,
+                    "lookup_cache_hits": lookup.cache.hits,
+                    "lookup_cache_misses": lookup.cache.misses,
                 })  # fmt: skip
+                self._data_age.set((fleet,), lookup.cache.oldest_age_s)
+                self._data_bytes.set((fleet,), float(lookup.cache.size_bytes))
 
     def _count(self, fleet: str, numbers: Mapping[str, int]) -> None:
         """Add what has come since; numbers that begin anew, as after a new spec, are added whole."""

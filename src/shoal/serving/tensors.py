@@ -22,13 +22,14 @@ NUMPY: Final[dict[Datatype, np.dtype[np.generic]]] = {
     Datatype.INT32: np.dtype(np.int32),
     Datatype.INT64: np.dtype(np.int64),
     Datatype.FP16: np.dtype(np.float16),
+    Datatype.BF16: np.dtype(np.float32),
     Datatype.FP32: np.dtype(np.float32),
     Datatype.FP64: np.dtype(np.float64),
 }
 """The arrays that elements of each datatype come in; texts come in lists or arrays of objects."""
 
 _NONE = type(None)
-_FLOATS = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
+_FLOATS = frozenset({Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64})
 _WHOLE = frozenset(d for d in NUMPY if d not in _FLOATS and d is not Datatype.BOOL)
 _RANGES: Final[dict[Datatype, tuple[int, int]]] = {
     datatype: (int(np.iinfo(str(NUMPY[datatype])).min), int(np.iinfo(str(NUMPY[datatype])).max)) for datatype in _WHOLE
@@ -61,6 +62,8 @@ def read_numbers(tensor: Tensor) -> Column:
         raise _wrong_datatype(tensor, "a number: FP64, or another numeric datatype")
     if type(data) is np.ndarray:
         return _array(tensor).astype(np.float64)
+    if datatype == "BF16":
+        raise InvalidInput(f"input {tensor.name!r}: BF16 has to be sent raw, as binary data; as numbers, send FP32")
     if datatype in _FLOATS:
         if set(map(type, data)) not in _FLOAT_KINDS:
             raise _odd_elements(tensor, "numbers")

@@ -74,6 +74,7 @@ def test_the_digest_is_of_what_answers_depend_on() -> None:
         ({"threshold": {"score": 1, "label": "a", "probability": 0.5}}, "needs either"),
         ({"threshold": {"label": "late", "probability": 7}}, "must lie between 0 and 1"),
         ({"cache": {"ttl_s": 0}}, "field 'cache.ttl_s' is 0"),
+        ({"cache": {"ttl_s": 1, "store": "r", "size_bytes": 4096}}, "in Redis its own maxmemory counts"),
         ({"cache": {"ttl_s": float("nan")}}, "field 'cache.ttl_s' is nan"),
         ({"log": {"sample": 2}}, "field 'log.sample' is 2"),
         ({"log": {"keep_days": 0.5}}, "field 'log.keep_days' is 0.5: it must be at least 1"),

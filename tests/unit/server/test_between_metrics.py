@@ -24,6 +24,26 @@ def test_hits_misses_and_age_are_counted_by_fleet():
     assert seen['shoal_cache_oldest_seconds{fleet="pumps"}'] == 2.5
 
 
+def test_of_redis_nothing_is_told_that_is_not_known():
+    metrics = Metrics()
+    BetweenCounters(metrics).take({"pumps": (None, CacheStats(hits=3, misses=2, entries=-1, size_bytes=-1))})
+    assert {name for name in told(metrics) if "pumps" in name} == {
+        'shoal_cache_hits_total{fleet="pumps"}',
+        'shoal_cache_misses_total{fleet="pumps"}',
+    }
+
+
+def test_the_data_cache_is_counted_beside_the_lookups():
+    metrics = Metrics()
+    counters = BetweenCounters(metrics)
+    counters.take({"pumps": (LookupStats(cache=CacheStats(hits=3, misses=2, size_bytes=70, oldest_age_s=4)), None)})
+    seen = told(metrics)
+    assert seen['shoal_lookup_cache_hits_total{fleet="pumps"}'] == 3
+    assert seen['shoal_lookup_cache_misses_total{fleet="pumps"}'] == 2
+    assert seen['shoal_lookup_cache_bytes{fleet="pumps"}'] == 70
+    assert seen['shoal_lookup_cache_oldest_seconds{fleet="pumps"}'] == 4
+
+
 def test_counts_go_on_when_a_new_spec_begins_anew():
     metrics = Metrics()
     counters = BetweenCounters(metrics)

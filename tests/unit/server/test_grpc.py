@@ -253,7 +253,7 @@ def test_a_stream_goes_on_after_an_error(workspace):
 
 
 names = st.sampled_from(["device", "line", "x", "y", "z", ""])
-datatypes = st.sampled_from(["BYTES", "INT64", "FP64", "FP16", "BOOL", "UINT8", "nonsense", ""])
+datatypes = st.sampled_from(["BYTES", "INT64", "FP64", "FP16", "BF16", "BOOL", "UINT8", "nonsense", ""])
 shapes = st.lists(st.integers(-(2**40), 2**40) | st.integers(-1, 4), max_size=3)
 tensors = st.builds(
     lambda name, datatype, shape, doubles, longs, raw: pb.ModelInferRequest.InferInputTensor(

@@ -201,6 +201,25 @@ def test_binary_inputs_of_every_type(rest, datatype, dtype):
     np.testing.assert_allclose(told.output("prediction"), expected(rows=[[1, 2], [0, 2]]), rtol=1e-9)
 
 
+def test_brain_floats_come_raw_only(rest):
+    """They are the upper halves of singles; 1.5 and -2 are exact in them."""
+    xs = (np.array([1.5, -2.0], dtype="<f4").view("<u4") >> 16).astype("<u2")
+    asked = request(rows=[[1.5, 2], [-2, 2]])
+    asked["inputs"][2]["datatype"] = "BF16"
+    contents = [
+        text("a") + text("b"),
+        np.array([1, 2]).astype("<i8").tobytes(),
+        xs.tobytes(),
+        np.array([2.0, 2.0]).tobytes(),
+    ]
+    told = rest.ask("POST", INFER, *binary(asked["inputs"], contents))
+    assert told.status == 200, told.body
+    np.testing.assert_allclose(told.output("prediction"), expected(rows=[[1.5, 2], [-2, 2]]), rtol=1e-9)
+    refused = rest.post(INFER, asked)
+    assert refused.status == 400
+    assert "BF16 has to be sent raw" in refused.json["error"]
+
+
 def test_binary_and_plain_inputs_can_be_mixed(rest):
     asked = request()
     head = {**asked, "inputs": [*asked["inputs"][:3], {**asked["inputs"][3], "parameters": {"binary_data_size": 16}}]}
@@ -407,11 +426,11 @@ def test_what_breaks_inside_stays_inside(rest, monkeypatch):
 
 def test_what_json_and_datatypes_there_are_is_said(rest):
     strange = request()
-    strange["inputs"][2]["datatype"] = "BF16"
+    strange["inputs"][2]["datatype"] = "FP8"
     refused = rest.post(INFER, strange)
     assert refused.status == 400
-    assert "BF16" in refused.json["error"]
-    assert "FP16, FP32, FP64, BYTES" in refused.json["error"]
+    assert "FP8" in refused.json["error"]
+    assert "FP16, BF16, FP32, FP64, BYTES" in refused.json["error"]
     for number in ("Infinity", "-Infinity"):
         body = json.dumps(request()).replace("1.0", number).encode()
         refused = rest.ask("POST", INFER, body, JSON)

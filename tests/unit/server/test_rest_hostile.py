@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rest_world import JSON, make_home, request, rest_world
 
 INFER = "/v2/models/ridges/infer"
-DATATYPES = ["BOOL", "UINT8", "UINT64", "INT8", "INT64", "FP16", "FP32", "FP64", "BYTES", "BF16", "", "fp64"]
+DATATYPES = ["BOOL", "UINT8", "UINT64", "INT8", "INT64", "FP16", "FP32", "FP64", "BYTES", "BF16", "FP8", "", "fp64"]
 
 scalars = st.one_of(
     st.none(),

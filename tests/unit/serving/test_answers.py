@@ -238,8 +238,9 @@ def test_an_unusual_number_type_is_the_same_number(publish):
         for datatype in Datatype:
             if datatype in ("BYTES", "BOOL"):
                 continue
-            values = np.array(numbers, dtype={"FP16": "f2", "FP32": "f4", "FP64": "f8"}.get(datatype, datatype.lower()))
-            for data in (values, values.tolist()):
+            floats = {"FP16": "f2", "BF16": "f4", "FP32": "f4", "FP64": "f8"}
+            values = np.array(numbers, dtype=floats.get(datatype, datatype.lower()))
+            for data in (values,) if datatype == "BF16" else (values, values.tolist()):
                 features = [Tensor(name=n, datatype=datatype, shape=(3, 1), data=data) for n in "xyz"]
                 request = InferenceRequest(model="pumps", inputs=(*keys, *features))
                 wanted[datatype, type(data)] = (await plane.infer(request, CONTEXT)).outputs[0].data
@@ -249,4 +250,4 @@ def test_an_unusual_number_type_is_the_same_number(publish):
     frame = {"device": ["a", "b:1", "*"], "sensor": ["s1", "s1", "s2"], "x": numbers, "y": numbers, "z": numbers}
     truth = workspace.fleet("pumps").predict(frame)["prediction"].to_list()
     assert all(bits(data) == bits(truth) for data in wanted.values())
-    assert len(wanted) == 22
+    assert len(wanted) == 23

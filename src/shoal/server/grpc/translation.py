@@ -39,7 +39,7 @@ _FIELDS: Final = {
     Datatype.FP64: "fp64_contents",
     Datatype.BYTES: "bytes_contents",
 }
-"""Where the elements of a datatype stand in a tensor's contents; FP16 comes raw only."""
+"""Where the elements of a datatype stand in a tensor's contents; FP16 and BF16 come raw only."""
 
 #: More elements than this are no request but an attempt to make us allocate.
 MOST_ELEMENTS: Final = 2**31
