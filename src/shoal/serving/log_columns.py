@@ -52,7 +52,7 @@ def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataF
         asked = _repeated(asked, counts)
     stretches = _stretches(requests)
     series = [
-        *asked.drop("latency_ms").iter_columns(),
+        *[column for column in asked.iter_columns() if column.name != "latency_ms"],
         *(_asked(inputs[name]).alias(column) for name, column in schema.asked.items()),
         *(_column(schema.named[name], stretches).alias(column) for name, column in schema.answered.items()),
         *(_column(schema.named[name], stretches) for name in ("outcome", "reason", "model_level")),
