@@ -141,8 +141,8 @@ def test_what_does_not_fit_says_so(world):
             client.fleet("pumps").predict({"device": ["d1"], "a": [1.0]})
         with pytest.raises(InvalidInput, match="lack the key column"):
             client.fleet("pumps").predict({"a": [1.0], "b": [1.0]})
-        with pytest.raises(InvalidInput):
-            client.fleet("pumps").predict({"device": ["d1"], "a": ["x"], "b": [1.0]})
+        with pytest.raises(InvalidInput, match="takes a number"):
+            client.fleet("pumps").predict({"device": ["d1"], "a": [[1.0]], "b": [1.0]})
         for reference in ("nobody", "pumps:7", "pumps@nobody"):
             with pytest.raises(NotFound):
                 client.fleet(reference)

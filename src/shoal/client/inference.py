@@ -9,7 +9,7 @@ import polars as pl
 
 from shoal.client import questions, records
 from shoal.client.exchange import Door, Question, asking, get, part, reading
-from shoal.client.rows import ROWS_PER_REQUEST, Described, request_body
+from shoal.client.rows import ROWS_PER_REQUEST, Described, key_frame, request_body
 from shoal.client.sending import Dialogue, asked
 from shoal.errors import InvalidInput, NotFound, StorageError
 from shoal.registry import parse_reference
@@ -92,7 +92,7 @@ class Asked:
             piece = rows.slice(start, ROWS_PER_REQUEST)
             answers.append((yield from asked(self._infer(piece, outputs, version))))
         predicted = pl.concat([answer_frame(one) for one in answers])
-        return pl.concat([rows.select(self.keys), predicted], how="horizontal")
+        return pl.concat([key_frame(rows, self._described), predicted], how="horizontal")
 
     def submitting(
         self, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool

@@ -14,8 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
-from shoal.scoring.columns import RowColumns
+from shoal.scoring.columns import Flags, RowColumns, to_numbers
 from shoal.serving.messages import Data, Datatype, Tensor, TensorMetadata
+from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, Floats, KeyColumn, KeyType
 
 Column: TypeAlias = Sequence[object] | NDArray[np.generic]
@@ -43,6 +44,8 @@ KEY_DATATYPES: Final = {
     KeyType.BOOLEAN: Datatype.BOOL,
     KeyType.DATE: Datatype.BYTES,
 }
+
+Convert: TypeAlias = Callable[[pl.Series], tuple[Column, Flags | None]]
 
 #: Bytes that an element of a list counts for, beside a text's own.
 ELEMENT_BYTES = 40
@@ -83,26 +86,35 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
         About how much memory they take.
     notes : mapping of int to str
         Rows that are not to be scored, and why.
+    wrong : mapping of int to ndarray of bool
+        By position of a column that came as texts: rows whose text is nothing that the column can hold.
     """
 
     columns: tuple[Column, ...]
     rows: int
     size_bytes: int
     notes: Mapping[int, str] = {}
+    wrong: Mapping[int, Flags] = {}
+
+    def is_repeatable(self, row: int) -> bool:
+        """Whether a row's columns say all that its answer depends on."""
+        return row not in self.notes and not any(flags[row] for flags in self.wrong.values())
 
     def slice(self, start: int, stop: int) -> "Rows":
         """Neighbouring rows."""
         columns = tuple([column[start:stop] for column in self.columns])
         size_bytes = self.size_bytes * (stop - start) // self.rows
         notes = {row - start: note for row, note in self.notes.items() if start <= row < stop}
-        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes)
+        wrong = {position: flags[start:stop] for position, flags in self.wrong.items()}
+        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes, wrong=wrong)
 
     def take(self, chosen: Sequence[int]) -> "Rows":
         """Some of the rows."""
         columns = tuple([[column[row] for row in chosen] for column in self.columns])
         size_bytes = self.size_bytes * len(chosen) // max(self.rows, 1)
         notes = {i: self.notes[row] for i, row in enumerate(chosen) if row in self.notes}
-        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes)
+        wrong = {position: flags[list(chosen)] for position, flags in self.wrong.items()}
+        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes, wrong=wrong)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +135,9 @@ class Input:
         From a tensor's datatype and elements to a column; raises :class:`InvalidInput`.
     merge : callable
         From the columns of many requests to one series, or an array where it is numbers.
+    convert : callable or None
+        From texts to a column, and where they cannot be any of its values, as a fleet does with the texts of a frame;
+        None where texts are refused, or are what it takes.
     """
 
     name: str
@@ -131,6 +146,7 @@ class Input:
     key: bool
     read: Callable[[Tensor], Column]
     merge: Callable[[str, Sequence[Column]], pl.Series | Floats]
+    convert: Convert | None = None
 
 
 class InputSchema:
@@ -162,7 +178,7 @@ class InputSchema:
         self.inputs = tuple(inputs)
         self._extra = frozenset(column.name for column in extra)
         self._brought = frozenset(brought)
-        self._readers = {one.name: (one.position, one.read) for one in self.inputs}
+        self._readers = {one.name: (one.position, one.read, one.convert) for one in self.inputs}
         plain: dict[object, tuple[type, ...]] = {_read_numbers: _NUMBER, _read_texts: _TEXT}
         self._plain = [(one.name, one.datatype, plain.get(one.read, ())) for one in self.inputs]
 
@@ -201,12 +217,13 @@ class InputSchema:
             if row is not None:
                 return row
         found: list[Column | None] = [None] * len(self.inputs)
+        wrong: dict[int, Flags] = {}
         rows, size_bytes = -1, 0
         for tensor in tensors:
             reader = self._readers.get(tensor.name)
             if reader is None:
                 raise InvalidInput(f"there is no input {tensor.name!r}; there are {self._names(constants is None)}")
-            position, read = reader
+            position, read, convert = reader
             if found[position] is not None:
                 raise InvalidInput(f"input {tensor.name!r} is given twice")
             shape = tensor.shape
@@ -214,10 +231,12 @@ class InputSchema:
                 rows = shape[0] if shape else -1
             if not shape or shape[0] != rows or (len(shape) > 1 and shape[1:] != (1,)) or len(tensor.data) != rows:
                 raise _misshapen(tensor, rows)
-            column = read(tensor)
+            if convert is not None and tensor.datatype == "BYTES":
+                column = _converted(tensor, convert, position, wrong)
+            else:
+                column = read(tensor)
+                size_bytes += _text_bytes(column) if tensor.datatype == "BYTES" else 0
             size_bytes += column.nbytes if type(column) is np.ndarray else ELEMENT_BYTES * rows
-            if tensor.datatype == "BYTES":
-                size_bytes += _text_bytes(column)
             found[position] = column
         if rows < 0:
             raise InvalidInput(f"the request has no inputs; it takes {self._names(constants is None)}")
@@ -225,7 +244,7 @@ class InputSchema:
             self._fill_keys(found, constants, rows)
         if any(column is None for column in found):
             self._fill_missing(found, rows, needed)
-        return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes)  # type: ignore[arg-type]
+        return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes, wrong=wrong)  # type: ignore[arg-type]
 
     def _plain_row(self, tensors: Sequence[Tensor]) -> Rows | None:
         """One row of numbers and texts, all of them there, in order, as most requests are; None for anything else."""
@@ -281,15 +300,27 @@ class InputSchema:
             merged = {one.name: one.merge(one.name, c) for one, c in zip(self.inputs, columns, strict=True)}
         except _UNMERGEABLE as error:
             raise InvalidInput(f"the inputs cannot be converted: {error}") from error
-        return RowColumns(height=sum([request.rows for request in requests]), columns=merged)
+        wrong = self._wrong(requests) if any(request.wrong for request in requests) else {}
+        return RowColumns(height=sum([request.rows for request in requests]), columns=merged, wrong=wrong)
 
-    def frame(self, requests: Sequence[Rows]) -> pl.DataFrame:
-        """The rows of many requests as one frame, in their order; raises as :meth:`columns` does."""
-        columns = self.columns(requests).columns
-        return pl.DataFrame([pl.Series(n, c) if isinstance(c, np.ndarray) else c for n, c in columns.items()])
+    def _wrong(self, requests: Sequence[Rows]) -> dict[str, Flags]:
+        positions = sorted({position for request in requests for position in request.wrong})
+        return {
+            self.inputs[position].name: np.concatenate(
+                [request.wrong.get(position, np.zeros(request.rows, dtype=np.bool_)) for request in requests]
+            )
+            for position in positions
+        }
 
     def _names(self, keys: bool) -> list[str]:
         return [one.name for one in self.inputs if keys or not one.key]
+
+
+def _converted(tensor: Tensor, convert: Convert, position: int, wrong: dict[int, Flags]) -> Column:
+    column, bad = convert(_texts(tensor.name, [_read_texts(tensor)]))
+    if bad is not None:
+        wrong[position] = bad
+    return column
 
 
 def _text_bytes(column: Column) -> int:
@@ -312,7 +343,19 @@ def _key_input(position: int, column: KeyColumn, *, key: bool) -> Input:
     }
     read, merge = readers[column.type]
     datatype = KEY_DATATYPES[column.type]
-    return Input(name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge)
+    # What is looked up by has no outcome that could say of a row that its text was none: it is refused.
+    convert = _converting(column) if key and datatype is not Datatype.BYTES else None
+    return Input(
+        name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge, convert=convert
+    )  # fmt: skip
+
+
+def _converting(key: KeyColumn) -> Convert:
+    def convert(texts: pl.Series) -> tuple[Column, Flags | None]:
+        values, wrong = coerce(texts, key)
+        return values.to_list(), wrong
+
+    return convert
 
 
 def _feature_input(position: int, feature: Feature) -> Input:
@@ -322,7 +365,8 @@ def _feature_input(position: int, feature: Feature) -> Input:
             name=name, datatype=Datatype.BYTES, position=position, key=False, read=_read_texts, merge=_texts
         )  # fmt: skip
     return Input(
-        name=name, datatype=Datatype.FP64, position=position, key=False, read=_read_numbers, merge=_numbers
+        name=name, datatype=Datatype.FP64, position=position, key=False, read=_read_numbers, merge=_numbers,
+        convert=to_numbers,
     )  # fmt: skip
 
 
@@ -337,8 +381,6 @@ def _read_numbers(tensor: Tensor) -> Column:
         elif set(map(type, data)) in _FLOAT_KINDS:
             return data if len(data) < 256 else _floats(data)
         raise _odd_elements(tensor, "numbers")
-    if datatype == "BYTES":
-        raise _wrong_datatype(tensor, "a number: FP64, or another numeric datatype")
     if type(data) is np.ndarray:
         return _array(tensor).astype(np.float64)
     if datatype in _FLOATS:
