@@ -7,7 +7,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from shoal.client import records
-from shoal.client.exchange import Answer, Door, Question, asking, get, part, reading, send
+from shoal.client.exchange import Answer, Door, Question, asking, get, made_key, part, reading, send
 from shoal.errors import StorageError
 from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord, RunTotals
@@ -93,16 +93,20 @@ def model_history(name: str, key: str) -> Question[list[ModelVersion]]:
     return _get(f"{_fleet(name)}/models/history", reading(list[ModelVersion]), key=key)
 
 
-def promote(name: str, version: int, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    """Make an alias name a version."""
+def promote(
+    name: str, version: int, alias: str, expected: int | None, reason: str, idempotency_key: str | None
+) -> Question[AliasChange]:
+    """Make an alias name a version; with its key it may be sent twice and is done once."""
     body: dict[str, Json] = {"version": version, "alias": alias, "expected": expected, "reason": reason}
-    return _send("POST", f"{_fleet(name)}/promote", body, reading(AliasChange), repeatable=expected is not None)
+    return _send("POST", f"{_fleet(name)}/promote", body, reading(AliasChange), key=idempotency_key or made_key())
 
 
-def rollback(name: str, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    """Make an alias name what it named before."""
+def rollback(
+    name: str, alias: str, expected: int | None, reason: str, idempotency_key: str | None
+) -> Question[AliasChange]:
+    """Make an alias name what it named before; with its key it may be sent twice and is done once."""
     body: dict[str, Json] = {"alias": alias, "expected": expected, "reason": reason}
-    return _send("POST", f"{_fleet(name)}/rollback", body, reading(AliasChange))
+    return _send("POST", f"{_fleet(name)}/rollback", body, reading(AliasChange), key=idempotency_key or made_key())
 
 
 def every_serving() -> Question[list[Desired]]:
@@ -224,8 +228,9 @@ def _send(
     read: Callable[[bytes], Answer],
     *,
     repeatable: bool = False,
+    key: str | None = None,
 ) -> Question[Answer]:
-    return send(method, path, body, read, door=Door.MANAGEMENT, repeatable=repeatable)
+    return send(method, path, body, read, door=Door.MANAGEMENT, repeatable=repeatable, key=key)
 
 
 def _fleet(name: str) -> str:

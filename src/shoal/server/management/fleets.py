@@ -3,13 +3,14 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from shoal.errors import InvalidInput
 from shoal.registry import CHAMPION, AliasChange, FleetRecord, ModelVersion, SnapshotRecord
+from shoal.registry.names import PRINTABLE
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.server.management.listings import page_of
 from shoal.workspace import Workspace
@@ -17,6 +18,12 @@ from shoal.workspace import Workspace
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+
+
+Key = Annotated[
+    str | None,
+    Header(pattern=f"^{PRINTABLE.pattern}$", description="The same request sent again with it is done once"),
+]
 
 
 class Words(BaseModel):
@@ -117,18 +124,20 @@ def router(workspace: Workspace) -> APIRouter:
         return registry.alias_history(name, alias)[:limit]
 
     @routes.post("/fleets/{name}/promote")
-    def promote(name: str, body: Promotion, request: Request) -> AliasChange:
+    def promote(name: str, body: Promotion, request: Request, idempotency_key: Key = None) -> AliasChange:
         """Make an alias name a snapshot, at once and for everybody."""
         return workspace.promote(
-            name, body.version, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
-        )
+            name, body.version, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
 
     @routes.post("/fleets/{name}/rollback")
-    def rollback(name: str, body: Rollback, request: Request) -> AliasChange:
+    def rollback(name: str, body: Rollback, request: Request, idempotency_key: Key = None) -> AliasChange:
         """Make an alias name the snapshot it named before; again goes further back."""
         return registry.rollback(
-            name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
-        )
+            name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
 
     return routes
 
