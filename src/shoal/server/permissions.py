@@ -50,6 +50,9 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("GET", "/api/v1/predictions/{id}", PREDICT),
     ("POST", "/api/v1/predictions/{id}/replay", PREDICT),
     ("POST", "/api/v1/predictions/replay", OPERATE),
+    ("GET", "/api/v1/requests/{id}/predictions", PREDICT),
+    # What was promised to be durable is gone then
+    ("POST", "/api/v1/predictions/purge", ADMIN),
     # Management
     ("GET", "/api/v1/docs", READ),
     ("GET", "/api/v1/openapi.json", READ),

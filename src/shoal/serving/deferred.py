@@ -222,6 +222,16 @@ class DeferredPredictions:
             )
         )
 
+    async def of_request(self, request_id: str, *, principal: str | None, limit: int) -> list[PredictionRecord]:
+        """The durable results of a request, newest first; see :meth:`Predictions.of_request`."""
+        return await self._thread(
+            lambda: self._predictions.of_request(request_id, principal=principal, limit=limit)
+        )  # fmt: skip
+
+    async def purge(self, fleet: str, *, before: dt.datetime) -> int:
+        """Forget older durable results of a fleet; how many there were. See :meth:`Predictions.purge`."""
+        return await self._thread(lambda: self._predictions.purge(fleet, before=before))
+
     async def replay(self, prediction_id: str) -> PredictionRecord:
         """Let a prediction that failed or expired wait again.
 
