@@ -13,6 +13,8 @@ from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord, RunTotals
 from shoal.registry import (
     AliasChange,
+    AliasRecord,
+    AuditCheck,
     AuditEntry,
     Desired,
     FleetRecord,
@@ -88,6 +90,11 @@ def alias_history(name: str, alias: str | None) -> Question[list[AliasChange]]:
     return _get(f"{_fleet(name)}/history", reading(list[AliasChange]), alias=alias, limit=MOST)
 
 
+def aliases(name: str) -> Question[list[AliasRecord]]:
+    """A fleet's aliases."""
+    return _get(f"{_fleet(name)}/aliases", reading(list[AliasRecord]))
+
+
 def model_history(name: str, key: str) -> Question[list[ModelVersion]]:
     """The snapshots that brought a model of a key."""
     return _get(f"{_fleet(name)}/models/history", reading(list[ModelVersion]), key=key)
@@ -112,6 +119,11 @@ def rollback(
 def every_serving() -> Question[list[Desired]]:
     """What servers are told about each fleet."""
     return _get(f"{API}/serving", records.many(Desired, json=("spec",)))
+
+
+def desired(name: str) -> Question[Desired]:
+    """What servers are told about a fleet."""
+    return _get(f"{API}/serving/{part(name)}", records.one(Desired, json=("spec",)))
 
 
 def serving(name: str) -> Question[ServingSpec]:
@@ -193,6 +205,11 @@ def rotate_key(key_id: str, overlap_s: float, expires_s: float | None) -> Questi
 def audit(object: str | None, limit: int) -> Question[list[AuditEntry]]:  # noqa: A002
     """The newest changes."""
     return _get(f"{API}/audit", records.many(AuditEntry, json=("before", "after")), object=object, limit=limit)
+
+
+def verify_audit(noted: str | None) -> Question[AuditCheck]:
+    """Have the audit's digests recomputed."""
+    return _get(f"{API}/audit/check", records.one(AuditCheck), noted=noted)
 
 
 def runs(state: RunState | None, fleet: str | None, kind: str | None, limit: int) -> Question[list[RunRecord]]:
