@@ -10,6 +10,7 @@ DOCUMENTED: Mapping[str, str] = {
     "SHOAL_HOME": "Folder that holds everything Shoal writes. Default: ./.shoal",
     "SHOAL_DATABASE_URL": "SQLAlchemy URL of the registry and the ledger. Default: SQLite, shoal.db in SHOAL_HOME",
     "SHOAL_CPU": "Kind of CPU to compile the kernels for, e.g. x86-64-v3. Default: this machine's own",
+    "SHOAL_API_KEY": "API key that `shoal fleets stats` shows to servers. Default: none",
     "SHOAL_ACTOR": "Who the audit says made a change. Default: the user of the operating system",
 }
 """Every environment variable that Shoal reads, and what it does."""

@@ -1,9 +1,11 @@
 """``shoal.connect``: the answers of a workspace, whichever server gives them."""
 
 import asyncio
+import json
 import socket
 import time
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import shoal
 from shoal.errors import Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
 from shoal.security.permissions import Role
-from tests.system.serve_process import make_home, serving, wait_until
+from tests.system.serve_process import command, make_home, serving, wait_until
 
 ROWS = 12_345  # more than go into one request
 
@@ -134,6 +136,25 @@ def test_keys_are_sent_and_what_they_may_not_do_is_told(home):
             stranger.fleet("pumps")
 
 
+def test_statistics_are_told_on_the_command_line_as_in_python(world):
+    home, server = world
+    with shoal.connect(server.url) as client:
+        client.fleet("pumps").predict(rows(7))
+        (told,) = client.statistics("pumps")
+    shown = command(home, "fleets", "stats", "pumps", "--json")
+    assert shown.returncode == 0, shown.stderr
+    (one,) = json.loads(shown.stdout)
+    assert {name: one[name] for name in told.__struct_fields__} == msgspec.structs.asdict(told)
+    assert one["server"] == server.url
+    assert told.input_ns > 0
+    assert told.output_ns > 0
+    by_url = command(home.parent / "nothing", "fleets", "stats", "--url", server.url)
+    assert by_url.stdout.split()[:3] == ["SERVER", "NAME", "VERSION"]
+    assert "no server serves" in command(home, "fleets", "stats", "nobody").stderr
+    assert "no server answers" in command(home, "fleets", "stats", "--url", "http://127.0.0.1:9").stderr
+    assert "no server is alive" in command(home.parent / "nothing", "fleets", "stats").stderr
+
+
 def test_what_does_not_fit_says_so(world):
     _, server = world
     with shoal.connect(server.url) as client:
@@ -141,8 +162,8 @@ def test_what_does_not_fit_says_so(world):
             client.fleet("pumps").predict({"device": ["d1"], "a": [1.0]})
         with pytest.raises(InvalidInput, match="lack the key column"):
             client.fleet("pumps").predict({"a": [1.0], "b": [1.0]})
-        with pytest.raises(InvalidInput):
-            client.fleet("pumps").predict({"device": ["d1"], "a": ["x"], "b": [1.0]})
+        with pytest.raises(InvalidInput, match="takes a number"):
+            client.fleet("pumps").predict({"device": ["d1"], "a": [[1.0]], "b": [1.0]})
         for reference in ("nobody", "pumps:7", "pumps@nobody"):
             with pytest.raises(NotFound):
                 client.fleet(reference)

@@ -14,7 +14,7 @@ from shoal.server.predictions import TEMPLATES
 from shoal.server.rest import InferenceApp
 
 NAMES = {"model": "pumps", "name": "pumps", "version": "1", "run": "none", "id": "none"}
-PREDICTIONS = {("POST" if path.endswith("/replay") else "GET", path) for path in TEMPLATES}
+PREDICTIONS = {("POST" if path.endswith(("/replay", "/purge")) else "GET", path) for path in TEMPLATES}
 OWN = {"/api/v1/services", "/health", "/health/live", "/health/ready", "/metrics"}
 
 

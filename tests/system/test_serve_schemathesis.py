@@ -45,6 +45,7 @@ NAMES = {"/api/v1/sources/{name}": ["devices"], "/api/v1/sinks/{name}": ["lake"]
 QUERIES = {
     "/api/v1/fleets/{name}/models/history": {"key": ["d1"]},
     "/api/v1/fleets/{name}/diff": {"before": ["1", "champion"], "after": ["2"]},
+    "/api/v1/predictions/purge": {"fleet": ["pumps"], "before": ["2026-01-31T12:00:00Z"]},
 }
 BAD_REQUEST, UNAVAILABLE = 400, 503
 

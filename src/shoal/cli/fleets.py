@@ -20,6 +20,7 @@ from shoal.cli.output import (
     print_table,
 )
 from shoal.cli.served import follow, load, pin, serving, unload, unpin
+from shoal.cli.statistics import stats
 from shoal.errors import NotFound
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
@@ -151,7 +152,7 @@ def describe(
     print_json(said) if as_json else print_facts(fields(said))
 
 
-for _command in (serving, load, unload, pin, unpin, follow):
+for _command in (serving, load, unload, pin, unpin, follow, stats):
     fleets.add_command(_command)
 
 

@@ -1,32 +1,16 @@
 """``shoal keys``: API keys of servers."""
 
 import datetime as dt
-import re
 
 import click
 
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import Cell, console, examples, fields, json_option, print_json, print_listing
+from shoal.cli.times import Duration
 from shoal.security.api_keys import ApiKeyRecord, IssuedKey
 from shoal.security.permissions import Role
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ROLES = "predictor asks models; reader looks; operator does both and promotes, loads and unloads; admin does all"
-
-
-class Duration(click.ParamType[float]):
-    """A length of time such as ``90d``, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no length of time; write e.g. 30m, 12h or 90d", param, ctx)
-        return float(found[1]) * _UNITS_S[found[2]]
 
 
 _expires = click.option(

@@ -1,5 +1,6 @@
 """``shoal predictions``: requests that nobody waited for, and what became of them."""
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,7 @@ from shoal.cli.output import (
     print_table,
 )
 from shoal.cli.row import typed_row
+from shoal.cli.times import Moment
 from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind, PredictionRecord
@@ -31,11 +33,12 @@ if TYPE_CHECKING:
     from shoal.fleet import Fleet
 
 _SHOWN = 50
+_COLUMNS = ("id", "kind", "state", "fleet", "principal", "attempts", "accepted_at", "settled_at", "sink", "error")
 
 
 @click.group()
 def predictions() -> None:
-    """Ask for predictions without waiting; list, inspect and replay them."""
+    """Ask for predictions without waiting; list, inspect, replay and forget them."""
 
 
 @predictions.command("list", epilog=examples("shoal predictions list --state failed"))
@@ -44,6 +47,8 @@ def predictions() -> None:
               help="Only those asked for without waiting (deferred), or durable results (stored).")  # fmt: skip
 @click.option("--fleet", help="Only predictions of this fleet.")
 @click.option("--principal", help="Only what was asked with API keys of this name.")
+@click.option("--since", type=Moment(), help="Only what was accepted then or later; UTC where no zone is given.")
+@click.option("--until", type=Moment(), help="Only what was accepted before.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @json_option
 @click.pass_obj
@@ -53,6 +58,8 @@ def list_predictions(
     kind: str | None,
     fleet: str | None,
     principal: str | None,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -63,10 +70,44 @@ def list_predictions(
             kind=PredictionKind(kind) if kind else None,
             fleet=fleet,
             principal=principal,
+            since=since,
+            until=until,
             limit=limit,
         )
-    columns = ("id", "kind", "state", "fleet", "principal", "attempts", "accepted_at", "settled_at", "sink", "error")
-    print_listing(map(_shown, records), columns, as_json=as_json, empty="no predictions")
+    print_listing(map(_shown, records), _COLUMNS, as_json=as_json, empty="no predictions")
+
+
+@predictions.command(epilog=examples("shoal predictions request order-17"))
+@click.argument("request_id", metavar="ID")
+@click.option("--principal", help="Only what was asked with API keys of this name.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest so many.")
+@json_option
+@click.pass_obj
+def request(invocation: Invocation, request_id: str, principal: str | None, limit: int, as_json: bool) -> None:
+    """List the durable results of a request, newest first.
+
+    ID is that of the request, which its answer told; --json has what was answered.
+    """
+    with invocation.workspace() as workspace:
+        records = workspace.predictions.of_request(request_id, principal=principal, limit=limit)
+    empty = f"no durable result of a request {request_id}"
+    print_listing(map(_shown, records), _COLUMNS, as_json=as_json, empty=empty)
+
+
+@predictions.command(epilog=examples("shoal predictions purge pumps --before 2026-01-31"))
+@click.argument("fleet")
+@click.option("--before", type=Moment(), required=True, help="When it was accepted; UTC where no zone is given.")
+@json_option
+@click.pass_obj
+def purge(invocation: Invocation, fleet: str, before: dt.datetime, as_json: bool) -> None:
+    """Forget the durable results of a fleet that are older.
+
+    What is on its way to a sink stays.
+    """
+    with invocation.workspace() as workspace:
+        count = workspace.predictions.purge(fleet, before=before)
+    said = "1 result is forgotten" if count == 1 else f"{count:,} results are forgotten"
+    print_json({"purged": count}) if as_json else console().print(said)
 
 
 @predictions.command(

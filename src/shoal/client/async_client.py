@@ -57,16 +57,29 @@ class AsyncClient:
         return await self._transport.ask(questions.describe(name, owner, description, category, tags))
 
     async def promote(
-        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
         """As :meth:`Client.promote`."""
-        return await self._transport.ask(questions.promote(name, version, alias, expected, reason))
+        return await self._transport.ask(questions.promote(name, version, alias, expected, reason, idempotency_key))
 
     async def rollback(
-        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
         """As :meth:`Client.rollback`."""
-        return await self._transport.ask(questions.rollback(name, alias, expected, reason))
+        return await self._transport.ask(questions.rollback(name, alias, expected, reason, idempotency_key))
 
     async def runs(
         self, *, state: RunState | None = None, fleet: str | None = None, kind: str | None = None, limit: int = 50

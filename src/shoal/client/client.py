@@ -72,16 +72,38 @@ class Client:
         return self._transport.ask(questions.describe(name, owner, description, category, tags))
 
     def promote(
-        self, name: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
-        """Make an alias name a version, atomically; all servers follow within a second."""
-        return self._transport.ask(questions.promote(name, version, alias, expected, reason))
+        """Make an alias name a version, atomically; all servers follow within a second.
+
+        Without an ``idempotency_key`` the client makes one, so that a request sent again after a broken connection is
+        done once, and tells what was done.
+
+        Raises
+        ------
+        Conflict
+            The alias does not name ``expected``; or this was done, and somebody moved the alias since.
+        """
+        return self._transport.ask(questions.promote(name, version, alias, expected, reason, idempotency_key))
 
     def rollback(
-        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
-        """Make an alias name the version it named before, atomically."""
-        return self._transport.ask(questions.rollback(name, alias, expected, reason))
+        """Make an alias name the version it named before, atomically; keys and errors as of :meth:`promote`."""
+        return self._transport.ask(questions.rollback(name, alias, expected, reason, idempotency_key))
 
     def runs(
         self, *, state: RunState | None = None, fleet: str | None = None, kind: str | None = None, limit: int = 50

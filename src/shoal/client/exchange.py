@@ -1,8 +1,9 @@
 """One question and its answer, as values; how both reach a server is no matter here."""
 
 import enum
+import secrets
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -21,6 +22,9 @@ _KINDS: Mapping[int, type[errors.ShoalError]] = {
     413: errors.TooLarge,
     504: errors.DeadlineExceeded,
 }
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+"""The header that says of two requests that they are one."""
+
 _UNAVAILABLE = frozenset({429, 502, 503})
 
 
@@ -83,8 +87,9 @@ def send(
     *,
     door: Door = Door.ANY,
     repeatable: bool = False,
+    key: str | None = None,
 ) -> Question[Answer]:
-    """A question that changes something.
+    """A question that changes something; one with an idempotency key may be asked twice.
 
     Raises
     ------
@@ -95,7 +100,16 @@ def send(
         content = None if body is None else msgspec.json.encode(body)
     except (TypeError, ValueError) as error:
         raise errors.InvalidInput(f"this cannot be sent as JSON: {error}") from error
-    return Question(method=method, path=path, read=read, body=content, door=door, repeatable=repeatable)
+    headers = {} if key is None else {IDEMPOTENCY_KEY: key}
+    repeatable = repeatable or key is not None
+    return Question(
+        method=method, path=path, read=read, body=content, headers=headers, door=door, repeatable=repeatable
+    )  # fmt: skip
+
+
+def made_key() -> str:
+    """An idempotency key that nobody else has."""
+    return secrets.token_hex(16)
 
 
 def asking(query: Mapping[str, str | int | float | None]) -> str:

@@ -1,6 +1,5 @@
 """What is asked of fleets and single models: said once, for both kinds of client."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -8,8 +7,8 @@ import msgspec
 import polars as pl
 
 from shoal.client import questions, records
-from shoal.client.exchange import Door, Question, asking, get, part, reading
-from shoal.client.rows import ROWS_PER_REQUEST, Described, request_body
+from shoal.client.exchange import IDEMPOTENCY_KEY, Door, Question, asking, get, made_key, part, reading
+from shoal.client.rows import ROWS_PER_REQUEST, Described, key_frame, request_body
 from shoal.client.sending import Dialogue, asked
 from shoal.errors import InvalidInput, NotFound, StorageError
 from shoal.registry import parse_reference
@@ -22,7 +21,7 @@ from shoal.table.keys import ANY
 from shoal.types import KeyValue, Label
 
 _HEADERS: Final[Mapping[str, str]] = {
-    "ordering_key": "Ordering-Key", "idempotency_key": "Idempotency-Key", "sink": "Prediction-Sink",
+    "ordering_key": "Ordering-Key", "idempotency_key": IDEMPOTENCY_KEY, "sink": "Prediction-Sink",
     "deadline_s": "Prediction-Timeout",
 }  # fmt: skip
 
@@ -92,7 +91,7 @@ class Asked:
             piece = rows.slice(start, ROWS_PER_REQUEST)
             answers.append((yield from asked(self._infer(piece, outputs, version))))
         predicted = pl.concat([answer_frame(one) for one in answers])
-        return pl.concat([rows.select(self.keys), predicted], how="horizontal")
+        return pl.concat([key_frame(rows, self._described), predicted], how="horizontal")
 
     def submitting(
         self, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
@@ -100,7 +99,7 @@ class Asked:
         """Ask for a prediction without waiting. With a key of its own it may be sent twice and is taken once."""
         wishes.require_usable()
         given = {name: getattr(wishes, name) for name in _HEADERS}
-        given["idempotency_key"] = wishes.idempotency_key or secrets.token_hex(16)
+        given["idempotency_key"] = wishes.idempotency_key or made_key()
         outputs = self._outputs(outcome=outcome, model_level=model_level, snapshot=snapshot)
         read = reading(_Accepted)
         return Question(

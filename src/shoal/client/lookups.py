@@ -10,6 +10,8 @@ from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord, RunTotals
 from shoal.registry import (
     AliasChange,
+    AliasRecord,
+    AuditCheck,
     AuditEntry,
     Desired,
     FleetRecord,
@@ -56,9 +58,17 @@ class RemoteRegistry:
         """The moves of one alias or of all, newest first; the newest 10,000."""
         return self._transport.ask(questions.alias_history(name, alias))
 
+    def aliases(self, name: str) -> list[AliasRecord]:
+        """A fleet's aliases by name, and when and by whom each was moved last."""
+        return self._transport.ask(questions.aliases(name))
+
     def serving(self) -> list[Desired]:
         """What servers are to do with each fleet, by name."""
         return self._transport.ask(questions.every_serving())
+
+    def desired(self, name: str) -> Desired:
+        """What servers are to do with a fleet; raises NotFound where there is none."""
+        return self._transport.ask(questions.desired(name))
 
     def keys(self) -> list[ApiKeyRecord]:
         """All API keys, newest first; their digests are not told, ``hash`` is empty."""
@@ -71,6 +81,10 @@ class RemoteRegistry:
     def audit(self, *, object: str | None = None, limit: int = 100) -> list[AuditEntry]:  # noqa: A002
         """The newest changes, newest first, of one object (``flights``, ``flights:3``, ``flights@champion``) or all."""
         return self._transport.ask(questions.audit(object, limit))
+
+    def verify_audit(self, *, noted: str | None = None) -> AuditCheck:
+        """Recompute the audit's chain of digests; ``noted`` is ``newest`` of an earlier check."""
+        return self._transport.ask(questions.verify_audit(noted))
 
 
 class AsyncRemoteRegistry:
@@ -107,9 +121,17 @@ class AsyncRemoteRegistry:
         """As :meth:`RemoteRegistry.alias_history`."""
         return await self._transport.ask(questions.alias_history(name, alias))
 
+    async def aliases(self, name: str) -> list[AliasRecord]:
+        """As :meth:`RemoteRegistry.aliases`."""
+        return await self._transport.ask(questions.aliases(name))
+
     async def serving(self) -> list[Desired]:
         """As :meth:`RemoteRegistry.serving`."""
         return await self._transport.ask(questions.every_serving())
+
+    async def desired(self, name: str) -> Desired:
+        """As :meth:`RemoteRegistry.desired`."""
+        return await self._transport.ask(questions.desired(name))
 
     async def keys(self) -> list[ApiKeyRecord]:
         """As :meth:`RemoteRegistry.keys`."""
@@ -122,6 +144,10 @@ class AsyncRemoteRegistry:
     async def audit(self, *, object: str | None = None, limit: int = 100) -> list[AuditEntry]:  # noqa: A002
         """As :meth:`RemoteRegistry.audit`."""
         return await self._transport.ask(questions.audit(object, limit))
+
+    async def verify_audit(self, *, noted: str | None = None) -> AuditCheck:
+        """As :meth:`RemoteRegistry.verify_audit`."""
+        return await self._transport.ask(questions.verify_audit(noted))
 
 
 class RemoteLedger:

@@ -26,6 +26,10 @@ class _Waiting(msgspec.Struct):
     waiting: int
 
 
+class _Purged(msgspec.Struct):
+    purged: int
+
+
 class RemotePredictions:
     """Predictions that are kept; those of the API key's name, and everybody's for whoever may read.
 
@@ -65,6 +69,14 @@ class RemotePredictions:
         """Let all failed predictions, or those of one fleet, wait again; how many there were."""
         return self._transport.ask(_replay_failed(fleet))
 
+    def of_request(self, request_id: str, *, principal: str | None = None, limit: int = 100) -> list[PredictionRecord]:
+        """The newest durable results of a request, newest first, with what was answered; at most 10,000."""
+        return self._transport.ask(_of_request(request_id, principal, limit))
+
+    def purge(self, fleet: str, *, before: dt.datetime) -> int:
+        """Forget the durable results of a fleet that were accepted before; how many there were. For admins."""
+        return self._transport.ask(_purge(fleet, before))
+
 
 class AsyncRemotePredictions:
     """Predictions that are kept; methods as of :class:`RemotePredictions`."""
@@ -101,6 +113,16 @@ class AsyncRemotePredictions:
     async def replay_failed(self, *, fleet: str | None = None) -> int:
         """As :meth:`RemotePredictions.replay_failed`."""
         return await self._transport.ask(_replay_failed(fleet))
+
+    async def of_request(
+        self, request_id: str, *, principal: str | None = None, limit: int = 100
+    ) -> list[PredictionRecord]:
+        """As :meth:`RemotePredictions.of_request`."""
+        return await self._transport.ask(_of_request(request_id, principal, limit))
+
+    async def purge(self, fleet: str, *, before: dt.datetime) -> int:
+        """As :meth:`RemotePredictions.purge`."""
+        return await self._transport.ask(_purge(fleet, before))
 
 
 def waiting(prediction_id: str, timeout_s: float, answer_s: float) -> Dialogue[PredictionRecord]:
@@ -140,7 +162,7 @@ def _text(moment: dt.datetime | None) -> str | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
-        raise InvalidInput(f"{moment} has no time zone; give since and until one, e.g. datetime.now(UTC)")
+        raise InvalidInput(f"{moment} has no time zone; give it one, as datetime.now(UTC) has")
     return moment.isoformat()
 
 
@@ -156,3 +178,14 @@ def _replay_failed(fleet: str | None) -> Question[int]:
     read = reading(_Waiting)
     path = f"{_PATH}/replay{asking({'fleet': fleet})}"
     return send("POST", path, None, lambda content: read(content).waiting, door=Door.INFERENCE)
+
+
+def _of_request(request_id: str, principal: str | None, limit: int) -> Question[list[PredictionRecord]]:
+    path = f"/api/v1/requests/{part(request_id)}/predictions"
+    return get(path, records.predictions, door=Door.INFERENCE, principal=principal, limit=limit)
+
+
+def _purge(fleet: str, before: dt.datetime) -> Question[int]:
+    read = reading(_Purged)
+    path = f"{_PATH}/purge{asking({'fleet': fleet, 'before': _text(before)})}"
+    return send("POST", path, None, lambda content: read(content).purged, door=Door.INFERENCE)

@@ -7,12 +7,14 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from shoal.client import records
-from shoal.client.exchange import Answer, Door, Question, asking, get, part, reading, send
+from shoal.client.exchange import Answer, Door, Question, asking, get, made_key, part, reading, send
 from shoal.errors import StorageError
 from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord, RunTotals
 from shoal.registry import (
     AliasChange,
+    AliasRecord,
+    AuditCheck,
     AuditEntry,
     Desired,
     FleetRecord,
@@ -88,26 +90,40 @@ def alias_history(name: str, alias: str | None) -> Question[list[AliasChange]]:
     return _get(f"{_fleet(name)}/history", reading(list[AliasChange]), alias=alias, limit=MOST)
 
 
+def aliases(name: str) -> Question[list[AliasRecord]]:
+    """A fleet's aliases."""
+    return _get(f"{_fleet(name)}/aliases", reading(list[AliasRecord]))
+
+
 def model_history(name: str, key: str) -> Question[list[ModelVersion]]:
     """The snapshots that brought a model of a key."""
     return _get(f"{_fleet(name)}/models/history", reading(list[ModelVersion]), key=key)
 
 
-def promote(name: str, version: int, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    """Make an alias name a version."""
+def promote(
+    name: str, version: int, alias: str, expected: int | None, reason: str, idempotency_key: str | None
+) -> Question[AliasChange]:
+    """Make an alias name a version; with its key it may be sent twice and is done once."""
     body: dict[str, Json] = {"version": version, "alias": alias, "expected": expected, "reason": reason}
-    return _send("POST", f"{_fleet(name)}/promote", body, reading(AliasChange), repeatable=expected is not None)
+    return _send("POST", f"{_fleet(name)}/promote", body, reading(AliasChange), key=idempotency_key or made_key())
 
 
-def rollback(name: str, alias: str, expected: int | None, reason: str) -> Question[AliasChange]:
-    """Make an alias name what it named before."""
+def rollback(
+    name: str, alias: str, expected: int | None, reason: str, idempotency_key: str | None
+) -> Question[AliasChange]:
+    """Make an alias name what it named before; with its key it may be sent twice and is done once."""
     body: dict[str, Json] = {"alias": alias, "expected": expected, "reason": reason}
-    return _send("POST", f"{_fleet(name)}/rollback", body, reading(AliasChange))
+    return _send("POST", f"{_fleet(name)}/rollback", body, reading(AliasChange), key=idempotency_key or made_key())
 
 
 def every_serving() -> Question[list[Desired]]:
     """What servers are told about each fleet."""
     return _get(f"{API}/serving", records.many(Desired, json=("spec",)))
+
+
+def desired(name: str) -> Question[Desired]:
+    """What servers are told about a fleet."""
+    return _get(f"{API}/serving/{part(name)}", records.one(Desired, json=("spec",)))
 
 
 def serving(name: str) -> Question[ServingSpec]:
@@ -191,6 +207,11 @@ def audit(object: str | None, limit: int) -> Question[list[AuditEntry]]:  # noqa
     return _get(f"{API}/audit", records.many(AuditEntry, json=("before", "after")), object=object, limit=limit)
 
 
+def verify_audit(noted: str | None) -> Question[AuditCheck]:
+    """Have the audit's digests recomputed."""
+    return _get(f"{API}/audit/check", records.one(AuditCheck), noted=noted)
+
+
 def runs(state: RunState | None, fleet: str | None, kind: str | None, limit: int) -> Question[list[RunRecord]]:
     """The newest runs."""
     read = records.many(RunRecord, json=("spec",))
@@ -224,8 +245,9 @@ def _send(
     read: Callable[[bytes], Answer],
     *,
     repeatable: bool = False,
+    key: str | None = None,
 ) -> Question[Answer]:
-    return send(method, path, body, read, door=Door.MANAGEMENT, repeatable=repeatable)
+    return send(method, path, body, read, door=Door.MANAGEMENT, repeatable=repeatable, key=key)
 
 
 def _fleet(name: str) -> str:

@@ -142,9 +142,13 @@ def statistics(content: bytes) -> list[ModelStatistics]:
             failures=one.inference_stats["fail"].count,
             rows=one.inference_count,
             batches=one.execution_count,
+            cache_hits=one.inference_stats["cache_hit"].count,
+            cache_misses=one.inference_stats["cache_miss"].count,
             queue_ns=one.inference_stats["queue"].ns,
             compute_ns=one.inference_stats["compute_infer"].ns,
             request_ns=one.inference_stats["success"].ns,
+            input_ns=one.inference_stats["compute_input"].ns,
+            output_ns=one.inference_stats["compute_output"].ns,
             last_request_at_ms=one.last_inference,
         )
         for one in _statistics(content).model_stats

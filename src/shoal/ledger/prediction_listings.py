@@ -43,10 +43,14 @@ def many(connection: sa.Connection, ids: Sequence[str]) -> list[PredictionRecord
     return [found[one] for one in ids if one in found]
 
 
-def of_request(connection: sa.Connection, request_id: str) -> list[PredictionRecord]:
-    """The durable results of a request, newest first, with all that is kept of them."""
-    stored = sa.and_(_c.kind == sa.literal_column("'stored'"), _c.request_id == request_id)
-    found = connection.execute(sa.select(predictions).where(stored).order_by(_c.number.desc()))
+def of_request(
+    connection: sa.Connection, request_id: str, *, principal: str | None, limit: int
+) -> list[PredictionRecord]:
+    """The newest durable results of a request, newest first, with all that is kept of them."""
+    wanted = sa.and_(_c.kind == sa.literal_column("'stored'"), _c.request_id == request_id)
+    if principal is not None:
+        wanted = sa.and_(wanted, _c.principal == principal)
+    found = connection.execute(sa.select(predictions).where(wanted).order_by(_c.number.desc()).limit(limit))
     return [_record(row) for row in found.mappings()]
 
 

@@ -292,10 +292,20 @@ class Predictions:
         with self._database.read() as connection:
             return listings.many(connection, ids)
 
-    def of_request(self, request_id: str) -> list[PredictionRecord]:
-        """The durable results of a request, newest first, with what was asked and answered."""
+    def of_request(self, request_id: str, *, principal: str | None = None, limit: int = 100) -> list[PredictionRecord]:
+        """The newest durable results of a request, newest first, with what was asked and answered.
+
+        Parameters
+        ----------
+        request_id : str
+            As the caller gave it, or was told it; callers may have used it several times.
+        principal : str, optional
+            Only what was asked in this name.
+        limit : int
+            How many at most.
+        """
         with self._database.read() as connection:
-            return listings.of_request(connection, request_id)
+            return listings.of_request(connection, request_id, principal=principal, limit=limit)
 
     def listed(
         self,

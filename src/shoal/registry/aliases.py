@@ -6,14 +6,18 @@ and never to and fro.
 """
 
 import datetime as dt
+from typing import Final
 
 import sqlalchemy as sa
 
 from shoal.errors import Conflict, NotFound
 from shoal.registry import audit, catalog, snapshots
-from shoal.registry.names import check_name
+from shoal.registry.names import check_idempotency_key, check_name
 from shoal.registry.records import AliasChange, AliasRecord, Move
 from shoal.registry.tables import alias_changes, aliases, fleets
+from shoal.types import Json
+
+_MOVES_REMEMBERED: Final = 1000
 
 
 def promote(
@@ -25,25 +29,30 @@ def promote(
     actor: str,
     expected: int | None,
     reason: str,
+    idempotency_key: str | None,
     at: dt.datetime,
 ) -> AliasChange:
-    """Make the alias name a version.
+    """Make the alias name a version, once for each idempotency key.
 
     Raises
     ------
     NotFound
         There is no such fleet or version, or its files were collected.
     Conflict
-        The alias does not name ``expected`` (0: nothing) at this moment.
+        The alias does not name ``expected`` (0: nothing) at this moment; or what has this key was done, and somebody
+        moved the alias since, or was something else.
     """
     check_name(alias, what="an alias")
     fleet = catalog.locked(connection, name)
     snapshots.usable(connection, name, version)
     newest = _newest(connection, fleet["id"], alias)
+    done = _done(connection, name, newest, alias=alias, actor=actor, idempotency_key=idempotency_key)
+    if done is not None:
+        return _same(done, Move.PROMOTE, version)
     _require(newest, expected, f"{name}@{alias}")
     return _move(
         connection, fleet, newest, alias=alias, move=Move.PROMOTE, to=version, beneath=_beneath(newest, version),
-        actor=actor, at=at, reason=reason,
+        actor=actor, at=at, reason=reason, idempotency_key=idempotency_key,
     )  # fmt: skip
 
 
@@ -55,19 +64,23 @@ def rollback(
     actor: str,
     expected: int | None,
     reason: str,
+    idempotency_key: str | None,
     at: dt.datetime,
 ) -> AliasChange:
-    """Make the alias name the version that it named before the present one was promoted.
+    """Make the alias name the version that it named before the present one was promoted; keys as of :func:`promote`.
 
     Raises
     ------
     NotFound
         There is no such fleet or alias, or nothing further back.
     Conflict
-        The alias does not name ``expected`` at this moment.
+        As of :func:`promote`.
     """
     fleet = catalog.locked(connection, name)
     newest = _newest(connection, fleet["id"], alias)
+    done = _done(connection, name, newest, alias=alias, actor=actor, idempotency_key=idempotency_key)
+    if done is not None:
+        return _same(done, Move.ROLLBACK, done.after)
     _require(newest, expected, f"{name}@{alias}")
     if newest is None or newest["beneath"] is None:
         now = "names nothing" if newest is None else f"named nothing before {newest['after']}"
@@ -75,7 +88,7 @@ def rollback(
     target = _change(connection, fleet["id"], alias, newest["beneath"])
     return _move(
         connection, fleet, newest, alias=alias, move=Move.ROLLBACK, to=target["after"], beneath=target["beneath"],
-        actor=actor, at=at, reason=reason,
+        actor=actor, at=at, reason=reason, idempotency_key=idempotency_key,
     )  # fmt: skip
 
 
@@ -137,6 +150,45 @@ def _require(newest: sa.RowMapping | None, expected: int | None, reference: str)
         )
 
 
+def _done(
+    connection: sa.Connection,
+    name: str,
+    newest: sa.RowMapping | None,
+    *,
+    alias: str,
+    actor: str,
+    idempotency_key: str | None,
+) -> AliasChange | None:
+    """The move that a request made which is sent again, its answer having been lost; None where it made none yet.
+
+    The audit knows: its entry is of the same transaction as the move. Only the latest moves are looked at, for nobody
+    sends a request again after so many others.
+    """
+    if idempotency_key is None:
+        return None
+    check_idempotency_key(idempotency_key)
+    if newest is None:
+        return None
+    entries = audit.entries(connection, object=f"{name}@{alias}", limit=_MOVES_REMEMBERED)
+    keys = [entry.after.get("idempotency_key") if isinstance(entry.after, dict) else None for entry in entries]
+    mine = [key == idempotency_key and entry.actor == actor for key, entry in zip(keys, entries, strict=True)]
+    if not any(mine):
+        return None
+    if mine[0]:
+        return _record(name, newest)
+    raise Conflict(
+        f"this request moved {name}@{alias} already, and it was moved again since: it names {newest['after']} by now; "
+        "look again and decide"
+    )
+
+
+def _same(done: AliasChange, move: Move, version: int) -> AliasChange:
+    """What was done already, if it is what is asked for now."""
+    if (done.move, done.after) != (move, version):
+        raise Conflict("this idempotency key was used for another move; take a new one for each")
+    return done
+
+
 def _beneath(newest: sa.RowMapping | None, version: int) -> int | None:
     """Promoting what is there already adds nothing to go back to."""
     if newest is None:
@@ -157,6 +209,7 @@ def _move(
     actor: str,
     at: dt.datetime,
     reason: str,
+    idempotency_key: str | None,
 ) -> AliasChange:
     before = newest["after"] if newest is not None else None
     number = newest["number"] + 1 if newest is not None else 1
@@ -171,9 +224,12 @@ def _move(
     }
     connection.execute(alias_changes.insert().values(fleet_id=fleet["id"], beneath=beneath, reason=reason, **row))
     _point(connection, fleet["id"], alias, to, number)
+    said: dict[str, Json] = {"version": to, "reason": reason}
+    if idempotency_key is not None:
+        said["idempotency_key"] = idempotency_key
     audit.append(
         connection, at=at, actor=actor, action=f"alias.{move}", object=f"{fleet['name']}@{alias}",
-        before=None if before is None else {"version": before}, after={"version": to, "reason": reason},
+        before=None if before is None else {"version": before}, after=said,
     )  # fmt: skip
     return AliasChange(
         fleet=fleet["name"], alias=alias, number=number, move=move, before=before, after=to, actor=actor, at=at,

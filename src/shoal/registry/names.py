@@ -10,6 +10,9 @@ CHAMPION = "champion"
 
 LONGEST_NAME = 100
 
+PRINTABLE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
+"""A text that a header can hold, as keys of requests are."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -54,6 +57,18 @@ def check_name(name: str, *, what: str) -> str:
         f"{name!r} cannot name {what}; use ASCII letters, digits, '.', '_' and '-', begin and end with a letter or "
         f"digit, and stay within {LONGEST_NAME} characters"
     )
+
+
+def check_idempotency_key(text: str) -> None:
+    """Refuse a key that could not be sent in a header.
+
+    Raises
+    ------
+    InvalidInput
+        It has to have 1 to 255 printable characters of ASCII.
+    """
+    if not PRINTABLE.fullmatch(text):
+        raise InvalidInput("the idempotency key has to have 1 to 255 printable ASCII characters")
 
 
 def parse_reference(text: str) -> Reference:

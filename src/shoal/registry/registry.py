@@ -209,6 +209,7 @@ class Registry(Deployment):
         actor: str,
         expected: int | None = None,
         reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
         """Make an alias name a version, atomically.
 
@@ -224,6 +225,8 @@ class Registry(Deployment):
             The version that the alias must name now (0: none), so that a decision made on old news is refused.
         reason : str
             Why; kept in the history.
+        idempotency_key : str, optional
+            Kept in the audit: whoever sends the same again, because the answer was lost, is told what was done then.
 
         Raises
         ------
@@ -232,16 +235,23 @@ class Registry(Deployment):
         NotFound
             There is no such fleet or version, or its files were collected.
         Conflict
-            The alias does not name ``expected``.
+            The alias does not name ``expected``; or the same was done already, and the alias was moved since.
         """
         with self._database.write() as connection:
             return aliases.promote(
                 connection, name, version, alias=alias, actor=actor, expected=expected, reason=reason,
-                at=self._now_alone(connection, name),
+                idempotency_key=idempotency_key, at=self._now_alone(connection, name),
             )  # fmt: skip
 
     def rollback(
-        self, name: str, *, alias: str = CHAMPION, actor: str, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        actor: str,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
         """Make an alias name the version it named before, atomically; twice goes further back.
 
@@ -250,12 +260,12 @@ class Registry(Deployment):
         NotFound
             There is no such fleet or alias, or nothing further back.
         Conflict
-            The alias does not name ``expected``.
+            As of :meth:`promote`.
         """
         with self._database.write() as connection:
             return aliases.rollback(
                 connection, name, alias=alias, actor=actor, expected=expected, reason=reason,
-                at=self._now_alone(connection, name),
+                idempotency_key=idempotency_key, at=self._now_alone(connection, name),
             )  # fmt: skip
 
     def aliases(self, name: str) -> list[AliasRecord]:

@@ -1,7 +1,7 @@
 """A frame's feature columns as the float64 arrays that kernels read."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -28,15 +28,22 @@ class RowColumns:
         How many rows there are.
     columns : mapping of str to polars.Series or ndarray of float64
         By name; a numeric feature may be an array already, NaN where it is missing.
+    wrong : mapping of str to ndarray of bool
+        Rows of columns that were converted before which had something that could not be; it is missing in the column.
     """
 
     height: int
     columns: "Mapping[str, pl.Series | Floats]"
+    wrong: "Mapping[str, Flags]" = field(default_factory=dict)
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> "RowColumns":
         """The columns of a frame."""
         return cls(height=frame.height, columns={series.name: series for series in frame.iter_columns()})
+
+    def frame(self) -> pl.DataFrame:
+        """All columns as a frame."""
+        return pl.DataFrame([pl.Series(n, c) if isinstance(c, np.ndarray) else c for n, c in self.columns.items()])
 
     def key(self, name: str) -> pl.Series:
         """A key column."""
@@ -79,9 +86,9 @@ class FeatureColumns:
         for feature in features:
             column = rows.columns[feature.name]
             if isinstance(column, np.ndarray):
-                self._numbers[feature.name] = column, None
+                self._numbers[feature.name] = column, rows.wrong.get(feature.name)
             else:
-                _refuse_odd_type(feature, column.dtype)
+                require_feature(feature, column.dtype)
 
     def numbers(self, name: str) -> tuple[Floats, Flags | None]:
         """A numeric feature.
@@ -97,14 +104,14 @@ class FeatureColumns:
         if found is None:
             column = self._columns[name]
             assert isinstance(column, pl.Series)  # arrays are there from the beginning
-            found = self._numbers[name] = _to_numbers(column)
+            found = self._numbers[name] = to_numbers(column)
         return found
 
     def codes(self, name: str, categories: Sequence[str]) -> Floats:
         """A category feature as positions in ``categories``: NaN where missing, :data:`UNKNOWN` where not listed."""
         column = self._columns[name]
         assert isinstance(column, pl.Series)
-        texts = column.cast(pl.String)
+        texts = to_texts(column)
         positions = pl.Series(range(len(categories)), dtype=pl.Float64)
         listed = pl.Series(list(categories), dtype=pl.String)
         codes = texts.replace_strict(listed, positions, default=UNKNOWN, return_dtype=pl.Float64)
@@ -112,7 +119,14 @@ class FeatureColumns:
         return pl.select(pl.when(texts.is_null()).then(None).otherwise(codes)).to_series().to_numpy()
 
 
-def _refuse_odd_type(feature: Feature, dtype: pl.DataType) -> None:
+def require_feature(feature: Feature, dtype: pl.DataType) -> None:
+    """Refuse a column that cannot be a feature.
+
+    Raises
+    ------
+    InvalidInput
+        Says what its type is, and what it should be.
+    """
     number = dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or isinstance(dtype, pl.Decimal)
     if number or dtype in _TEXTS:
         return
@@ -120,7 +134,21 @@ def _refuse_odd_type(feature: Feature, dtype: pl.DataType) -> None:
     raise InvalidInput(f"feature {feature.name!r} is {dtype}, but the fleet takes {wanted}: convert it before scoring")
 
 
-def _to_numbers(column: pl.Series) -> tuple[Floats, Flags | None]:
+def to_texts(column: pl.Series) -> pl.Series:
+    """A category feature's values as the texts that categories are."""
+    return column.cast(pl.String)
+
+
+def to_numbers(column: pl.Series) -> tuple[Floats, Flags | None]:
+    """A numeric feature's values as float64.
+
+    Returns
+    -------
+    values : ndarray of float64, shape (rows,)
+        NaN where missing or not a number.
+    wrong : ndarray of bool, shape (rows,), or None
+        Where there is a text that is no number; None if nowhere.
+    """
     if column.dtype == pl.Float64:
         return _contiguous(column), None
     if column.dtype in (pl.Categorical, pl.Enum):

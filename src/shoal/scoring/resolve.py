@@ -98,6 +98,7 @@ def _key_columns(table: ModelTable, rows: RowColumns) -> tuple[list[pl.Series], 
     for position, column in enumerate(table.keys):
         series, bad = coerce(rows.key(column.name), column)
         columns.append(series)
+        bad = rows.wrong.get(column.name, bad)
         if bad is not None:
             wrong = np.full(rows.height, -1, dtype=np.int16) if wrong is None else wrong
             wrong[bad & (wrong < 0)] = position

@@ -50,6 +50,9 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("GET", "/api/v1/predictions/{id}", PREDICT),
     ("POST", "/api/v1/predictions/{id}/replay", PREDICT),
     ("POST", "/api/v1/predictions/replay", OPERATE),
+    ("GET", "/api/v1/requests/{id}/predictions", PREDICT),
+    # What was promised to be durable is gone then
+    ("POST", "/api/v1/predictions/purge", ADMIN),
     # Management
     ("GET", "/api/v1/docs", READ),
     ("GET", "/api/v1/openapi.json", READ),
@@ -61,6 +64,7 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("GET", "/api/v1/fleets/{name}/models", READ),
     ("GET", "/api/v1/fleets/{name}/models/history", READ),
     ("GET", "/api/v1/fleets/{name}/history", READ),
+    ("GET", "/api/v1/fleets/{name}/aliases", READ),
     ("GET", "/api/v1/fleets/{name}/diff", READ),
     ("POST", "/api/v1/fleets/{name}/promote", OPERATE),
     ("POST", "/api/v1/fleets/{name}/rollback", OPERATE),
@@ -80,6 +84,7 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
     ("POST", "/api/v1/keys/{id}/revoke", ADMIN),
     ("POST", "/api/v1/keys/{id}/rotate", ADMIN),
     ("GET", "/api/v1/audit", ADMIN),
+    ("GET", "/api/v1/audit/check", ADMIN),
     # Telemetry
     ("GET", "/metrics", READ),
 )

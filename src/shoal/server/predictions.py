@@ -7,7 +7,7 @@ a caller may not see is not there for it.
 import datetime as dt
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -30,13 +30,16 @@ LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
 REPLAY: Final = "/api/v1/predictions/{id}/replay"
 REPLAY_FAILED: Final = "/api/v1/predictions/replay"
-TEMPLATES: Final = (LIST, ONE, REPLAY, REPLAY_FAILED)
+PURGE: Final = "/api/v1/predictions/purge"
+OF_REQUEST: Final = "/api/v1/requests/{id}/predictions"
+TEMPLATES: Final = (LIST, ONE, REPLAY, REPLAY_FAILED, PURGE, OF_REQUEST)
 """The routes that :class:`PredictionsApp` answers."""
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
 _AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _MOST_LISTED: Final = 10_000
 _MARGIN_S: Final = 0.5
+_NOBODY: Final = ""
 _ENDED: Final = 200
 _UNDER_WAY: Final = 202
 
@@ -77,7 +80,7 @@ async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope
 
 
 class PredictionsApp:
-    """Answers ``/api/v1/predictions`` and what is below.
+    """Answers ``/api/v1/predictions`` and what is below, and which results a request has.
 
     Parameters
     ----------
@@ -87,28 +90,25 @@ class PredictionsApp:
 
     def __init__(self, deferred: DeferredPredictions) -> None:
         self._deferred = deferred
+        self._answers: Mapping[str, Callable[[Scope], Awaitable[tuple[int, object]]]] = {
+            LIST: self._list,
+            ONE: self._show,
+            REPLAY: self._replay,
+            REPLAY_FAILED: self._replay_failed,
+            PURGE: self._purge,
+            OF_REQUEST: self._of_request,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        template = scope["shoal.rule"].template
-        if template == LIST:
-            status, shown = await self._list(scope)
-        elif template == ONE:
-            status, shown = await self._show(scope)
-        elif template == REPLAY:
-            status, shown = await self._replay(scope)
-        else:
-            status, shown = await self._replay_failed(scope)
+        status, shown = await self._answers[scope["shoal.rule"].template](scope)
         await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "state", "kind", "fleet", "principal", "since", "until", "limit")
-        caller: Principal = scope["shoal.principal"]
-        principal = asked.get("principal")
-        if not _may(caller, Permission.READ):
-            if principal not in (None, caller.name):
-                return _ENDED, []
-            principal = caller.name
+        principal = _whose(scope["shoal.principal"], asked.get("principal"))
+        if principal == _NOBODY:
+            return _ENDED, []
         found = await self._deferred.listed(
             state=_word("state", PredictionState, asked.get("state")),
             kind=_word("kind", PredictionKind, asked.get("kind")),
@@ -118,6 +118,15 @@ class PredictionsApp:
             until=_time("until", asked.get("until")),
             limit=_limit(asked.get("limit", "50")),
         )
+        return _ENDED, [prediction_document(record) for record in found]
+
+    async def _of_request(self, scope: Scope) -> tuple[int, object]:
+        asked = _query(scope, "principal", "limit")
+        principal = _whose(scope["shoal.principal"], asked.get("principal"))
+        if principal == _NOBODY:
+            return _ENDED, []
+        limit = _limit(asked.get("limit", "100"))
+        found = await self._deferred.of_request(_id(scope), principal=principal, limit=limit)
         return _ENDED, [prediction_document(record) for record in found]
 
     async def _show(self, scope: Scope) -> tuple[int, object]:
@@ -139,9 +148,23 @@ class PredictionsApp:
         asked = _query(scope, "fleet")
         return _UNDER_WAY, {"waiting": await self._deferred.replay_failed(fleet=asked.get("fleet"))}
 
+    async def _purge(self, scope: Scope) -> tuple[int, object]:
+        asked = _query(scope, "fleet", "before")
+        before = _time("before", asked.get("before"))
+        if before is None or not asked.get("fleet"):
+            raise InvalidInput("say whose results, and which: fleet=NAME and before=2026-01-31T12:00:00Z")
+        return _ENDED, {"purged": await self._deferred.purge(asked["fleet"], before=before)}
+
 
 def _may(principal: Principal, permission: Permission) -> bool:
     return permission in principal.role.permissions
+
+
+def _whose(caller: Principal, asked: str | None) -> str | None:
+    """In whose name it was asked what a caller may see: in any, in one, or in none."""
+    if _may(caller, Permission.READ):
+        return asked
+    return caller.name if asked in (None, caller.name) else _NOBODY
 
 
 def _visible(record: PredictionRecord, principal: Principal, permission: Permission) -> PredictionRecord:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from shoal.errors import NotFound
 from shoal.registry import SnapshotRecord
 from shoal.requests.lookups import Lookup, LookupStats
@@ -179,7 +181,7 @@ class Between:
         columns: list[Column] = list(rows.columns)
         for name in wanted:
             columns[self._positions[name]] = found.columns[name]
-        return Rows(columns=tuple(columns), rows=rows.rows, size_bytes=rows.size_bytes, notes=found.reasons)
+        return msgspec.structs.replace(rows, columns=tuple(columns), notes=found.reasons)
 
     def stats(self) -> tuple[LookupStats | None, CacheStats | None]:
         """How the lookup and the prediction cache are doing; None for one that there is not."""

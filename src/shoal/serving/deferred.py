@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import datetime as dt
-import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -11,6 +10,7 @@ from shoal.errors import InvalidInput, NotFound, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
+from shoal.registry.names import PRINTABLE
 from shoal.serving.addresses import split
 from shoal.serving.claim_loop import ClaimLoop
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
@@ -24,8 +24,6 @@ Result = TypeVar("Result")
 
 LONGEST_DEADLINE_S: Final = 30 * 86_400.0
 """Longest time that a prediction may be wanted, in seconds."""
-
-_TEXT: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +57,7 @@ class Wishes:
         """
         texts = {"ordering key": self.ordering_key, "idempotency key": self.idempotency_key, "sink": self.sink}
         for what, text in texts.items():
-            if text is not None and not _TEXT.fullmatch(text):
+            if text is not None and not PRINTABLE.fullmatch(text):
                 raise InvalidInput(f"the {what} has to have 1 to 255 printable ASCII characters")
         if self.deadline_s is not None and not 0 < self.deadline_s <= LONGEST_DEADLINE_S:
             raise InvalidInput(f"the timeout has to be a number of seconds above 0, at most {LONGEST_DEADLINE_S:.0f}")
@@ -223,6 +221,16 @@ class DeferredPredictions:
                 state=state, kind=kind, fleet=fleet, principal=principal, since=since, until=until, limit=limit
             )
         )
+
+    async def of_request(self, request_id: str, *, principal: str | None, limit: int) -> list[PredictionRecord]:
+        """The durable results of a request, newest first; see :meth:`Predictions.of_request`."""
+        return await self._thread(
+            lambda: self._predictions.of_request(request_id, principal=principal, limit=limit)
+        )  # fmt: skip
+
+    async def purge(self, fleet: str, *, before: dt.datetime) -> int:
+        """Forget older durable results of a fleet; how many there were. See :meth:`Predictions.purge`."""
+        return await self._thread(lambda: self._predictions.purge(fleet, before=before))
 
     async def replay(self, prediction_id: str) -> PredictionRecord:
         """Let a prediction that failed or expired wait again.

@@ -1,14 +1,17 @@
 """Rows as the tensors of a request, and the tensors of a response as rows: what those need who have frames."""
 
-import datetime as dt
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from shoal.errors import InvalidInput, StorageError
+from shoal.scoring.columns import require_feature, to_numbers, to_texts
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
+from shoal.table.keys import coerce
+from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
 
 ON_REQUEST: Final = ("outcome", "model_level", "snapshot")
 """Outputs that a prediction has where the caller says so."""
@@ -16,6 +19,9 @@ ON_REQUEST: Final = ("outcome", "model_level", "snapshot")
 _DTYPES: Final = {
     Datatype.FP64: pl.Float64(), Datatype.INT64: pl.Int64(), Datatype.BOOL: pl.Boolean(), Datatype.BYTES: pl.String(),
 }  # fmt: skip
+
+
+Elements: TypeAlias = list[str | float | int | bool | None]
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +62,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[Output]
 
 
-def request_tensors(frame: pl.DataFrame, inputs: Sequence[TensorMetadata], keys: Sequence[str]) -> tuple[Tensor, ...]:
-    """Rows as inputs. Features may be left out: where they are looked up by key, that is as it should be.
+def request_tensors(
+    frame: pl.DataFrame, inputs: Sequence[TensorMetadata], keys: Sequence[str], types: Mapping[str, KeyType]
+) -> tuple[Tensor, ...]:
+    """Rows as inputs, converted as a fleet converts what it scores.
+
+    Features may be left out: where they are looked up by key, that is as it should be. A column with something in it
+    that cannot be converted goes as texts, so that only those rows are invalid.
 
     Parameters
     ----------
@@ -67,16 +78,20 @@ def request_tensors(frame: pl.DataFrame, inputs: Sequence[TensorMetadata], keys:
         What the fleet or model takes.
     keys : sequence of str
         The key columns among them.
+    types : mapping of str to KeyType
+        Types of the key columns, and of columns that features are looked up by; other inputs are features.
 
     Raises
     ------
     InvalidInput
-        A key column is missing.
+        A key column is missing, or a column is of a type that no key or feature can come from.
     """
     missing = [name for name in keys if name not in frame.columns]
     if missing:
         raise InvalidInput(f"the rows lack the key column(s) {missing}; they have {frame.columns}")
-    return tuple([_tensor(one, frame[one.name]) for one in inputs if one.name in frame.columns])
+    return tuple(
+        [_tensor(one, frame[one.name], types.get(one.name)) for one in inputs if one.name in frame.columns]
+    )  # fmt: skip
 
 
 def answer_frame(answered: Answered) -> pl.DataFrame:
@@ -108,13 +123,35 @@ def wanted_outputs(usual: Sequence[str], *, outcome: bool, model_level: bool, sn
     return (*answer, *[name for name in ON_REQUEST if wanted[name]])
 
 
-def _tensor(one: TensorMetadata, column: pl.Series) -> Tensor:
-    data = column.to_list()
-    if one.datatype is Datatype.BYTES:
-        data = [value.isoformat() if isinstance(value, dt.date) else value for value in data]
-    elif column.dtype == pl.Boolean and one.datatype is Datatype.FP64:
-        data = [None if value is None else float(value) for value in data]
-    return Tensor(name=one.name, datatype=one.datatype, shape=(len(data),), data=data)
+def _tensor(one: TensorMetadata, column: pl.Series, key: KeyType | None) -> Tensor:
+    if key is None:
+        datatype, data = _feature(one, column)
+    else:
+        datatype, data = _key(one, column, KeyColumn(name=one.name, type=key))
+    return Tensor(name=one.name, datatype=datatype, shape=(len(data),), data=data)
+
+
+def _key(one: TensorMetadata, column: pl.Series, key: KeyColumn) -> tuple[Datatype, Elements]:
+    values, wrong = coerce(column, key)
+    if wrong is None:
+        return one.datatype, (values.cast(pl.String) if key.type is KeyType.DATE else values).to_list()
+    given = pl.select(pl.when(pl.Series(wrong)).then(column.cast(pl.String)).otherwise(values.cast(pl.String)))
+    return Datatype.BYTES, given.to_series().to_list()
+
+
+def _feature(one: TensorMetadata, column: pl.Series) -> tuple[Datatype, Elements]:
+    is_text = one.datatype is Datatype.BYTES
+    kind = FeatureKind.CATEGORY if is_text else FeatureKind.NUMERIC
+    require_feature(Feature(name=one.name, kind=kind), column.dtype)
+    if is_text:
+        return one.datatype, to_texts(column).to_list()
+    numbers, wrong = to_numbers(column)
+    if wrong is not None:
+        return Datatype.BYTES, to_texts(column).to_list()
+    values: Elements = numbers.tolist()
+    if np.isinf(numbers).any():  # which JSON cannot write
+        return Datatype.BYTES, [None if value != value else repr(value) for value in values]
+    return one.datatype, [None if value != value else value for value in values]
 
 
 def _column(output: Output) -> pl.Series:

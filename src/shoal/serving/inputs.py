@@ -5,16 +5,17 @@ Everything that could make a merged batch fail is refused here, before the reque
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from shoal.errors import InvalidInput
-from shoal.scoring.columns import RowColumns
+from shoal.scoring.columns import Flags, RowColumns, to_numbers
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.serving.rows import Column, Rows, merged_booleans, merged_integers, merged_numbers, merged_texts
 from shoal.serving.tensors import read_booleans, read_integers, read_numbers, read_texts
+from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, Floats, KeyColumn, KeyType
 
 KEY_DATATYPES: Final = {
@@ -23,6 +24,8 @@ KEY_DATATYPES: Final = {
     KeyType.BOOLEAN: Datatype.BOOL,
     KeyType.DATE: Datatype.BYTES,
 }
+
+Convert: TypeAlias = Callable[[pl.Series], tuple[Column, Flags | None]]
 
 #: Bytes that an element of a list counts for, beside a text's own.
 ELEMENT_BYTES = 40
@@ -51,6 +54,9 @@ class Input:
         From a tensor's datatype and elements to a column; raises :class:`InvalidInput`.
     merge : callable
         From the columns of many requests to one series, or an array where it is numbers.
+    convert : callable or None
+        From texts to a column, and where they cannot be any of its values, as a fleet does with the texts of a frame;
+        None where texts are refused, or are what it takes.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Input:
     key: bool
     read: Callable[[Tensor], Column]
     merge: Callable[[str, Sequence[Column]], pl.Series | Floats]
+    convert: Convert | None = None
 
 
 class InputSchema:
@@ -90,7 +97,7 @@ class InputSchema:
         self.inputs = tuple(inputs)
         self._extra = frozenset(column.name for column in extra)
         self._brought = frozenset(brought)
-        self._readers = {one.name: (one.position, one.read) for one in self.inputs}
+        self._readers = {one.name: (one.position, one.read, one.convert) for one in self.inputs}
         plain: dict[object, tuple[type, ...]] = {read_numbers: _NUMBER, read_texts: _TEXT}
         self._plain = [(one.name, one.datatype, plain.get(one.read, ())) for one in self.inputs]
 
@@ -129,12 +136,13 @@ class InputSchema:
             if row is not None:
                 return row
         found: list[Column | None] = [None] * len(self.inputs)
+        wrong: dict[int, Flags] = {}
         rows, size_bytes = -1, 0
         for tensor in tensors:
             reader = self._readers.get(tensor.name)
             if reader is None:
                 raise InvalidInput(f"there is no input {tensor.name!r}; there are {self._names(constants is None)}")
-            position, read = reader
+            position, read, convert = reader
             if found[position] is not None:
                 raise InvalidInput(f"input {tensor.name!r} is given twice")
             shape = tensor.shape
@@ -142,10 +150,12 @@ class InputSchema:
                 rows = shape[0] if shape else -1
             if not shape or shape[0] != rows or (len(shape) > 1 and shape[1:] != (1,)) or len(tensor.data) != rows:
                 raise _misshapen(tensor, rows)
-            column = read(tensor)
+            if convert is not None and tensor.datatype == "BYTES":
+                column = _converted(tensor, convert, position, wrong)
+            else:
+                column = read(tensor)
+                size_bytes += _text_bytes(column) if tensor.datatype == "BYTES" else 0
             size_bytes += column.nbytes if type(column) is np.ndarray else ELEMENT_BYTES * rows
-            if tensor.datatype == "BYTES":
-                size_bytes += _text_bytes(column)
             found[position] = column
         if rows < 0:
             raise InvalidInput(f"the request has no inputs; it takes {self._names(constants is None)}")
@@ -153,7 +163,7 @@ class InputSchema:
             self._fill_keys(found, constants, rows)
         if any(column is None for column in found):
             self._fill_missing(found, rows, needed)
-        return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes)  # type: ignore[arg-type]
+        return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes, wrong=wrong)  # type: ignore[arg-type]
 
     def _plain_row(self, tensors: Sequence[Tensor]) -> Rows | None:
         """One row of numbers and texts, all of them there, in order, as most requests are; None for anything else."""
@@ -209,15 +219,27 @@ class InputSchema:
             merged = {one.name: one.merge(one.name, c) for one, c in zip(self.inputs, columns, strict=True)}
         except _UNMERGEABLE as error:
             raise InvalidInput(f"the inputs cannot be converted: {error}") from error
-        return RowColumns(height=sum([request.rows for request in requests]), columns=merged)
+        wrong = self._wrong(requests) if any(request.wrong for request in requests) else {}
+        return RowColumns(height=sum([request.rows for request in requests]), columns=merged, wrong=wrong)
 
-    def frame(self, requests: Sequence[Rows]) -> pl.DataFrame:
-        """The rows of many requests as one frame, in their order; raises as :meth:`columns` does."""
-        columns = self.columns(requests).columns
-        return pl.DataFrame([pl.Series(n, c) if isinstance(c, np.ndarray) else c for n, c in columns.items()])
+    def _wrong(self, requests: Sequence[Rows]) -> dict[str, Flags]:
+        positions = sorted({position for request in requests for position in request.wrong})
+        return {
+            self.inputs[position].name: np.concatenate(
+                [request.wrong.get(position, np.zeros(request.rows, dtype=np.bool_)) for request in requests]
+            )
+            for position in positions
+        }
 
     def _names(self, keys: bool) -> list[str]:
         return [one.name for one in self.inputs if keys or not one.key]
+
+
+def _converted(tensor: Tensor, convert: Convert, position: int, wrong: dict[int, Flags]) -> Column:
+    column, bad = convert(merged_texts(tensor.name, [read_texts(tensor)]))
+    if bad is not None:
+        wrong[position] = bad
+    return column
 
 
 def _text_bytes(column: Column) -> int:
@@ -240,7 +262,19 @@ def _key_input(position: int, column: KeyColumn, *, key: bool) -> Input:
     }
     read, merge = readers[column.type]
     datatype = KEY_DATATYPES[column.type]
-    return Input(name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge)
+    # What is looked up by has no outcome that could say of a row that its text was none: it is refused.
+    convert = _converting(column) if key and datatype is not Datatype.BYTES else None
+    return Input(
+        name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge, convert=convert
+    )  # fmt: skip
+
+
+def _converting(key: KeyColumn) -> Convert:
+    def convert(texts: pl.Series) -> tuple[Column, Flags | None]:
+        values, wrong = coerce(texts, key)
+        return values.to_list(), wrong
+
+    return convert
 
 
 def _feature_input(position: int, feature: Feature) -> Input:
@@ -250,5 +284,6 @@ def _feature_input(position: int, feature: Feature) -> Input:
             name=name, datatype=Datatype.BYTES, position=position, key=False, read=read_texts, merge=merged_texts
         )  # fmt: skip
     return Input(
-        name=name, datatype=Datatype.FP64, position=position, key=False, read=read_numbers, merge=merged_numbers
+        name=name, datatype=Datatype.FP64, position=position, key=False, read=read_numbers, merge=merged_numbers,
+        convert=to_numbers,
     )  # fmt: skip

@@ -62,7 +62,8 @@ class Remembered:
         """
         keys = self._keys.of(rows.columns)
         kept = await self._get(keys)
-        read = [None if value is None or row in rows.notes else self._read(value) for row, value in enumerate(kept)]
+        known = [value if rows.is_repeatable(row) else None for row, value in enumerate(kept)]
+        read = [None if value is None else self._read(value) for value in known]
         found = [None if one is None else cast("Row", one.row) for one in read]
         missing = [row for row, values in enumerate(found) if values is None]
         self.tally.hits += len(keys) - len(missing)
@@ -94,9 +95,9 @@ class Remembered:
         return kept if len(kept.row) == len(self._outputs) + 1 else None
 
     async def _keep(self, keys: Sequence[bytes], rows: Sequence[int], given: Rows, parts: Sequence[Part]) -> list[Row]:
-        """Keep fresh answers; those of rows that could not be completed are not."""
+        """Keep fresh answers; those of rows that could not be completed, or read, are not."""
         fresh = [row for part in parts for row in self._rows(part)]
-        chosen = [i for i, row in enumerate(rows) if row not in given.notes]
+        chosen = [i for i, row in enumerate(rows) if given.is_repeatable(row)]
         made_at_s = time.time()  # by the one clock that processes and machines share
         encoded = [self._encoder.encode([made_at_s, fresh[i]]) for i in chosen]
         await self.store.put_many([keys[rows[i]] for i in chosen], encoded)

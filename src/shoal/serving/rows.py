@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shoal.scoring.columns import Flags
 from shoal.types import Floats
 
 Column: TypeAlias = Sequence[object] | NDArray[np.generic]
@@ -28,26 +29,35 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
         About how much memory they take.
     notes : mapping of int to str
         Rows that are not to be scored, and why.
+    wrong : mapping of int to ndarray of bool
+        By position of a column that came as texts: rows whose text is nothing that the column can hold.
     """
 
     columns: tuple[Column, ...]
     rows: int
     size_bytes: int
     notes: Mapping[int, str] = {}
+    wrong: Mapping[int, Flags] = {}
+
+    def is_repeatable(self, row: int) -> bool:
+        """Whether a row's columns say all that its answer depends on."""
+        return row not in self.notes and not any(flags[row] for flags in self.wrong.values())
 
     def slice(self, start: int, stop: int) -> "Rows":
         """Neighbouring rows."""
         columns = tuple([column[start:stop] for column in self.columns])
         size_bytes = self.size_bytes * (stop - start) // self.rows
         notes = {row - start: note for row, note in self.notes.items() if start <= row < stop}
-        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes)
+        wrong = {position: flags[start:stop] for position, flags in self.wrong.items()}
+        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes, wrong=wrong)
 
     def take(self, chosen: Sequence[int]) -> "Rows":
         """Some of the rows."""
         columns = tuple([[column[row] for row in chosen] for column in self.columns])
         size_bytes = self.size_bytes * len(chosen) // max(self.rows, 1)
         notes = {i: self.notes[row] for i, row in enumerate(chosen) if row in self.notes}
-        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes)
+        wrong = {position: flags[list(chosen)] for position, flags in self.wrong.items()}
+        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes, wrong=wrong)
 
 
 def _merged(columns: Sequence[Column]) -> list[object]:

@@ -51,8 +51,10 @@ class RuledScoring(Scoring):
         InvalidInput
             The rows of one of them cannot be converted.
         """
-        frame = self.inputs.frame(requests)
-        found = self._evaluation.evaluate(self._seen(frame), self.score(frame), _notes(requests, frame.height))
+        columns = self.inputs.columns(requests)
+        found = self._evaluation.evaluate(
+            self._seen(columns.frame()), self.score(columns), _notes(requests, columns.height)
+        )
         parts = parts_of(RuledBatch(found), requests)
         if not self._rejects:
             return parts
@@ -68,7 +70,7 @@ class RuledScoring(Scoring):
         """
         if not self._rejects:
             return
-        broken = self._evaluation.checks.inputs(self._seen(self.inputs.frame([rows])))
+        broken = self._evaluation.checks.inputs(self._seen(self.inputs.columns([rows]).frame()))
         if broken is not None and broken.rows.any():
             row = int(broken.rows.argmax())
             raise _refused(row, broken.reasons[row])

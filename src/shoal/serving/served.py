@@ -303,7 +303,11 @@ class ServedFleet:
         NotFound
             There is no such single model.
         """
+        extra = () if self.between is None else self.between.extra
+        typed = [*self.fleet.keys, *extra] if key is None else extra
         properties: dict[str, Value] = {"task": str(self.fleet.task)}
+        if typed:
+            properties["key_types"] = msgspec.json.encode({column.name: column.type for column in typed}).decode()
         if key is None:
             inputs = self.inputs.metadata()
             properties["models"] = self.snapshot.model_count

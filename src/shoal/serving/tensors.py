@@ -58,8 +58,6 @@ def read_numbers(tensor: Tensor) -> Column:
         elif set(map(type, data)) in _FLOAT_KINDS:
             return data if len(data) < 256 else _floats(data)
         raise _odd_elements(tensor, "numbers")
-    if datatype == "BYTES":
-        raise _wrong_datatype(tensor, "a number: FP64, or another numeric datatype")
     if type(data) is np.ndarray:
         return _array(tensor).astype(np.float64)
     if datatype == "BF16":

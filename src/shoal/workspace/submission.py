@@ -14,7 +14,7 @@ from shoal.serving.deferred import Wishes
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.frames import request_tensors, wanted_outputs
 from shoal.serving.inputs import InputSchema
-from shoal.serving.messages import InferenceRequest, TensorMetadata
+from shoal.serving.messages import InferenceRequest
 from shoal.serving.payloads import encode_request
 from shoal.types import KeyColumn
 from shoal.workspace.connections import Connections
@@ -95,7 +95,10 @@ class Submission:
         name, chosen, pinned = self._meant(reference)
         spec = self._served.spec(name)
         schema = schema_of(self._storehouse.open(chosen))
-        inputs = request_tensors(rows, _inputs(schema, spec), [column.name for column in schema.keys])
+        extra = _looked_up_by(schema, spec)
+        taken = InputSchema(schema.keys, schema.features, extra).metadata()
+        types = {column.name: column.type for column in (*schema.keys, *extra)}
+        inputs = request_tensors(rows, taken, [column.name for column in schema.keys], types)
         usual = list(dict.fromkeys([*schema.outputs, *[added for rule in spec.rules for added in rule.set]]))
         outputs = wanted_outputs(usual, outcome=outcome, model_level=model_level, snapshot=snapshot)
         version = str(chosen.version) if pinned else None
@@ -134,9 +137,8 @@ class Submission:
         return accepted
 
 
-def _inputs(schema: FleetSchema, spec: ServingSpec) -> tuple[TensorMetadata, ...]:
-    """What servers take of a fleet: its columns, and what else its lookup goes by."""
-    extra: list[KeyColumn] = []
-    if spec.lookup is not None:
-        extra = [column for column in key_columns(spec.lookup, schema) if column.name not in schema.inputs]
-    return InputSchema(schema.keys, schema.features, extra).metadata()
+def _looked_up_by(schema: FleetSchema, spec: ServingSpec) -> list[KeyColumn]:
+    """What servers take of a fleet beside its own columns: those that its lookup goes by."""
+    if spec.lookup is None:
+        return []
+    return [column for column in key_columns(spec.lookup, schema) if column.name not in schema.inputs]

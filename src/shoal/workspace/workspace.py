@@ -169,6 +169,7 @@ class Workspace:
         alias: str = CHAMPION,
         expected: int | None = None,
         reason: str = "",
+        idempotency_key: str | None = None,
         actor: str | None = None,
     ) -> AliasChange:
         """Make an alias name a version, atomically; see :meth:`Registry.promote`, which says what it raises.
@@ -177,14 +178,24 @@ class Workspace:
         """
         self._storehouse.require_opens(self.registry.resolve(f"{name}:{version}"))
         return self.registry.promote(
-            name, version, alias=alias, actor=actor or self.settings.actor, expected=expected, reason=reason
-        )
+            name, version, alias=alias, actor=actor or self.settings.actor, expected=expected, reason=reason,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
 
     def rollback(
-        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
     ) -> AliasChange:
         """Make an alias name the version it named before, atomically; see :meth:`Registry.rollback`."""
-        return self.registry.rollback(name, alias=alias, actor=self.settings.actor, expected=expected, reason=reason)
+        return self.registry.rollback(
+            name, alias=alias, actor=self.settings.actor, expected=expected, reason=reason,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
 
     def train(self, spec: TrainSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> TrainedFleet:
         """Fit a model per segment, choose, register the snapshot, and promote it if the spec says so and it is better.

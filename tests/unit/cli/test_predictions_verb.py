@@ -57,6 +57,28 @@ def test_predictions_are_listed_by_kind_and_state(ids, shoal, shoal_json):
     ]
 
 
+def test_predictions_are_listed_by_time(ids, shoal, shoal_json):
+    at = shoal_json("predictions", "show", ids["failed"])["accepted_at"]
+    assert [one["id"] for one in shoal_json("predictions", "list", "--since", at)][-1] != ids["stored"]
+    assert shoal_json("predictions", "list", "--until", "2026-01-01") == []
+    assert len(shoal_json("predictions", "list", "--since", "2026-01-01T00:00:00+01:00")) == 3
+    assert "write e.g." in shoal("predictions", "list", "--since", "yesterday", code=2).stderr
+
+
+def test_durable_results_are_found_by_request_and_forgotten(ids, shoal, shoal_json):
+    [found] = shoal_json("predictions", "request", "r")
+    assert found["id"] == ids["stored"]
+    assert found["response"]["model_version"] == "3"
+    assert shoal_json("predictions", "request", "r", "--principal", "bob") == []
+    assert ids["stored"] in shoal("predictions", "request", "r").stdout
+    assert "no durable result" in shoal("predictions", "request", "other").stderr
+    assert shoal_json("predictions", "purge", "sales", "--before", "2026-01-01") == {"purged": 0}
+    assert "--before" in shoal("predictions", "purge", "sales", code=2).stderr
+    assert shoal("predictions", "purge", "sales", "--before", "2999-01-01").stdout == "1 result is forgotten\n"
+    assert shoal_json("predictions", "request", "r") == []
+    assert len(shoal_json("predictions", "list")) == 2
+
+
 def test_a_response_is_shown_row_by_row(ids, shoal, shoal_json):
     text = shoal("predictions", "show", ids["stored"]).stdout
     assert "stored:digest" not in text

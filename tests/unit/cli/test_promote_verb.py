@@ -37,3 +37,16 @@ def test_rolling_back(shoal, shoal_json, registry):
     assert "named nothing before 1" in shoal("rollback", "flights@champion", code=1).stderr
     assert "not a version" in shoal("rollback", "flights:1", code=1).stderr
     assert registry.resolve("flights").version == 1
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_audit_is_verified(shoal, shoal_json, database):
+    check = shoal_json("audit", "--verify")
+    assert check["intact"]
+    assert shoal_json("audit", "--verify", "--noted", check["newest"]) == check
+    assert check["newest"] in shoal("audit", "--verify").stdout
+    assert "noted" in shoal("audit", "--verify", "--noted", "x", code=1).stdout
+    assert "--verify" in shoal("audit", "--noted", "x", code=1).stderr
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE audit_head SET number = number + 1")
+    assert "the end was cut or changed" in shoal("audit", "--verify", code=1).stdout

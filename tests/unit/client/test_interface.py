@@ -62,7 +62,15 @@ def test_parameters_and_answers_are_those_of_the_workspace(local, remote):
 
 
 def test_the_words_of_predictions_that_a_caller_needs_are_there():
-    assert set(methods(RemotePredictions)) == {"listed", "one", "wait", "replay", "replay_failed"}
+    assert set(methods(RemotePredictions)) == {
+        "listed",
+        "one",
+        "wait",
+        "replay",
+        "replay_failed",
+        "of_request",
+        "purge",
+    }
 
 
 @pytest.mark.parametrize(

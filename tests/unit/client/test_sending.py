@@ -5,6 +5,7 @@ import datetime as dt
 import msgspec
 import pytest
 
+from shoal.client import questions
 from shoal.client.exchange import Door, error_of, get, part, reading, send
 from shoal.client.routes import Routes
 from shoal.client.sending import ATTEMPTS, Ask, Pause, Told, Unreachable, course
@@ -134,6 +135,22 @@ def test_a_change_that_may_have_arrived_is_not_sent_again(sent, asked):
     steps, answer = drive(question, Routes(entry=ENTRY), Unreachable(reason="cut", sent=sent), GOOD)
     assert len(urls(steps)) == asked
     assert isinstance(answer, StorageError) is sent
+
+
+def test_a_change_with_a_key_is_sent_again_with_the_same_key():
+    question = questions.promote("pumps", 2, "champion", None, "", None)
+    cut = Unreachable(reason="cut", sent=True)
+    moved = {"fleet": "pumps", "alias": "champion", "number": 2, "move": "promote", "before": 1, "after": 2,
+             "actor": "ann", "at": "2026-01-01T00:00:00Z", "reason": ""}  # fmt: skip
+    told = Told(status=200, content=msgspec.json.encode(moved), retry_after=None)
+    steps, answer = drive(question, Routes(entry=ENTRY), discovered(), cut, told)
+    keys = [step.headers["Idempotency-Key"] for step in steps if isinstance(step, Ask) and step.method == "POST"]
+    assert answer.after == 2
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    again = questions.promote("pumps", 2, "champion", None, "", None)
+    assert again.headers["Idempotency-Key"] != keys[0]
+    assert questions.rollback("pumps", "champion", None, "", "mine").headers == {"Idempotency-Key": "mine"}
 
 
 def test_a_stranger_is_told_from_a_shoal_server():

@@ -356,6 +356,8 @@ def test_results_that_are_known_are_done_at_once_and_found_by_request(prediction
         predictions.sweep(keep_s=5)
         assert [record.id for record in predictions.of_request("r1")] == left
     assert predictions.of_request("nobody's") == []
+    assert predictions.of_request("r1", principal="nobody") == []
+    assert len(predictions.of_request("r1", limit=1)) == 1
 
 
 def test_lists_are_filtered_and_leave_out_what_is_large(predictions):

@@ -118,3 +118,40 @@ def test_only_versions_that_exist_are_promoted(registry, version):
 def test_an_alias_needs_a_safe_name(registry):
     with pytest.raises(InvalidInput, match="an alias"):
         registry.promote("flights", 1, alias="a/b", actor="ann")
+
+
+@pytest.mark.usefixtures("four")
+def test_what_is_sent_again_with_its_key_is_done_once(registry):
+    wish = {"actor": "ann", "expected": 0, "idempotency_key": "k1"}
+    first = registry.promote("flights", 2, **wish)
+    assert registry.promote("flights", 2, **wish) == first
+    back = {"actor": "ann", "idempotency_key": "k2"}
+    registry.promote("flights", 3, actor="ann")
+    assert registry.rollback("flights", **back) == registry.rollback("flights", **back)
+    assert [change.after for change in registry.alias_history("flights")] == [2, 3, 2]
+    assert registry.verify_audit().intact
+
+
+@pytest.mark.usefixtures("four")
+def test_what_was_done_and_moved_since_is_a_conflict(registry):
+    wish = {"actor": "ann", "expected": 1, "idempotency_key": "k1"}
+    registry.promote("flights", 1, actor="ann")
+    registry.promote("flights", 2, **wish)
+    registry.promote("flights", 1, actor="bob")  # it stands where it was expected to, and yet was moved
+    with pytest.raises(Conflict, match="moved again since: it names 1"):
+        registry.promote("flights", 2, **wish)
+    assert registry.resolve("flights").version == 1
+
+
+@pytest.mark.usefixtures("four")
+def test_a_key_is_that_of_one_move_and_of_one_actor(registry):
+    registry.promote("flights", 2, actor="ann", idempotency_key="k1")
+    with pytest.raises(Conflict, match="another move"):
+        registry.promote("flights", 3, actor="ann", idempotency_key="k1")
+    with pytest.raises(Conflict, match="another move"):
+        registry.rollback("flights", actor="ann", idempotency_key="k1")
+    with pytest.raises(Conflict, match="by now"):
+        registry.promote("flights", 2, actor="bob", expected=1, idempotency_key="k1")
+    assert registry.promote("flights", 3, actor="bob", idempotency_key="k1").number == 2
+    with pytest.raises(InvalidInput, match="printable"):
+        registry.promote("flights", 3, actor="bob", idempotency_key="\n")

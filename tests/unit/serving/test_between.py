@@ -221,6 +221,23 @@ def test_an_answer_from_the_cache_says_how_old_it_is(serve, monkeypatch):
     serve(constant(1.0), {"cache": {"ttl_s": 600}}, work)
 
 
+@pytest.mark.parametrize("spec", [{"cache": {"ttl_s": 600}}, {"cache": {"ttl_s": 600}, "rules": {"more": "score + 1"}}])
+def test_a_text_that_is_no_number_or_key_is_not_taken_for_a_missing_one(serve, spec):
+    def asked(night, x):
+        inputs = (tensor("day", ["2026-01-01"]), night, x, tensor("y", [0.5]))
+        return InferenceRequest(model="alarms", inputs=inputs, outputs=("outcome", "reason"))
+
+    async def work(plane, _):
+        missing, text = tensor("x", [None]), tensor("x", ["x"], "BYTES")
+        night, odd = tensor("night", [False]), tensor("night", ["maybe"], "BYTES")
+        for _ in range(2):  # the second time some are remembered
+            found = [values(await plane.infer(asked(*one), CONTEXT)) for one in ((night, text), (odd, missing))]
+            assert [one["reason"] for one in found] == [["wrong type in 'x'"], ["wrong key type in 'night'"]]
+            assert "missing" in values(await plane.infer(asked(night, missing), CONTEXT))["reason"][0]
+
+    serve(anomalies(), spec, work)
+
+
 def test_a_promotion_makes_remembered_answers_unreachable(serve):
     request = InferenceRequest(model="pumps", inputs=(tensor("device", ["a"]), tensor("x", [0.5])))
 

@@ -221,7 +221,7 @@ HOPELESS = {
     "nothing": (InferenceRequest(model="pumps", inputs=()), InvalidInput, "no inputs"),
     "unknown input": (InferenceRequest(model="pumps", inputs=(tensor("y", [1.0]),)), InvalidInput, "no input 'y'"),
     "lacking input": (InferenceRequest(model="pumps", inputs=request().inputs[1:]), InvalidInput, "lacks"),
-    "datatype": (request("text"), InvalidInput, "BYTES"),
+    "datatype": (request(device=7), InvalidInput, "INT64"),
     "shape": (
         InferenceRequest(model="pumps", inputs=(tensor("device", ["a"]), tensor("x", [1.0, 2.0]))),
         InvalidInput,

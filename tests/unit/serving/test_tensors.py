@@ -42,7 +42,7 @@ def inputs(**changed):
 
 
 def frame(**changed):
-    return SCHEMA.frame([SCHEMA.rows(inputs(**changed))])
+    return SCHEMA.columns([SCHEMA.rows(inputs(**changed))]).frame()
 
 
 def test_good_inputs_become_columns():
@@ -57,7 +57,6 @@ def test_good_inputs_become_columns():
     ("changed", "message"),
     [
         ({"number": None}, "lacks"),
-        ({"number": ("BYTES", ["1", "2"])}, "has to be a number"),
         ({"number": ("FP64", ["1", 2.0])}, "not all of its elements are numbers"),
         ({"number": ("FP64", [True, 2.0])}, "not all of its elements are numbers"),
         ({"number": ("INT64", [1.5, 2])}, "whole numbers"),
@@ -87,6 +86,29 @@ def test_good_inputs_become_columns():
 def test_what_does_not_fit_is_refused_with_its_name(changed, message):
     with pytest.raises(InvalidInput, match=message):
         frame(**changed)
+
+
+def test_texts_are_taken_for_numbers_and_keys_and_those_that_are_none_are_marked():
+    texts = {
+        "number": ("BYTES", ["1.5", "x"]), "integer": ("BYTES", [b"7", "7.5"]), "boolean": ("BYTES", ["True", None]),
+    }  # fmt: skip
+    plain, given_texts = SCHEMA.rows(inputs()), SCHEMA.rows(inputs(**texts))
+    columns = SCHEMA.columns([plain, given_texts, plain])
+    rows = columns.frame().slice(2, 2)
+    assert (rows["number"][0], rows["integer"].to_list(), rows["boolean"].to_list()) == (1.5, [7, None], [True, None])
+    assert np.isnan(rows["number"][1])
+    marked = [False, False, False, True, False, False]
+    assert {name: flags.tolist() for name, flags in columns.wrong.items()} == {"integer": marked, "number": marked}
+    assert [given_texts.is_repeatable(row) for row in (0, 1)] == [True, False]
+    for part in (given_texts.slice(1, 2), given_texts.take([1])):
+        assert not part.is_repeatable(0)
+    assert SCHEMA.columns([plain]).wrong == {}
+
+
+def test_what_is_looked_up_by_takes_no_texts_for_numbers():
+    schema = InputSchema([], [], [KeyColumn(name="shop", type=KeyType.INTEGER)])
+    with pytest.raises(InvalidInput, match="has to be an integer"):
+        schema.rows([Tensor(name="shop", datatype=Datatype.BYTES, shape=(1,), data=["7"])])
 
 
 def test_a_request_without_inputs_is_refused():

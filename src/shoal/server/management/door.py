@@ -64,7 +64,7 @@ def build(workspace: Workspace) -> "FastAPI":
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
 
-    from shoal.server.management import connections, fleets, keys, runs, serving
+    from shoal.server.management import aliases, connections, fleets, keys, runs, serving
 
     app = FastAPI(
         title="Shoal",
@@ -75,7 +75,7 @@ def build(workspace: Workspace) -> "FastAPI":
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (fleets, serving, connections, runs, keys):
+    for part in (fleets, aliases, serving, connections, runs, keys):
         app.include_router(part.router(workspace))
 
     @functools.cache

@@ -1,15 +1,15 @@
-"""Fleets, their snapshots, models and aliases."""
+"""Fleets, their snapshots and models."""
 
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from shoal.errors import InvalidInput
-from shoal.registry import CHAMPION, AliasChange, FleetRecord, ModelVersion, SnapshotRecord
+from shoal.registry import CHAMPION, FleetRecord, ModelVersion, SnapshotRecord
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.server.management.listings import page_of
 from shoal.workspace import Workspace
@@ -28,30 +28,6 @@ class Words(BaseModel):
     description: str | None = None
     category: str | None = None
     tags: list[str] | None = None
-
-
-class Promotion(BaseModel):
-    """Which snapshot an alias shall name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    alias: str = CHAMPION
-    expected: Annotated[
-        int | None,
-        Field(ge=0, le=2**31 - 1, description="Refuse when the alias names another version by now (0: none)"),
-    ] = None
-    reason: str = ""
-
-
-class Rollback(BaseModel):
-    """Which alias shall name the snapshot that it named before."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    alias: str = CHAMPION
-    expected: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
-    reason: str = ""
 
 
 def router(workspace: Workspace) -> APIRouter:
@@ -109,25 +85,6 @@ def router(workspace: Workspace) -> APIRouter:
         older, newer = (workspace.fleet(_reference(name, text)) for text in (before, after))
         return page_of(
             older.diff(newer), "changes", offset=offset, limit=limit, before=older.version, after=newer.version
-        )
-
-    @routes.get("/fleets/{name}/history")
-    def show_history(name: str, alias: str | None = None, limit: Limit = 50) -> list[AliasChange]:
-        """Show how aliases moved, newest first."""
-        return registry.alias_history(name, alias)[:limit]
-
-    @routes.post("/fleets/{name}/promote")
-    def promote(name: str, body: Promotion, request: Request) -> AliasChange:
-        """Make an alias name a snapshot, at once and for everybody."""
-        return workspace.promote(
-            name, body.version, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
-        )
-
-    @routes.post("/fleets/{name}/rollback")
-    def rollback(name: str, body: Rollback, request: Request) -> AliasChange:
-        """Make an alias name the snapshot it named before; again goes further back."""
-        return registry.rollback(
-            name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason
         )
 
     return routes

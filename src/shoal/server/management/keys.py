@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from shoal.registry import AuditCheck
 from shoal.security.api_keys import ApiKeyRecord
 from shoal.security.permissions import Role
 from shoal.server.management.callers import PREFIX, acting_as
@@ -69,6 +70,11 @@ def router(workspace: Workspace) -> APIRouter:
     ) -> list[dict[str, object]]:
         """List the newest changes, newest first."""
         return [msgspec.to_builtins(entry) for entry in workspace.registry.audit(object=object, limit=limit)]
+
+    @routes.get("/audit/check")
+    def check_audit(noted: str | None = None) -> AuditCheck:
+        """Recompute the audit's chain of digests; `noted` is the newest digest of an earlier check."""
+        return workspace.registry.verify_audit(noted=noted)
 
     return routes
 

@@ -31,7 +31,9 @@ class Operation:
     needs_body : bool
         Whether the body may not be left out.
     query, headers : mapping of str to schema
-        Parameters that may be left out.
+        Parameters that may be left out, but for those of the query that are needed.
+    needs : sequence of str
+        Names of those.
     given : mapping of int to (mapping of str to str)
         Per status: headers of the answer, and what each of them says.
     refuses : sequence of int
@@ -45,6 +47,7 @@ class Operation:
     needs_body: bool = True
     query: Mapping[str, Node] | None = None
     headers: Mapping[str, Node] | None = None
+    needs: Sequence[str] = ()
     given: Mapping[int, Mapping[str, str]] | None = None
     refuses: Sequence[int] = ()
 
@@ -52,7 +55,7 @@ class Operation:
         """The operation as OpenAPI has it, without its refusals and the parameters of its path."""
         node: Node = {"tags": [self.tag], "description": self.says, "responses": self._responses()}
         parameters = [
-            {"name": name, "in": place, "required": False, "schema": schema}
+            {"name": name, "in": place, "required": place == "query" and name in self.needs, "schema": schema}
             for place, schemas in (("query", self.query), ("header", self.headers))
             for name, schema in (schemas or {}).items()
         ]

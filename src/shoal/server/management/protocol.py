@@ -246,6 +246,25 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         query={"fleet": TEXT},
         answers={202: {JSON: record({"waiting": _SIZE})}},
     ),
+    ("GET", "/api/v1/requests/{id}/predictions"): Operation(
+        tag=_PREDICTIONS,
+        says="List the newest durable results of a request, by its id, with what was answered; callers see their own.",
+        query={
+            "principal": {**TEXT, "description": "Asked with keys of this name"},
+            "limit": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100},
+        },
+        answers={200: {JSON: listed(reference("Prediction"))}},
+    ),
+    ("POST", "/api/v1/predictions/purge"): Operation(
+        tag=_PREDICTIONS,
+        says="Forget the durable results of a fleet that were accepted before; what is on its way to a sink stays.",
+        query={
+            "fleet": {**TEXT, "minLength": 1, "description": "Whose"},
+            "before": {"type": "string", "format": "date-time"},
+        },
+        needs=("fleet", "before"),
+        answers={200: {JSON: record({"purged": _SIZE})}},
+    ),
     ("GET", "/metrics"): Operation(
         tag=_HEALTH, says="The metrics of all workers, for Prometheus.", answers={200: {"text/plain": TEXT}}
     ),
