@@ -54,6 +54,7 @@ def rollback(
     alias: str,
     actor: str,
     expected: int | None,
+    onto: int | None,
     reason: str,
     at: dt.datetime,
 ) -> AliasChange:
@@ -64,19 +65,32 @@ def rollback(
     NotFound
         There is no such fleet or alias, or nothing further back.
     Conflict
-        The alias does not name ``expected`` at this moment.
+        The alias does not name ``expected`` at this moment, or what it named before is not ``onto``.
     """
     fleet = catalog.locked(connection, name)
     newest = _newest(connection, fleet["id"], alias)
     _require(newest, expected, f"{name}@{alias}")
-    if newest is None or newest["beneath"] is None:
-        now = "names nothing" if newest is None else f"named nothing before {newest['after']}"
-        raise NotFound(f"{name}@{alias} {now}; promote the version you want with `shoal promote {name}:VERSION`")
-    target = _change(connection, fleet["id"], alias, newest["beneath"])
+    newest, target = _beneath_newest(connection, fleet, alias, newest)
+    if onto is not None and target["after"] != onto:
+        raise Conflict(f"{name}@{alias} was moved at this moment and does not go back to {onto} any more; look again")
     return _move(
         connection, fleet, newest, alias=alias, move=Move.ROLLBACK, to=target["after"], beneath=target["beneath"],
         actor=actor, at=at, reason=reason,
     )  # fmt: skip
+
+
+def before(connection: sa.Connection, name: str, alias: str) -> int:
+    """The version that :func:`rollback` would go back to.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet or alias, or nothing further back.
+    """
+    fleet = catalog.found(connection, name)
+    _, target = _beneath_newest(connection, fleet, alias, _newest(connection, fleet["id"], alias))
+    version: int = target["after"]
+    return version
 
 
 def of_fleet(connection: sa.Connection, name: str) -> list[AliasRecord]:
@@ -135,6 +149,16 @@ def _require(newest: sa.RowMapping | None, expected: int | None, reference: str)
         raise Conflict(
             f"{reference} names {now or 'nothing'} by now, not {expected or 'nothing'}; look again and decide"
         )
+
+
+def _beneath_newest(
+    connection: sa.Connection, fleet: sa.RowMapping, alias: str, newest: sa.RowMapping | None
+) -> tuple[sa.RowMapping, sa.RowMapping]:
+    """The newest move, and the one that a rollback from it returns to."""
+    if newest is None or newest["beneath"] is None:
+        name, now = fleet["name"], "names nothing" if newest is None else f"named nothing before {newest['after']}"
+        raise NotFound(f"{name}@{alias} {now}; promote the version you want with `shoal promote {name}:VERSION`")
+    return newest, _change(connection, fleet["id"], alias, newest["beneath"])
 
 
 def _beneath(newest: sa.RowMapping | None, version: int) -> int | None:

@@ -241,7 +241,14 @@ class Registry(Deployment):
             )  # fmt: skip
 
     def rollback(
-        self, name: str, *, alias: str = CHAMPION, actor: str, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        actor: str,
+        expected: int | None = None,
+        onto: int | None = None,
+        reason: str = "",
     ) -> AliasChange:
         """Make an alias name the version it named before, atomically; twice goes further back.
 
@@ -250,13 +257,24 @@ class Registry(Deployment):
         NotFound
             There is no such fleet or alias, or nothing further back.
         Conflict
-            The alias does not name ``expected``.
+            The alias does not name ``expected``, or did not name ``onto`` before.
         """
         with self._database.write() as connection:
             return aliases.rollback(
-                connection, name, alias=alias, actor=actor, expected=expected, reason=reason,
+                connection, name, alias=alias, actor=actor, expected=expected, onto=onto, reason=reason,
                 at=self._now_alone(connection, name),
             )  # fmt: skip
+
+    def before(self, name: str, *, alias: str = CHAMPION) -> int:
+        """The version that :meth:`rollback` would go back to.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet or alias, or nothing further back.
+        """
+        with self._database.read() as connection:
+            return aliases.before(connection, name, alias)
 
     def aliases(self, name: str) -> list[AliasRecord]:
         """A fleet's aliases by name.

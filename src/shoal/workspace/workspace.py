@@ -181,10 +181,24 @@ class Workspace:
         )
 
     def rollback(
-        self, name: str, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        expected: int | None = None,
+        reason: str = "",
+        actor: str | None = None,
     ) -> AliasChange:
-        """Make an alias name the version it named before, atomically; see :meth:`Registry.rollback`."""
-        return self.registry.rollback(name, alias=alias, actor=self.settings.actor, expected=expected, reason=reason)
+        """Make an alias name the version it named before, atomically; see :meth:`Registry.rollback`.
+
+        Conflict as well where the alias is moved at the same moment, or that version cannot be opened, as of
+        :meth:`promote`.
+        """
+        onto = self.registry.before(name, alias=alias)
+        self._storehouse.require_opens(self.registry.resolve(f"{name}:{onto}"))
+        return self.registry.rollback(
+            name, alias=alias, actor=actor or self.settings.actor, expected=expected, onto=onto, reason=reason
+        )
 
     def train(self, spec: TrainSpec | Mapping[str, Json] | str | Path, progress: Progress = SILENT) -> TrainedFleet:
         """Fit a model per segment, choose, register the snapshot, and promote it if the spec says so and it is better.

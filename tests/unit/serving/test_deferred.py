@@ -535,7 +535,7 @@ async def _database_goes_away(server, workspace):
             await accepted(deferred, request(6), context(), Wishes())
         await asyncio.to_thread(server.start)
         records = [await ended(deferred, one) for one in before]
-        await until(lambda: not plane.plane.registry_problem())
+        await until(lambda: not plane.plane.contact.problem)
         after = await ended(deferred, await accepted(deferred, request(7), context(), Wishes()))
     assert {record.state for record in records} == {DONE}
     assert after.state is DONE

@@ -222,18 +222,18 @@ def test_without_its_database_a_server_goes_on_and_recovers(publish, tmp_path):
         await plane.start()
         await plane.infer(request(version="2"), CONTEXT)
         hide(workspace, path)
-        await until(lambda: plane.registry_problem() and plane.staleness_s() > 0.2)
+        await until(lambda: plane.contact.problem and plane.staleness_s() > 0.2)
         assert plane.ready()
         assert plane.model_ready("pumps")
         assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
         assert (await plane.infer(request(version="2"), CONTEXT)).outputs[0].data == [2.0]
-        assert "StorageError" in plane.registry_problem()
+        assert "StorageError" in plane.contact.problem
         restore(path)
         with shoal.open(tmp_path / "home") as other:
             other.promote("pumps", 2)
         await until(lambda: version(plane) == "2")
         assert plane.staleness_s() < 5
-        assert plane.registry_problem() == ""
+        assert plane.contact.problem == ""
         await plane.drain(1)
 
     asyncio.run(main())
