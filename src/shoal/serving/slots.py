@@ -78,11 +78,12 @@ class Slot:
         """Say why something cannot be served; what is served stays."""
         if wanted == self.wanted and wanted.snapshot is not None:
             self.failed_at_s = time.monotonic()
-            cannot, detail = f"snapshot {wanted.snapshot.version} cannot be served", str(error)
-            if detail != self.detail:  # it is tried again and again, and told once
+            before = self.reason, self.detail
+            cause, self.detail = _told(error)
+            self.reason = f"snapshot {wanted.snapshot.version} cannot be served: {cause}"
+            if before != (self.reason, self.detail):  # it is tried again and again, and told once
                 still = f"version {self.served.version} goes on" if self.served else "nothing answers for it"
-                _log.warning("fleet %s: %s: %s; %s", self.name, cannot, detail, still)
-            self.reason, self.detail = f"{cannot}: {_cause(error)}", detail
+                _log.warning("fleet %s: %s; %s", self.name, self.why(), still)
 
     @property
     def told(self) -> str:
@@ -123,10 +124,10 @@ class Slot:
         return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.told)
 
 
-def _cause(error: Exception) -> str:
-    """What callers may know of why a snapshot cannot be opened, and what to do."""
-    if isinstance(error, InvalidInput):
-        return "it does not fit how it is to be served; correct the serving spec or its sources"
-    if isinstance(error, InvalidArtifact | NotFound | StorageError):
-        return "its files are damaged or cannot be reached; restore them, or promote another"
-    return "something went wrong here"
+def _told(error: Exception) -> tuple[str, str]:
+    """What callers may know of why a snapshot cannot be served, and what else there is to say."""
+    if isinstance(error, InvalidInput | NotFound):  # its serving spec does not fit, or something is not there
+        return error.message, error.detail
+    if isinstance(error, InvalidArtifact | StorageError):
+        return "its files are damaged or cannot be read; restore them, or promote another", str(error)
+    return "something went wrong here", f"{type(error).__name__}: {error}"
