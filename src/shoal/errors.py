@@ -21,13 +21,37 @@
     │   └── Overloaded          a queue is full
     ├── DeadlineExceeded        the answer would have come too late; nothing was lost but time
     └── StorageError            the disk is full, a folder is not writable, a database is gone
+        └── ConnectionFailed    a source or sink of the user's cannot be reached, or answers what it should not
 
 Every message says what to do next. Status codes of protocols live in the doors, not here.
+
+Files, addresses and a driver's words go into ``detail``: whoever runs Shoal reads it, callers of a server do not.
 """
 
 
 class ShoalError(Exception):
-    """Root of all errors that Shoal raises on purpose."""
+    """Root of all errors that Shoal raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What happened, and what to do.
+    detail : str
+        What only whoever runs Shoal should read. It is in the error's text; servers log it and tell the message.
+
+    Attributes
+    ----------
+    message, detail : str
+        As given.
+    """
+
+    def __init__(self, message: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class InvalidInput(ShoalError):
@@ -105,8 +129,8 @@ class Unavailable(ShoalError):
         When trying again makes sense, in seconds from now.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, detail: str = "") -> None:
+        super().__init__(message, detail=detail)
         self.retry_after_s = retry_after_s
 
 
@@ -124,3 +148,7 @@ class DeadlineExceeded(ShoalError):
 
 class StorageError(ShoalError):
     """Reading or writing failed for a reason outside Shoal, such as a full disk."""
+
+
+class ConnectionFailed(StorageError):
+    """A named source or sink failed. Its message is fit for callers, other than that of its parent."""

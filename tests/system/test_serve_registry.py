@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from serve_process import answer_of, command, make_home, request, serving, wait_until
+from serve_process import answer_of, children, command, make_home, request, serving, wait_until
 
 import shoal
 from shoal.security.permissions import Role
@@ -70,6 +70,27 @@ def test_what_cannot_be_opened_is_not_promoted(home, tmp_path):
         assert [move.after for move in workspace.registry.alias_history("pumps")] == [1]
 
 
+def test_nobody_goes_back_to_what_cannot_be_opened(home, tmp_path):
+    assert command(home, "promote", "pumps:2").returncode == 0
+    damage(home, 1)
+    refused = command(home, "rollback", "pumps")
+    assert refused.returncode == 1
+    assert "pumps:1 cannot be opened" in refused.stderr
+    assert str(home) in refused.stderr
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        over_http = client.post("/api/v1/fleets/pumps/rollback", json={})
+        assert over_http.status_code == 409
+        told = over_http.json()["error"]
+        assert "pumps:1 cannot be opened" in told
+        assert str(home) not in told
+        assert over_http.headers["x-request-id"] in told
+        assert server.end() == 0
+        said = [line for line in server.news().splitlines() if over_http.headers["x-request-id"] in line]
+        assert any(str(home) in line for line in said)
+    with shoal.open(home) as workspace:
+        assert [move.after for move in workspace.registry.alias_history("pumps")] == [2, 1]
+
+
 def test_a_promotion_that_cannot_be_served_shows_and_splits_no_workers(home, tmp_path):
     damage(home, 2)
     with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server, server.client() as client:
@@ -102,6 +123,8 @@ def test_a_server_starts_with_the_snapshot_before_a_broken_champion(home, tmp_pa
         assert "Serving pumps:1" in server.news()
     assert index[0]["state"] == "READY"
     assert "snapshot 2 cannot be served" in index[0]["reason"]
+    assert str(home) not in index[0]["reason"]
+    assert re.search(f"snapshot 2 cannot be served: .*{home}", server.news())
     refused = command(home, "serve", "pumps:2", "--port", "0", "--no-grpc")
     assert refused.returncode == 1
     assert "snapshot 2 cannot be served" in refused.stderr
@@ -244,11 +267,15 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
             lambda: client.get("/api/v1/predictions/unknown"),
             lambda: client.post("/v2/repository/models/pumps/unload"),
             lambda: client.get("/v2/models/pumps/versions/2"),
+            *(lambda path=path: client.get(f"/api/v1/{path}") for path in MANAGED),
+            lambda: client.post("/api/v1/fleets/pumps/promote", json={"version": 2}),
+            lambda: client.put("/api/v1/serving/pumps", json={"loaded": False}),
         ):
-            answer, took_s = timed(ask)
-            assert answer.status_code == 503, answer.text
-            assert took_s < 1, answer.url
-            assert answer.headers["retry-after"]
+            require_refused_at_once(*timed(ask))
+        assert client.get("/api/v1/openapi.json").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/health/ready").status_code == 200
+        assert client.post(INFER, json=request()).status_code == 200
         told, took_s = timed(lambda: client.get("/api/v1/services?name=pumps"))
         assert took_s < 1
         assert [service["url"] for service in told.json()] == [server.url]
@@ -261,9 +288,86 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
         assert "age" not in client.get("/api/v1/services").headers
 
 
+MANAGED = ("fleets", "fleets/pumps", "fleets/pumps/models", "serving/pumps", "sinks", "runs", "predictions")
+
+
+def require_refused_at_once(answer, took_s):
+    assert answer.status_code == 503, answer.text
+    assert took_s < 1, answer.url
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "the registry does not answer just now" in answer.json()["error"]
+    assert answer.headers["x-request-id"] in answer.json()["error"]
+
+
 def timed(ask):
     started_s = time.monotonic()
     return ask(), time.monotonic() - started_s
+
+
+@contextlib.contextmanager
+def hanging(database_server):
+    """PostgreSQL takes connections and says nothing, for as long as the block lasts."""
+    everybody = [database_server.pid, *children(database_server.pid)]
+    for pid in everybody:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in everybody:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_database_that_hangs_holds_up_nobody_who_manages(away, database_server, tmp_path):
+    """Nor with a port for management alone, whose process serves nothing."""
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc", "--admin-port", "0") as server, server.client(key) as client:
+        with httpx.Client(base_url=server.admin_url, headers={"x-api-key": key}, timeout=20) as admin:
+            wait_until(lambda: client.get("/api/v1/services?name=pumps").json())
+            assert admin.get("/api/v1/fleets").status_code == 200
+            with hanging(database_server):
+                time.sleep(3)
+                for path in MANAGED[:-1]:
+                    require_refused_at_once(*timed(lambda path=path: admin.get(f"/api/v1/{path}")))
+                require_refused_at_once(*timed(lambda: client.get("/api/v1/predictions")))
+                found, took_s = timed(lambda: client.get("/api/v1/services?key=d1"))
+                assert took_s < 1
+                assert [service["url"] for service in found.json()] == [server.url]
+                assert client.post(INFER, json=request()).status_code == 200
+                assert admin.get("/health/live").status_code == 200
+            wait_until(lambda: admin.get("/api/v1/fleets").status_code == 200)
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("outage", ["stopped", "hanging"])
+def test_who_wants_a_request_kept_hears_of_an_outage_in_a_moment_and_it_is_kept_once(
+    away, database_server, tmp_path, outage
+):
+    home, key = away
+    with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
+
+        def ask(number):
+            return client.post(INFER + "/async", json=request(a=number), headers={"idempotency-key": str(number)})
+
+        assert ask(0).status_code == 202
+        with contextlib.ExitStack() as stack:
+            if outage == "stopped":
+                database_server.stop()
+                stack.callback(database_server.start)
+            else:
+                stack.enter_context(hanging(database_server))
+            with ThreadPoolExecutor(8) as pool:
+                told = list(pool.map(lambda number: timed(lambda: ask(number)), range(8)))
+            reading, read_s = timed(lambda: client.get("/api/v1/predictions"))
+        assert {answer.status_code for answer, _ in told} == {503}
+        assert max(took_s for _, took_s in told) < 3
+        assert all(answer.headers["retry-after"] for answer, _ in told)
+        assert (reading.status_code, read_s < 3) == (503, True)
+        for number in range(8):
+            wait_until(lambda number=number: ask(number).status_code == 202)
+        listed = wait_until(lambda: (r := client.get("/api/v1/predictions")).status_code == 200 and r.json())
+        assert len(listed) == 8
+        assert server.end() == 0
 
 
 @contextlib.contextmanager

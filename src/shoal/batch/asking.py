@@ -86,7 +86,7 @@ class Asking:
         if self._spec.on_failure == "fail":
             raise error
         features, why = self._found.without(error)
-        return features, why, f"{error}; defaults stand in" if why is None else None
+        return features, why, f"{self._found.told(error)}; defaults stand in" if why is None else None
 
     def _frame(self, rows: Sequence[tuple[Sequence[Feature], str | None, str | None]]) -> pl.DataFrame:
         values = [(*features, why, instead) for features, why, instead in rows]
@@ -208,14 +208,13 @@ class Asking:
         """An answer of the source; why there is none where it failed again and again."""
         if self._failure is not None:
             return self._failure
-        source = self._spec.source
         for attempt in range(1, self._attempts + 1):
             try:
                 return await ask()
             except TimeoutError:
-                failure = StorageError(f"lookup in {source!r} took longer than {FETCH_S:.0f} s")
+                failure = self._found.late(FETCH_S)
             except StorageError as error:
-                failure = StorageError(f"lookup in {source!r} failed: {error}")
+                failure = self._found.failure(error)
             _log.warning("attempt %d: %s", attempt, failure)
             await self._wait(attempt)
         self._failure = failure

@@ -63,6 +63,7 @@ def rollback(
     alias: str,
     actor: str,
     expected: int | None,
+    onto: int | None,
     reason: str,
     idempotency_key: str | None,
     at: dt.datetime,
@@ -74,7 +75,7 @@ def rollback(
     NotFound
         There is no such fleet or alias, or nothing further back.
     Conflict
-        As of :func:`promote`.
+        As of :func:`promote`; or what it named before is not ``onto``.
     """
     fleet = catalog.locked(connection, name)
     newest = _newest(connection, fleet["id"], alias)
@@ -82,14 +83,29 @@ def rollback(
     if done is not None:
         return _same(done, Move.ROLLBACK, done.after)
     _require(newest, expected, f"{name}@{alias}")
-    if newest is None or newest["beneath"] is None:
-        now = "names nothing" if newest is None else f"named nothing before {newest['after']}"
-        raise NotFound(f"{name}@{alias} {now}; promote the version you want with `shoal promote {name}:VERSION`")
-    target = _change(connection, fleet["id"], alias, newest["beneath"])
+    newest, target = _beneath_newest(connection, fleet, alias, newest)
+    if onto is not None and target["after"] != onto:
+        raise Conflict(f"{name}@{alias} was moved at this moment and does not go back to {onto} any more; look again")
     return _move(
         connection, fleet, newest, alias=alias, move=Move.ROLLBACK, to=target["after"], beneath=target["beneath"],
         actor=actor, at=at, reason=reason, idempotency_key=idempotency_key,
     )  # fmt: skip
+
+
+def before(connection: sa.Connection, name: str, alias: str) -> int | None:
+    """The version that :func:`rollback` would go back to; None where there is nothing further back.
+
+    Raises
+    ------
+    NotFound
+        There is no such fleet.
+    """
+    fleet = catalog.found(connection, name)
+    newest = _newest(connection, fleet["id"], alias)
+    if newest is None or newest["beneath"] is None:
+        return None
+    version: int = _change(connection, fleet["id"], alias, newest["beneath"])["after"]
+    return version
 
 
 def of_fleet(connection: sa.Connection, name: str) -> list[AliasRecord]:
@@ -187,6 +203,16 @@ def _same(done: AliasChange, move: Move, version: int) -> AliasChange:
     if (done.move, done.after) != (move, version):
         raise Conflict("this idempotency key was used for another move; take a new one for each")
     return done
+
+
+def _beneath_newest(
+    connection: sa.Connection, fleet: sa.RowMapping, alias: str, newest: sa.RowMapping | None
+) -> tuple[sa.RowMapping, sa.RowMapping]:
+    """The newest move, and the one that a rollback from it returns to."""
+    if newest is None or newest["beneath"] is None:
+        name, now = fleet["name"], "names nothing" if newest is None else f"named nothing before {newest['after']}"
+        raise NotFound(f"{name}@{alias} {now}; promote the version you want with `shoal promote {name}:VERSION`")
+    return newest, _change(connection, fleet["id"], alias, newest["beneath"])
 
 
 def _beneath(newest: sa.RowMapping | None, version: int) -> int | None:

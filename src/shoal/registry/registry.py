@@ -250,6 +250,7 @@ class Registry(Deployment):
         alias: str = CHAMPION,
         actor: str,
         expected: int | None = None,
+        onto: int | None = None,
         reason: str = "",
         idempotency_key: str | None = None,
     ) -> AliasChange:
@@ -260,13 +261,24 @@ class Registry(Deployment):
         NotFound
             There is no such fleet or alias, or nothing further back.
         Conflict
-            As of :meth:`promote`.
+            As of :meth:`promote`; or the alias did not name ``onto`` before.
         """
         with self._database.write() as connection:
             return aliases.rollback(
-                connection, name, alias=alias, actor=actor, expected=expected, reason=reason,
+                connection, name, alias=alias, actor=actor, expected=expected, onto=onto, reason=reason,
                 idempotency_key=idempotency_key, at=self._now_alone(connection, name),
             )  # fmt: skip
+
+    def before(self, name: str, *, alias: str = CHAMPION) -> int | None:
+        """The version that :meth:`rollback` would go back to; None where there is nothing further back.
+
+        Raises
+        ------
+        NotFound
+            There is no such fleet.
+        """
+        with self._database.read() as connection:
+            return aliases.before(connection, name, alias)
 
     def aliases(self, name: str) -> list[AliasRecord]:
         """A fleet's aliases by name.

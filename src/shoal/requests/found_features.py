@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import ConnectionFailed, InvalidInput, StorageError
 from shoal.requests.lookup_columns import Feature, feature_kinds, read_as
 from shoal.requests.spec import FleetSchema, LookupSpec
 from shoal.storage.lookup_reader import Values, moment
@@ -64,7 +64,23 @@ class FoundFeatures:
 
     def without(self, error: StorageError) -> Brought:
         """The features where the source failed and the spec says to go on."""
-        return self.defaults, str(error) if self._spec.on_failure == "invalid" else None
+        return self.defaults, self.told(error) if self._spec.on_failure == "invalid" else None
+
+    def told(self, error: StorageError) -> str:
+        """What reasons say of a failure: neither files nor addresses nor a driver's words."""
+        return error.message if isinstance(error, ConnectionFailed) else self.failure(error).message
+
+    def failure(self, error: Exception) -> ConnectionFailed:
+        """What a reader raised, as a failure of the lookup."""
+        what = f"lookup in {self._spec.source!r} failed"
+        if isinstance(error, ConnectionFailed):
+            return ConnectionFailed(f"{what}: {error.message}", detail=error.detail)
+        return ConnectionFailed(what, detail=str(error) or type(error).__name__)
+
+    def late(self, limit_s: float) -> ConnectionFailed:
+        """What became of rows that waited for the source for so many seconds, which is too long."""
+        limit = f"{limit_s * 1000:.0f} ms" if limit_s < 1 else f"{limit_s:g} s"
+        return ConnectionFailed(f"lookup in {self._spec.source!r} took longer than {limit}")
 
     def current(self, values: Values | None) -> Values | None:
         """What a source has for a key, unless it is from the future or too old."""

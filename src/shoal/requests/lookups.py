@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shoal.errors import ShoalError, StorageError, Unavailable
+from shoal.errors import ConnectionFailed, ShoalError, StorageError, Unavailable
 from shoal.requests.circuit import Circuit
 from shoal.requests.found_features import FoundFeatures
 from shoal.requests.lookup_columns import Feature, key_columns, typed
@@ -36,10 +36,13 @@ class Completed:
         For each feature one value per row: float, str, or None where there is none.
     reasons : mapping of int to str
         Rows that are not to be scored, and why.
+    failure : StorageError or None
+        A failure of the source that is among those reasons, with all that there is to say of it.
     """
 
     columns: Mapping[str, list[Feature]]
     reasons: Mapping[int, str]
+    failure: StorageError | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -127,6 +130,7 @@ class Lookup:
         self._running: set[asyncio.Task[None]] = set()
         self._is_called = False
         self._stats = LookupStats()
+        self._last_failure = ConnectionFailed("")
         cache = spec.cache
         self._cache: TimedCache[Key, Values] | None = None
         self._absent: TimedCache[Key, Values] | None = None
@@ -159,7 +163,7 @@ class Lookup:
             limit_s = self._timeout_s if timeout_s is None else max(0.0, min(timeout_s, self._timeout_s))
             await asyncio.wait(awaited.values(), timeout=limit_s)
             for key, future in awaited.items():
-                found[key] = future.result() if future.done() else _too_late(self._spec, limit_s)
+                found[key] = future.result() if future.done() else self._found.late(limit_s)
         return self._columns(asked, found)
 
     def stats(self) -> LookupStats:
@@ -223,7 +227,7 @@ class Lookup:
         try:
             found = await self._asked(keys)
         except asyncio.CancelledError:
-            found = [StorageError("the server ends")] * len(keys)
+            found = [ConnectionFailed("the server ends")] * len(keys)
         self._keep(keys, found)
         for key, values in zip(keys, found, strict=True):
             self._waiting.pop(key).set_result(values)
@@ -232,14 +236,16 @@ class Lookup:
         """What the source says of keys; it says why not where it fails."""
         if not self._circuit.allows():
             self._stats.skipped += len(keys)
-            return [StorageError(f"lookup in {self._spec.source!r} is paused: {self._stats.last_error}")] * len(keys)
+            last = self._last_failure
+            paused = f"lookup in {self._spec.source!r} is paused: {last.message}"
+            return [ConnectionFailed(paused, detail=last.detail)] * len(keys)
         self._stats.fetches += 1
         self._stats.keys += len(keys)
         try:
             found = await _within(self._reader.fetch(keys, self._timeout_s), self._timeout_s)
         except TimeoutError:
             self._stats.timeouts += 1
-            return self._failed(_too_late(self._spec, self._timeout_s), len(keys))
+            return self._failed(self._found.late(self._timeout_s), len(keys))
         except ShoalError as error:
             return self._broken(error, len(keys))
         except Exception as error:  # noqa: BLE001 - a driver's surprise must not leave anybody waiting
@@ -248,19 +254,19 @@ class Lookup:
         errors = [values for values in found if isinstance(values, StorageError)]
         if errors and len(errors) == len(found):
             self._stats.failures += 1
-            self._failed(errors[0], 0)
+            self._failed(self._found.failure(errors[0]), 0)
         else:
             self._circuit.succeeded()
         return found
 
     def _broken(self, error: Exception, keys: int) -> Sequence[Found]:
         self._stats.failures += 1
-        return self._failed(StorageError(f"lookup in {self._spec.source!r} failed: {error}"), keys)
+        return self._failed(self._found.failure(error), keys)
 
-    def _failed(self, error: StorageError, keys: int) -> Sequence[Found]:
+    def _failed(self, error: ConnectionFailed, keys: int) -> Sequence[Found]:
         if not self._stats.last_error or not self._circuit.is_open:
             _log.warning("%s", error)
-        self._stats.last_error = str(error)
+        self._stats.last_error, self._last_failure = str(error), error
         self._circuit.failed()
         return [error] * keys
 
@@ -281,8 +287,11 @@ class Lookup:
         reasons: dict[int, str] = {}
         rows = [self._row(position, key, found, reasons) for position, key in enumerate(keys)]
         columns = zip(*rows, strict=True) if rows else ([] for _ in self.features)
+        refused = (found.get(key) for key in map(keys.__getitem__, reasons) if key is not None)
         return Completed(
-            columns={name: list(column) for name, column in zip(self.features, columns, strict=True)}, reasons=reasons
+            columns={name: list(column) for name, column in zip(self.features, columns, strict=True)},
+            reasons=reasons,
+            failure=next((one for one in refused if isinstance(one, StorageError)), None),
         )
 
     def _row(
@@ -291,7 +300,7 @@ class Lookup:
         values = None if key is None else found[key]
         if isinstance(values, StorageError):
             if self._spec.on_failure == "fail":
-                raise Unavailable(f"{values}; try again")
+                raise Unavailable(f"{self._found.told(values)}; try again", detail=values.detail)
             self._stats.defaulted += 1
             features, reason = self._found.without(values)
         else:
@@ -307,10 +316,6 @@ class Lookup:
 async def _within(fetch: Awaitable[Sequence[Found]], timeout_s: float) -> Sequence[Found]:
     """A reader keeps the limit itself; this is for one that does not."""
     return await asyncio.wait_for(fetch, timeout_s + 0.25)
-
-
-def _too_late(spec: LookupSpec, limit_s: float) -> StorageError:
-    return StorageError(f"lookup in {spec.source!r} took longer than {limit_s * 1000:.0f} ms")
 
 
 def _size(values: Sequence[object]) -> int:

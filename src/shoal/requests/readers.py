@@ -91,6 +91,7 @@ def require_places(source: Source, columns: Wanted) -> None:
         return
     if sorted(named) != sorted(columns.keys):
         raise InvalidSpec(
-            f"the source's {template!r} must hold exactly the lookup's keys as the source calls them: "
-            f"{', '.join('{' + name + '}' for name in columns.keys)}"
+            f"the source's {'key' if isinstance(source, RedisSource) else 'url'} must hold exactly the lookup's keys "
+            f"as the source calls them: {', '.join('{' + name + '}' for name in columns.keys)}",
+            detail=template,
         )

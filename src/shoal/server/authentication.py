@@ -14,6 +14,7 @@ from shoal.errors import Forbidden, ShoalError, Unauthenticated
 from shoal.security.api_keys import ApiKeyRecord, id_of, matches
 from shoal.security.principals import LOOPBACK, Principal
 from shoal.server.permissions import RouteTable, Rule
+from shoal.serving.contact import Contact
 
 _POLL_S: Final = 0.5
 _LOOPBACK_HOSTS: Final = (b"localhost", b"127.0.0.1", b"[::1]")
@@ -46,11 +47,17 @@ class KeyRing:
         Where the keys are.
     local : bool
         Whether the server listens on a loopback address only, so that it may do without keys.
+
+    Attributes
+    ----------
+    contact : Contact
+        Whether the store answers, as :meth:`look` has found.
     """
 
     def __init__(self, store: KeyStore, *, local: bool) -> None:
         self._store = store
         self._local = local
+        self.contact = Contact()
         self._head: object = None
         self._keys: Mapping[str, ApiKeyRecord] = {}
         self._known: dict[bytes, tuple[ApiKeyRecord, Principal]] = {}
@@ -91,7 +98,7 @@ class KeyRing:
 
     async def look(self) -> None:
         """Refresh if the registry answers; the data plane tells how stale all is."""
-        with contextlib.suppress(ShoalError):
+        with contextlib.suppress(ShoalError), self.contact.question():
             await asyncio.to_thread(self.refresh)
 
     def caller(self, authorization: bytes | None, key: bytes | None) -> Principal:

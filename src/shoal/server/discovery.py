@@ -1,12 +1,15 @@
 """Discovery: a server tells the registry that it is there; any server tells which there are and what they hold."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -14,12 +17,14 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
+from shoal.fleet import Fleet
 from shoal.registry import Registry, ServerRecord
 from shoal.server.authentication import KeyRing
 from shoal.server.errors import answer
+from shoal.serving.contact import Contact
 from shoal.serving.holdings import Holdings
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import Survey, find_services, survey, unheard
+from shoal.serving.services import Service, Survey, find_services, survey, unheard
 from shoal.workspace import Workspace
 
 BEAT_S: Final = 1.0
@@ -27,6 +32,9 @@ BEAT_S: Final = 1.0
 
 ANSWER_S: Final = 1.0
 """How long whoever asks for servers waits for the registry, in seconds."""
+
+OPENINGS: Final = 2
+"""Threads that open snapshots for whoever asks by a key; nobody misses those that wait for a registry that hangs."""
 
 _FILTERS: Final = ("name", "tag", "category", "key")
 
@@ -46,18 +54,29 @@ class Services:
         Where the registry is, and the snapshots that this process has not opened.
     ring : KeyRing
         Whether callers need a key.
+    contact : Contact
+        Whether the registry answers.
     plane : DataPlane, optional
         What this process serves.
     heart : Heartbeat, optional
         Knows what is true of this server.
     """
 
-    def __init__(self, workspace: Workspace, ring: KeyRing, plane: DataPlane | None, heart: "Heartbeat | None") -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        ring: KeyRing,
+        contact: Contact,
+        plane: DataPlane | None = None,
+        heart: "Heartbeat | None" = None,
+    ) -> None:
+        self._workspace = workspace
         self._registry = workspace.registry
         self._ring = ring
-        self._plane = plane
+        self._contact = contact
         self._heart = heart
-        self._holdings = Holdings(workspace.fleet) if plane is None else Holdings(workspace.fleet, plane.fleet)
+        self._holdings = Holdings(self._opened) if plane is None else Holdings(self._opened, plane.fleet)
+        self._opening = ThreadPoolExecutor(OPENINGS, thread_name_prefix="shoal-services")
         self._asking: asyncio.Task[Survey] | None = None
         self._asked_at_s = 0.0
         self._last: tuple[Survey, float] | None = None
@@ -68,9 +87,22 @@ class Services:
         known, age_s = await self._known()
         if self._heart is not None:
             known = known.with_server(self._heart.record())
-        services = await asyncio.to_thread(find_services, known, **asked, has=self._holdings.answers)
+        services = await self._found(partial(find_services, known, **asked, has=self._holdings.answers))
         headers = [(b"age", b"%d" % age_s)] if age_s else []
         await answer(send, 200, _encoder.encode(services), headers)
+
+    async def _found(self, find: Callable[[], list[Service]]) -> list[Service]:
+        """What is found with the registry's help, or without it where that is away or goes away."""
+        if not self._contact.problem:
+            with contextlib.suppress(Unavailable):
+                asked = asyncio.get_running_loop().run_in_executor(self._opening, find)
+                return await self._contact.during(asked)
+        return await asyncio.to_thread(find)
+
+    def _opened(self, reference: str) -> Fleet:
+        """A snapshot that is not at hand; which it is, only the registry knows."""
+        self._contact.require()
+        return self._workspace.fleet(reference)
 
     async def _known(self) -> tuple[Survey, float]:
         """What the registry says, or said, and how many seconds ago that was; 0 for now.
@@ -80,14 +112,14 @@ class Services:
         Unavailable
             It never said anything to this process, which serves nothing itself.
         """
-        if self._plane is None or not self._plane.registry_problem():
+        if not self._contact.problem:
             fresh = await self._fresh()
             if fresh is not None:
                 return fresh, 0.0
         if self._last is not None:
             return self._last[0], time.monotonic() - self._last[1]
         if self._heart is None:
-            raise Unavailable("the registry does not answer just now; ask one of the servers, or try again")
+            raise self._contact.refusal("and nothing is known from before; ask one of the servers, or try again")
         return unheard(self._heart.record(), authenticated=not self._ring.is_open), 0.0
 
     async def _fresh(self) -> Survey | None:

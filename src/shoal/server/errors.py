@@ -1,5 +1,6 @@
 """Which status an error has over HTTP, and the one body that tells it: ``{"error": "text"}``."""
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -113,7 +114,8 @@ class ErrorAnswers:
 def told(error: Exception, request_id: str) -> errors.ShoalError:
     """The error as the caller may see it; what is ours to mend is logged.
 
-    Errors of storage name files, addresses and statements, which are for whoever runs the server.
+    Errors of storage, and the details of others, name files, addresses and statements, which are for whoever runs the
+    server.
     """
     if isinstance(error, errors.StorageError):
         _log.warning("request %s failed: %s", request_id, error)
@@ -122,6 +124,14 @@ def told(error: Exception, request_id: str) -> errors.ShoalError:
             f"that does not help, the server's log says why: {request_id}"
         )
     if isinstance(error, errors.ShoalError) and status_of(error) != _INTERNAL:
-        return error
+        return _without_detail(error, request_id) if error.detail else error
     _log.error("request %s failed", request_id, exc_info=error)
     return errors.ShoalError(f"something went wrong here, not with you; the server's log says what: {request_id}")
+
+
+def _without_detail(error: errors.ShoalError, request_id: str) -> errors.ShoalError:
+    """An error of the same kind that says where its detail is, and not what."""
+    _log.warning("request %s failed: %s", request_id, error)
+    shown = copy.copy(error)
+    shown.message, shown.detail = f"{error.message}; the server's log says more: {request_id}", ""
+    return shown

@@ -286,14 +286,15 @@ class Worker:
 
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = {"health": Health(self._traffic)}
+        contact = self._ring.contact if self._plane is None else self._plane.contact
         if self._plane is not None:
             inference = InferenceApp(self._plane, deferred=self._deferred, body_bytes=self._options.limits.body_bytes)
             doors |= dict.fromkeys(("v2", "invocations", "ping"), inference)
         if self._deferred is not None:
             doors |= dict.fromkeys(TEMPLATES, PredictionsApp(self._deferred))
         if self._job.manages or self._options.admin_port is None:
-            doors |= {"api": Management(self._workspace), "metrics": self._meter}
-        doors["/api/v1/services"] = Services(self._workspace, self._ring, self._plane, self._heart)
+            doors |= {"api": Management(self._workspace, contact), "metrics": self._meter}
+        doors["/api/v1/services"] = Services(self._workspace, self._ring, contact, self._plane, self._heart)
         return doors
 
     def _look(self) -> None:
@@ -357,13 +358,13 @@ def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
     ShoalError
         None of the fleets that were asked for can be served.
     """
-    for entry in plane.index(ready=False):
-        _log.warning("fleet %s is not served: %s", entry.name, entry.reason)
+    for fleet, why in plane.problems().items():
+        _log.warning("fleet %s is not served: %s", fleet, why)
     if wanted and not plane.index(ready=True):
         raise ShoalError(_missing(plane))
 
 
 def _missing(plane: DataPlane) -> str:
     """Why nothing can be answered."""
-    fleets = "; ".join(f"{entry.name}: {entry.reason or 'it is being opened'}" for entry in plane.index(ready=False))
-    return fleets or plane.registry_problem() or "no fleet can be served"
+    fleets = "; ".join(f"{fleet}: {why or 'it is being opened'}" for fleet, why in plane.problems().items())
+    return fleets or plane.contact.problem or "no fleet can be served"

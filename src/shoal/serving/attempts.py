@@ -6,12 +6,14 @@ import time
 from typing import Final
 
 from shoal.errors import (
+    ConnectionFailed,
     DeadlineExceeded,
     InvalidArtifact,
     InvalidInput,
     LeaseLost,
     NotFound,
     ShoalError,
+    StorageError,
     TooLarge,
     Unavailable,
 )
@@ -97,9 +99,18 @@ class Attempts:
         return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
-        if isinstance(error, ShoalError) and not isinstance(error, InvalidArtifact):  # which tells of our files
-            text = " ".join(str(error).split())
+        """What callers may know; all that there is to say goes to the log."""
+        if isinstance(error, ShoalError) and _is_fit(error):
+            text = error.message
+            if error.detail:
+                _log.warning("prediction %s of request %s failed: %s", claim.id, claim.request_id, error)
+                text = f"{text}; the server's log says more: {claim.request_id}"
         else:
-            _log.error("prediction %s failed", claim.id, exc_info=error)
-            text = "something went wrong here, not with the request; the server's log says what"
-        return text.encode("utf-8", "replace").decode().replace("\0", " ")[:_LONGEST_ERROR]
+            _log.error("prediction %s of request %s failed", claim.id, claim.request_id, exc_info=error)
+            text = f"something went wrong here, not with the request; the server's log says what: {claim.request_id}"
+        return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())[:_LONGEST_ERROR]
+
+
+def _is_fit(error: ShoalError) -> bool:
+    """Whether callers may read an error's message: it tells of no files and no database of ours."""
+    return isinstance(error, ConnectionFailed) or not isinstance(error, InvalidArtifact | StorageError)

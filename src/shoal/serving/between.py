@@ -1,5 +1,6 @@
 """What stands between a request and its score: features looked up by key, and answers that were given before."""
 
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -16,12 +17,15 @@ from shoal.requests.sources import Source, load_source
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.timed_cache import CacheStats
 from shoal.serving.inputs import InputSchema
+from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.remembered import Remembered
 from shoal.serving.rows import Column, Rows
 from shoal.serving.scoring import Part
 from shoal.serving.statistics import CacheTally
 from shoal.types import Json, KeyColumn
+
+_log = logging.getLogger("shoal.serving")
 
 Score = Callable[[Rows], Awaitable[Sequence[Part]]]
 
@@ -143,7 +147,7 @@ class Between:
             self._remembered = Remembered(self.store, self._keys, outputs)
 
     async def parts(
-        self, rows: Rows, given: Collection[str], deadline_s: float | None, score: Score
+        self, rows: Rows, given: Collection[str], context: RequestContext, deadline_s: float | None, score: Score
     ) -> tuple[Rows, Sequence[Part], float | None]:
         """The rows, completed, and the answers for them, remembered or scored.
 
@@ -155,6 +159,8 @@ class Between:
             The request's, with nothing where features are to be looked up.
         given : collection of str
             Names of the inputs that the request brought; they are taken as they are.
+        context : RequestContext
+            Whose request it is.
         deadline_s : float or None
             Point of ``time.monotonic()`` until which there is time.
         score : callable
@@ -166,18 +172,22 @@ class Between:
             The source failed or took too long, and the spec says to refuse then.
         """
         if self.lookup is not None and rows.rows:
-            rows = await self._complete(self.lookup, rows, given, deadline_s)
+            rows = await self._complete(self.lookup, rows, given, context, deadline_s)
         if self._remembered is None:
             return rows, await score(rows), None
         return rows, *await self._remembered.parts(rows, score)
 
-    async def _complete(self, lookup: Lookup, rows: Rows, given: Collection[str], deadline_s: float | None) -> Rows:
+    async def _complete(
+        self, lookup: Lookup, rows: Rows, given: Collection[str], context: RequestContext, deadline_s: float | None
+    ) -> Rows:
         wanted = [name for name in lookup.features if name not in given]
         if not wanted:
             return rows
         keys = list(zip(*[rows.columns[position] for position in self._asked_by], strict=True))
         left_s = None if deadline_s is None else deadline_s - time.monotonic()
         found = await lookup.complete(keys, left_s)
+        if found.failure is not None:  # reasons do not tell all of it
+            _log.warning("request %s has rows that are not scored: %s", context.request_id, found.failure)
         columns: list[Column] = list(rows.columns)
         for name in wanted:
             columns[self._positions[name]] = found.columns[name]

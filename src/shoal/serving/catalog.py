@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError, Unavailable
+from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
+from shoal.serving.contact import Contact
 from shoal.serving.desired import Known, Selection, Wanted, earlier
 from shoal.serving.keeping import Keepers
 from shoal.serving.numbered import Numbered
@@ -28,8 +29,6 @@ Answer = TypeVar("Answer")
 #: How long lookups and caches have to let go of their connections in the end, in seconds.
 CLOSE_S = 1.0
 
-#: A registry that takes longer to say what is new counts as away, in seconds.
-SLOW_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +55,8 @@ class Catalog:
     ----------
     slots : dict of str to Slot
         By the fleet's name.
-    asked : bool
-        Whether the registry ever answered.
-    answered_at_s : float
-        When it last did, by ``time.monotonic()``.
+    contact : Contact
+        Whether the registry answers.
     """
 
     def __init__(
@@ -83,29 +80,7 @@ class Catalog:
         self._retiring: set[asyncio.Task[None]] = set()
         self._held: Mapping[str, Wanted] = {}
         self.slots: dict[str, Slot] = {}
-        self.asked = False
-        self.answered_at_s = time.monotonic()
-        self._failure = ""
-        self._looking_since_s: float | None = None
-
-    @property
-    def problem(self) -> str:
-        """Why the registry does not answer; empty when it does."""
-        if not self._failure and self._looking_since_s is not None:
-            waited_s = time.monotonic() - self._looking_since_s
-            return f"it has not answered for {waited_s:.0f} s" if waited_s > SLOW_S else ""
-        return self._failure
-
-    def require_registry(self) -> None:
-        """Refuse at once what would have to wait for a registry that is away.
-
-        Raises
-        ------
-        Unavailable
-            It is.
-        """
-        if self.problem:
-            raise Unavailable("the registry does not answer just now, so nothing was done; try again")
+        self.contact = Contact()
 
     def current(self, fleet: str) -> ServedFleet:
         """What answers for a fleet now.
@@ -124,14 +99,11 @@ class Catalog:
 
     def _missing(self, fleet: str) -> NoReturn:
         slot = self.slots.get(fleet)
-        if slot is None and not self.asked:
+        if slot is None and not self.contact.is_made:
             raise NotReady("the server is starting and does not know yet what it serves; try again")
         if slot is None:
             raise NotFound(f"no fleet {fleet[:100]!r} is served here; the repository's index lists those that are")
-        # What went wrong may name files and addresses, which are nothing for whoever may only ask.
-        failed = "its snapshot cannot be opened; the server's log and the repository's index say why"
-        reason = slot.wanted.reason or (failed if slot.reason else "it is being opened")
-        raise NotReady(f"fleet {fleet!r} is not served: {reason}")
+        raise NotReady(f"fleet {fleet!r} is not served: {slot.reason or 'it is being opened'}", detail=slot.detail)
 
     async def refresh(self) -> None:
         """Ask the registry what should be served, and begin to follow; never raises.
@@ -143,15 +115,11 @@ class Catalog:
             self.follow()
 
     async def _look(self) -> None:
-        self._looking_since_s = time.monotonic()
         try:
-            wanted = await self.ask(self._selection.look, self._registry)
-        except Exception as error:  # noqa: BLE001 - whatever ails the database, serving goes on and asks again
-            self._failure = f"{type(error).__name__}: {error}"
+            with self.contact.question():
+                wanted = await self.ask(self._selection.look, self._registry)
+        except Exception:  # noqa: BLE001 - whatever ails the database is known there; serving goes on and asks again
             return
-        finally:
-            self._looking_since_s = None
-        self.answered_at_s, self.asked, self._failure = time.monotonic(), True, ""
         if wanted is not None:
             self._want(wanted)
 
@@ -164,16 +132,16 @@ class Catalog:
     def adopt(self, known: Known) -> None:
         """Take what another process of the server knew for what the registry says, until that says something itself."""
         self._held = known.served
-        self.answered_at_s, self.asked = known.at_s, True
+        self.contact.answered_at_s, self.contact.is_made = known.at_s, True
         self._want(known.wanted)
 
     def known(self) -> Known | None:
         """What this process knows; None while it knows nothing."""
-        if not self.asked:
+        if not self.contact.is_made:
             return None
         slots = self.slots.values()
         held = {slot.name: slot.served.wanted for slot in slots if slot.served and slot.served.wanted != slot.wanted}
-        return Known(at_s=self.answered_at_s, wanted=tuple([slot.wanted for slot in slots]), served=held)
+        return Known(at_s=self.contact.answered_at_s, wanted=tuple([slot.wanted for slot in slots]), served=held)
 
     async def ask(self, question: Callable[..., Answer], *arguments: object) -> Answer:
         """Call the registry in its thread, one question at a time."""
@@ -280,7 +248,7 @@ class Catalog:
         served = self.opened(fleet, version)
         if served is not None:
             return served
-        self.require_registry()
+        self.contact.require()
         key = (fleet, _number(version))
         task = self._opening.get(key)
         if task is None:
@@ -289,7 +257,7 @@ class Catalog:
         return await asyncio.shield(task)
 
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
-        snapshot = await self.ask(self._registry.resolve, f"{fleet}:{version}")
+        snapshot = await self.contact.during(self.ask(self._registry.resolve, f"{fleet}:{version}"))
         slot = self._loaded(fleet)
         served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
         if not self._is_as_wanted(served):  # what is wanted of the fleet has changed meanwhile
@@ -329,7 +297,7 @@ class Catalog:
         Unavailable, StorageError
             The registry cannot be written.
         """
-        self.require_registry()
+        self.contact.require()
         if not self._selection.may_serve(fleet):
             raise InvalidInput(f"this server was not started for fleet {fleet!r}; start one that serves it")
 
@@ -358,7 +326,8 @@ class Catalog:
                 still = (
                     "is not served" if slot.served is None else f"is served from version {slot.served.version} still"
                 )
-                raise NotReady(f"fleet {slot.name!r} {still}: {slot.reason or 'it is still being opened'}")
+                reason = slot.reason or "it is still being opened"
+                raise NotReady(f"fleet {slot.name!r} {still}: {reason}", detail=slot.detail)
 
     async def close(self) -> None:
         """Let go of everything, and let the threads end."""

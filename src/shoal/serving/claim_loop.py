@@ -29,6 +29,7 @@ from shoal.ledger.prediction_records import (
 )
 from shoal.ledger.predictions import Predictions
 from shoal.serving.attempts import Attempts
+from shoal.serving.contact import LOOK_S, NOTHING_DONE
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.deliveries import Deliveries
 from shoal.serving.messages import InferenceResponse
@@ -40,6 +41,10 @@ from shoal.serving.waiters import Waiters
 Result = TypeVar("Result")
 
 _MOST_ACCEPTED: Final = 1000
+_PERHAPS_KEPT: Final = (
+    "and nobody knows whether the request was kept; send it again, with the same Idempotency-Key if it had one, and it "
+    "is kept once"
+)
 _PAUSE: Final = 0.25
 """How long to wait between two turns, as a share of what the last one took."""
 _LONGEST_PAUSE_S: Final = 0.01
@@ -84,6 +89,7 @@ class ClaimLoop:
         self._attempts = Attempts(plane, Deliveries(sinks, self._keep), options)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
         self._acceptances: list[tuple[NewPrediction, asyncio.Future[Acceptance]]] = []
+        self._accepting: list[tuple[NewPrediction, asyncio.Future[Acceptance]]] = []
         self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
         self._held: dict[int, tuple[PredictionClaim, asyncio.Task[None]]] = {}
         self._suspect: PredictionClaim | None = None
@@ -204,6 +210,7 @@ class ClaimLoop:
     async def _turn(self) -> None:
         """Settle, accept and claim, in one transaction."""
         accepting, self._acceptances = self._acceptances[:_MOST_ACCEPTED], self._acceptances[_MOST_ACCEPTED:]
+        self._accepting = accepting
         settling, self._results = self._results, []
         room = self._room()
         wanted = None
@@ -220,6 +227,8 @@ class ClaimLoop:
             self._results = settling + self._results
             self._acceptances = accepting + self._acceptances
             raise
+        finally:
+            self._accepting = []
         if room:
             self._look = len(turn.claims) >= room
         elif new:
@@ -366,4 +375,20 @@ class ClaimLoop:
         return {number for number, future in futures if await future}
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._database, work)
+        running = asyncio.get_running_loop().run_in_executor(self._database, work)
+        while not (await asyncio.wait({running}, timeout=LOOK_S))[0]:
+            if self._plane.contact.problem:
+                self._let_go()
+        return running.result()
+
+    def _let_go(self) -> None:
+        """Let nobody who wants a request kept wait for a database that is away.
+
+        Those that no transaction has begun with are forgotten, so nothing was done. What becomes of the others nobody
+        knows before the database says so; an idempotency key makes sending them again harmless.
+        """
+        forgotten, self._acceptances = self._acceptances, []
+        for accepting, what_now in ((forgotten, NOTHING_DONE), (self._accepting, _PERHAPS_KEPT)):
+            for _, future in accepting:
+                if not future.done():
+                    future.set_exception(self._plane.contact.refusal(what_now))

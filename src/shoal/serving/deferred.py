@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from shoal.errors import InvalidInput, NotFound, TooLarge
@@ -13,6 +14,7 @@ from shoal.ledger.predictions import Predictions
 from shoal.registry.names import PRINTABLE
 from shoal.serving.addresses import split
 from shoal.serving.claim_loop import ClaimLoop
+from shoal.serving.contact import NOTHING_DONE
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.messages import InferenceRequest, RequestContext
 from shoal.serving.payloads import encode_request
@@ -24,6 +26,9 @@ Result = TypeVar("Result")
 
 LONGEST_DEADLINE_S: Final = 30 * 86_400.0
 """Longest time that a prediction may be wanted, in seconds."""
+
+_THREADS: Final = 4
+_PERHAPS_REPLAYED: Final = "and nobody knows whether anything waits again; look before you ask once more"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +91,7 @@ class DeferredPredictions:
         self._sinks = sinks
         self.options = options or DeferredOptions()
         self._waiters = Waiters(self.options.waiters)
+        self._asking = ThreadPoolExecutor(_THREADS, thread_name_prefix="shoal-predictions-ask")
         self._loop = ClaimLoop(plane, predictions, sinks, self._waiters, self.options)
 
     @property
@@ -121,6 +127,7 @@ class DeferredPredictions:
         """
         self.close_doors()
         await self._loop.drain(timeout_s)
+        self._asking.shutdown(wait=False, cancel_futures=True)
         await self._sinks.close()
 
     async def accept(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> Acceptance:
@@ -146,15 +153,16 @@ class DeferredPredictions:
         Conflict
             The idempotency key was used for another request.
         Unavailable, StorageError
-            The database cannot be reached.
+            The database cannot be reached. Where it went away while the request was being kept, nobody knows whether it
+            is; the idempotency key makes sending it again harmless.
         """
-        self._plane.require_registry()
+        self._plane.contact.require()
         fleet = split(request.model)[0]
         self._plane.require(fleet)
         try:
             await self._plane.check(request)
             if wishes.sink is not None:
-                await self._sinks.open(wishes.sink)
+                await self._plane.contact.during(self._sinks.open(wishes.sink))
         except (InvalidInput, NotFound, TooLarge):
             known = await self._known(request, context, wishes)
             if known is None:
@@ -242,17 +250,24 @@ class DeferredPredictions:
         Conflict
             It neither failed nor expired.
         """
-        again = await self._thread(lambda: self._predictions.replay(prediction_id, more_attempts=self.options.attempts))
+        attempts = self.options.attempts
+        again = await self._thread(
+            lambda: self._predictions.replay(prediction_id, more_attempts=attempts), what_now=_PERHAPS_REPLAYED
+        )
         self._loop.look()
         return again
 
     async def replay_failed(self, *, fleet: str | None) -> int:
         """Let all that failed, or those of one fleet, wait again; how many there were."""
         attempts = self.options.attempts
-        count = await self._thread(lambda: self._predictions.replay_failed(fleet=fleet, more_attempts=attempts))
+        count = await self._thread(
+            lambda: self._predictions.replay_failed(fleet=fleet, more_attempts=attempts), what_now=_PERHAPS_REPLAYED
+        )
         self._loop.look()
         return count
 
-    async def _thread(self, work: Callable[..., Result], *arguments: object) -> Result:
-        self._plane.require_registry()
-        return await asyncio.to_thread(work, *arguments)
+    async def _thread(self, work: Callable[..., Result], *arguments: object, what_now: str = NOTHING_DONE) -> Result:
+        """Ask the database in a thread of our own: what hangs there must not take up those of others."""
+        self._plane.contact.require()
+        asked = asyncio.get_running_loop().run_in_executor(self._asking, work, *arguments)
+        return await self._plane.contact.during(asked, what_now)

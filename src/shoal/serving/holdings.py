@@ -51,12 +51,15 @@ class Holdings:
 
     def _opened(self, reference: str) -> Fleet:
         with self._lock:
-            if reference not in self._kept:
-                self._kept[reference] = self._opener(reference)
-                if len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
+            fleet = self._kept.get(reference)
+        if fleet is None:
+            fleet = self._opener(reference)  # may take long, and others find what is kept meanwhile
+        with self._lock:
+            self._kept[reference] = fleet
             self._kept.move_to_end(reference)
-            return self._kept[reference]
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return fleet
 
 
 def _has(fleet: Fleet, level: Level, address: ModelAddress) -> bool:

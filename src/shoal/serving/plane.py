@@ -14,6 +14,7 @@ from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
 from shoal.serving.addresses import split
 from shoal.serving.catalog import Catalog
+from shoal.serving.contact import Contact
 from shoal.serving.desired import Known, Selection
 from shoal.serving.keeping import Keepers
 from shoal.serving.log import LogStatistics
@@ -195,7 +196,7 @@ class DataPlane:
         A fleet that cannot be opened says so in :meth:`index` and does not keep the others from being served.
         Where all were unloaded, nothing is missing: whoever wants to load one again has to find the server.
         """
-        if self._draining or not self._started or not self._catalog.asked:
+        if self._draining or not self._started or not self.contact.is_made:
             return False
         wanted = [slot for slot in self._catalog.slots.values() if slot.wanted.loaded]
         return not wanted or any(slot.served for slot in wanted)
@@ -229,7 +230,7 @@ class DataPlane:
     def reason(self, model: str) -> str:
         """Why a fleet cannot be asked; empty where that is not known."""
         slot = self._catalog.slots.get(split(model)[0])
-        return "" if slot is None else slot.reason
+        return "" if slot is None else slot.told
 
     def serves(self, fleet: str) -> bool:
         """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""
@@ -278,6 +279,10 @@ class DataPlane:
         """The fleets, by name, or only those that are ready or not."""
         entries = [slot.entry() for _, slot in sorted(self._catalog.slots.items())]
         return [entry for entry in entries if ready is None or (entry.state == READY) == ready]
+
+    def problems(self) -> dict[str, str]:
+        """The fleets that are not ready, by name, and all that is known of why; for whoever runs the server."""
+        return {entry.name: self._catalog.slots[entry.name].why() for entry in self.index(ready=False)}
 
     def missed(self) -> dict[str, int]:
         """The versions that should be served and cannot be, by fleet; the index says why."""
@@ -367,20 +372,11 @@ class DataPlane:
         """What this process knows of the registry; None while it knows nothing."""
         return self._catalog.known()
 
-    def require_registry(self) -> None:
-        """Refuse at once what would have to wait for a registry that is away.
-
-        Raises
-        ------
-        Unavailable
-            It is.
-        """
-        self._catalog.require_registry()
-
-    def registry_problem(self) -> str:
-        """Why the registry does not answer; empty when it does."""
-        return self._catalog.problem
+    @property
+    def contact(self) -> Contact:
+        """Whether the registry answers."""
+        return self._catalog.contact
 
     def staleness_s(self) -> float:
         """Seconds since the registry last answered."""
-        return time.monotonic() - self._catalog.answered_at_s
+        return time.monotonic() - self.contact.answered_at_s

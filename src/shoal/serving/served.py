@@ -188,7 +188,7 @@ class ServedFleet:
                 outputs = _tensors(parts, wanted, single)
             else:
                 rows, parts, outputs, parameters, input_ns, output_ns = await self._answer(
-                    request, deadline_s, single, wanted
+                    request, context, deadline_s, single, wanted
                 )
                 read_ns, found_ns = started_ns + input_ns, time.perf_counter_ns() - output_ns
             if keeping is not None and keeping.is_durable:
@@ -248,7 +248,12 @@ class ServedFleet:
         return self.inputs.rows(request.inputs, single.constants, single.needed)
 
     async def _answer(
-        self, request: InferenceRequest, deadline_s: float | None, single: SingleModel | None, wanted: Sequence[Output]
+        self,
+        request: InferenceRequest,
+        context: RequestContext,
+        deadline_s: float | None,
+        single: SingleModel | None,
+        wanted: Sequence[Output],
     ) -> "_Answered":
         """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
         is_heavy = self._given(request) > HEAVY_ROWS
@@ -262,7 +267,7 @@ class ServedFleet:
             parts = await score(rows)
         else:
             names = [tensor.name for tensor in request.inputs]
-            rows, parts, age_s = await self.between.parts(rows, names, deadline_s, score)
+            rows, parts, age_s = await self.between.parts(rows, names, context, deadline_s, score)
         parameters = _NOTHING_TO_SAY if age_s is None else {CACHE_AGE: round(age_s, 3)}
         outputs, output_ns = await self._apart(is_heavy, _tensors, parts, wanted, single)
         return _Answered(rows, parts, outputs, parameters, input_ns, output_ns)

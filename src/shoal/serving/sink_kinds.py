@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from shoal.errors import LeaseLost, StorageError
+from shoal.errors import ConnectionFailed, LeaseLost, StorageError
 from shoal.ledger.prediction_records import PredictionClaim
 from shoal.serving.documents import response_json
 from shoal.serving.messages import InferenceResponse, Tensor
@@ -113,7 +113,10 @@ class FolderSink:
 
     async def has_delivered(self, delivery: Delivery, name: str) -> bool:  # noqa: D102
         like = _frame([delivery])
-        return await asyncio.to_thread(self._folder.was_published, delivery.claim.fleet, name, like)
+        try:
+            return await asyncio.to_thread(self._folder.was_published, delivery.claim.fleet, name, like)
+        except StorageError as error:
+            raise _unwritable(error) from error
 
     async def deliver(self, deliveries: Sequence[Delivery], name: str) -> list[Exception | None]:  # noqa: D102
         by_fleet: defaultdict[str, list[int]] = defaultdict(list)
@@ -125,7 +128,7 @@ class FolderSink:
                 await asyncio.to_thread(self._publish, fleet, name, [deliveries[place] for place in places])
             except (StorageError, LeaseLost) as error:
                 for place in places:
-                    outcomes[place] = error
+                    outcomes[place] = _unwritable(error) if isinstance(error, StorageError) else error
         return outcomes
 
     def _publish(self, fleet: str, name: str, deliveries: Sequence[Delivery]) -> None:
@@ -133,6 +136,10 @@ class FolderSink:
 
     async def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _unwritable(error: StorageError) -> ConnectionFailed:
+    return ConnectionFailed("the sink's folder cannot be written", detail=str(error))
 
 
 def _row(delivery: Delivery) -> SinkRow:

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 import msgspec
 
-from shoal.errors import StorageError
+from shoal.errors import ConnectionFailed
 from shoal.security import signing
 from shoal.serving.documents import response_json
 from shoal.serving.sink_kinds import Delivery
@@ -59,7 +59,7 @@ class WebhookSink:
     async def _one_or_why_not(self, delivery: Delivery) -> Exception | None:
         try:
             await self._post(delivery)
-        except StorageError as error:
+        except ConnectionFailed as error:
             return error
         return None
 
@@ -81,9 +81,11 @@ class WebhookSink:
                 async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
                     status = answer.status_code
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-                raise StorageError(f"the webhook does not answer: {str(error) or type(error).__name__}") from error
+                raise ConnectionFailed(
+                    "the webhook does not answer", detail=str(error) or type(error).__name__
+                ) from error
         if not httpx.codes.is_success(status):
-            raise StorageError(f"the webhook answers {status}; it should answer 2xx once it has the result")
+            raise ConnectionFailed(f"the webhook answers {status}; it should answer 2xx once it has the result")
 
     async def close(self) -> None:  # noqa: D102
         await self._client.aclose()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound, StorageError
 from shoal.serving.desired import Wanted
 from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.served import ServedFleet
@@ -29,20 +30,22 @@ class Slot:
     wanted : Wanted
         What should. Where that is nothing because no snapshot can be found, what is served stays.
     reason : str
-        Why what should be served is not.
+        Why what should be served is not, as far as callers may know it.
+    detail : str
+        What else there is to say of it, for whoever runs the server: files, addresses, a driver's words.
     following : Task or None
         The opening that is under way.
     history : FleetHistory
         What the fleet was asked, under any snapshot.
     """
 
-    __slots__ = ("_numbered", "failed_at_s", "following", "history", "name", "reason", "served", "wanted")
+    __slots__ = ("_numbered", "detail", "failed_at_s", "following", "history", "name", "reason", "served", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.name = wanted.fleet
         self.served: ServedFleet | None = None
         self.wanted = wanted
-        self.reason = wanted.reason
+        self.reason, self.detail = wanted.reason, ""
         self.failed_at_s = 0.0
         self.following: asyncio.Task[None] | None = None
         self.history = FleetHistory(wanted.fleet)
@@ -51,7 +54,7 @@ class Slot:
     def want(self, wanted: Wanted) -> None:
         """Take note of what should be served."""
         if wanted != self.wanted:
-            self.failed_at_s, self.reason = 0.0, wanted.reason
+            self.failed_at_s, self.reason, self.detail = 0.0, wanted.reason, ""
         self.wanted = wanted
 
     def behind(self) -> bool:
@@ -67,7 +70,7 @@ class Slot:
         """Answer from another snapshot from now on, or from none; returns the old one, which may still be busy."""
         old, self.served = self.served, served
         if served is not None:
-            self.reason, self.failed_at_s = self.wanted.reason, 0.0
+            self.reason, self.detail, self.failed_at_s = self.wanted.reason, "", 0.0
         if old is not None:
             self.history.retire(old.counters)
         return old
@@ -86,11 +89,21 @@ class Slot:
         """Say why something cannot be served; what is served stays."""
         if wanted == self.wanted and wanted.snapshot is not None:
             self.failed_at_s = time.monotonic()
-            reason = f"snapshot {wanted.snapshot.version} cannot be served: {error}"
-            if reason != self.reason:  # it is tried again and again, and told once
+            before = self.reason, self.detail
+            cause, self.detail = _told(error)
+            self.reason = f"snapshot {wanted.snapshot.version} cannot be served: {cause}"
+            if before != (self.reason, self.detail):  # it is tried again and again, and told once
                 still = f"version {self.served.version} goes on" if self.served else "nothing answers for it"
-                _log.warning("fleet %s: %s; %s", self.name, reason, still)
-            self.reason = reason
+                _log.warning("fleet %s: %s; %s", self.name, self.why(), still)
+
+    @property
+    def told(self) -> str:
+        """Why what should be served is not, and where there is more to be read."""
+        return f"{self.reason}; the server's log says more" if self.detail else self.reason
+
+    def why(self) -> str:
+        """All that there is to say of why what should be served is not, for whoever runs the server."""
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
     def missed(self) -> int | None:
         """The version that should be served and cannot be; None where all is as it should be."""
@@ -118,8 +131,17 @@ class Slot:
     def entry(self) -> IndexEntry:
         """The slot as the repository's index shows it."""
         if self.served is not None:
-            return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.reason)
+            return IndexEntry(name=self.name, version=self.served.version, state=READY, reason=self.told)
         wanted = self.wanted
         version = str(wanted.snapshot.version) if wanted.snapshot else ""
         waits = wanted.loaded and wanted.snapshot is not None and not self.failed_at_s
-        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.reason)
+        return IndexEntry(name=self.name, version=version, state=LOADING if waits else UNAVAILABLE, reason=self.told)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """What callers may know of why a snapshot cannot be served, and what else there is to say."""
+    if isinstance(error, InvalidInput | NotFound):  # its serving spec does not fit, or something is not there
+        return error.message, error.detail
+    if isinstance(error, InvalidArtifact | StorageError):
+        return "its files are damaged or cannot be read; restore them, or promote another", str(error)
+    return "something went wrong here", f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import polars as pl
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import ConnectionFailed, InvalidInput
 from shoal.storage.lookup_reader import Found, Values, Wanted
 from shoal.storage.lookup_redis import object_values, plain
 from shoal.types import Key
@@ -87,7 +87,7 @@ class HttpReader:
     async def _one_or_why_not(self, key: Key) -> Found:
         try:
             return await self._one(key)
-        except StorageError as error:
+        except ConnectionFailed as error:
             return error
 
     async def _one(self, key: Key) -> Values | None:
@@ -107,14 +107,16 @@ class HttpReader:
             found = await self._ask("POST", self._url, msgspec.json.encode({"keys": named}))
         rows = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(rows, list) or len(rows) != len(keys):
-            raise StorageError(f'the lookup\'s service should answer {{"rows": [...]}} with {len(keys)} element(s)')
+            raise ConnectionFailed(f'the lookup\'s service should answer {{"rows": [...]}} with {len(keys)} element(s)')
         return [None if row is None else object_values(row, self._wanted.columns) for row in rows]
 
     async def _ask(self, method: str, url: str, body: bytes | None) -> object:
         """The JSON at an address; None where there is nothing."""
         for _ in range(_MOST_REDIRECTS + 1):
             if not (url.startswith(self._protocol) and self._is_allowed(url)):
-                raise StorageError(f"the lookup's service sends elsewhere, which is not allowed: {url[:200]!r}")
+                raise ConnectionFailed(
+                    "the lookup's service sends elsewhere, which is not allowed", detail=repr(url[:200])
+                )
             try:
                 async with self._client.stream(method, url, content=body) as response:
                     if not response.is_redirect:
@@ -122,16 +124,16 @@ class HttpReader:
                     url = urljoin(url, response.headers.get("location", ""))
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 problem = str(error) or type(error).__name__
-                raise StorageError(f"the lookup's service does not answer: {problem}") from error
-        raise StorageError("the lookup's service redirects again and again")
+                raise ConnectionFailed("the lookup's service does not answer", detail=problem) from error
+        raise ConnectionFailed("the lookup's service redirects again and again")
 
     async def _read(self, response: httpx.Response) -> object:
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         if response.status_code != httpx.codes.OK:
-            raise StorageError(f"the lookup's service answers {response.status_code}")
+            raise ConnectionFailed(f"the lookup's service answers {response.status_code}")
         if "content-encoding" in response.headers:  # a few bytes could become any number
-            raise StorageError("the lookup's service compresses its answer, which it was not asked to")
+            raise ConnectionFailed("the lookup's service compresses its answer, which it was not asked to")
         return _decoded(await self._content(response))
 
     async def _content(self, response: httpx.Response) -> bytes:
@@ -139,7 +141,7 @@ class HttpReader:
         async for part in response.aiter_raw():
             content += part
             if len(content) > self._max_bytes:
-                raise StorageError(f"the lookup's service answers more than {self._max_bytes} bytes")
+                raise ConnectionFailed(f"the lookup's service answers more than {self._max_bytes} bytes")
         return bytes(content)
 
 
@@ -147,4 +149,4 @@ def _decoded(content: bytes) -> object:
     try:
         return msgspec.json.decode(content)
     except msgspec.DecodeError as error:
-        raise StorageError(f"the lookup's service answers something that is no JSON: {error}") from error
+        raise ConnectionFailed("the lookup's service answers something that is no JSON", detail=str(error)) from error

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 import polars as pl
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import ConnectionFailed, InvalidInput
 from shoal.storage.lookup_reader import Found, Values, Wanted
 from shoal.storage.redis_client import connect, redis_errors
 from shoal.types import Key
@@ -48,7 +48,7 @@ class RedisReader:
         except TimeoutError:
             raise
         except redis_errors() as error:
-            raise StorageError(f"Redis does not answer as it should: {error}") from error
+            raise ConnectionFailed("Redis does not answer as it should", detail=str(error)) from error
 
     def history(self) -> pl.DataFrame:
         """Redis knows the present only."""
@@ -77,8 +77,8 @@ class RedisReader:
         try:
             return object_values(msgspec.json.decode(data), self._wanted.columns)
         except msgspec.DecodeError as error:
-            return StorageError(f"Redis holds something that is no JSON where features should be: {error}")
-        except StorageError as error:
+            return ConnectionFailed("Redis holds something that is no JSON where features should be", detail=str(error))
+        except ConnectionFailed as error:
             return error
 
 
@@ -109,17 +109,17 @@ def object_values(found: object, columns: Sequence[str]) -> Values:
 
     Raises
     ------
-    StorageError
+    ConnectionFailed
         It is no object.
     """
     if not isinstance(found, dict):
-        raise StorageError(f"features should be a JSON object, and not {type(found).__name__}")
+        raise ConnectionFailed(f"features should be a JSON object, and not {type(found).__name__}")
     return tuple(found.get(name) for name in columns)
 
 
 def _hash_values(row: Sequence[bytes | None] | Exception) -> Found:
     if isinstance(row, Exception):
-        return StorageError(f"Redis holds no hash where features should be: {row}")
+        return ConnectionFailed("Redis holds no hash where features should be", detail=str(row))
     return None if all(value is None for value in row) else tuple(map(_text, row))
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import polars as pl
 import sqlalchemy as sa
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import ConnectionFailed, InvalidInput
 from shoal.storage.lookup_reader import Values, Wanted, best, moment
 from shoal.types import Key
 
@@ -206,7 +206,7 @@ class SqlReader:
         except sa.exc.SQLAlchemyError as error:
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             words = " ".join(str(reason).split())
-            raise StorageError(f"the lookup's database does not answer as it should: {words}") from error
+            raise ConnectionFailed("the lookup's database does not answer as it should", detail=words) from error
 
 
 class _Running:

@@ -126,7 +126,9 @@ def translated(error: sa.exc.DBAPIError, where: str) -> StorageError | InvalidAr
     if code in _ADVICE:
         return StorageError(f"{where}: {_ADVICE[code]}")
     if isinstance(error, sa.exc.DataError):
-        return InvalidInput(f"the database cannot keep this value: {said}")
+        return InvalidInput(
+            "the database cannot keep this value; leave out odd characters and huge numbers", detail=said
+        )
     if isinstance(error, sa.exc.OperationalError | sa.exc.InternalError):
         return StorageError(f"{where}: {said}; check that the database can be reached and try again")
     return None

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import ConnectionFailed, InvalidInput
 from shoal.storage.columns import UtcTime
 from shoal.storage.postgresql_engine import url_of
 
@@ -76,7 +76,7 @@ class SinkTable:
 
         Raises
         ------
-        StorageError
+        ConnectionFailed
             The database cannot be reached or does not take them; nothing was written.
         """
         make = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
@@ -102,7 +102,7 @@ class SinkTable:
             self._is_there = False
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             words = " ".join(str(reason).split())
-            raise StorageError(f"the sink's database does not take the results: {words}") from error
+            raise ConnectionFailed("the sink's database does not take the results", detail=words) from error
 
 
 def _engine(url: str) -> sa.Engine:

@@ -225,7 +225,9 @@ class Database:
                 f"{where}: all of this process's connections have been in use for too long; try again"
             ) from error
         except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
-            raise InvalidInput(f"the database cannot keep this value: {error}") from error
+            raise InvalidInput(
+                "the database cannot keep this value; leave out odd characters and huge numbers", detail=str(error)
+            ) from error
 
     def _upgrade(self) -> None:
         if self._is_sqlite:

@@ -236,7 +236,7 @@ def read_limited(path: Path, what: str) -> bytes:
         It is too large to be a manifest.
     """
     if not path.is_file():
-        raise NotFound(f"{path}: there is no such {what}")
+        raise NotFound(f"there is no such {what}; restore the store's files", detail=str(path))
     if path.stat().st_size > manifests.MOST_BYTES:
         raise InvalidArtifact(f"{path}: {path.stat().st_size} bytes are too many for a manifest")
     with storage_errors(path):

@@ -48,8 +48,9 @@ class Stores:
                 return store
             looked.append(str(store.root))
         raise NotFound(
-            f"snapshot {digest[:12]} lies in none of {', '.join(looked)}; mount the store of its category, or set it: "
-            "shoal stores set CATEGORY FOLDER"
+            f"snapshot {digest[:12]} lies in none of the stores that are here; mount the store of its category, or set "
+            "it: shoal stores set CATEGORY FOLDER",
+            detail=f"looked in {', '.join(looked)}",
         )
 
     @contextlib.contextmanager

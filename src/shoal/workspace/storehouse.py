@@ -97,8 +97,9 @@ class Storehouse:
             store.open(snapshot.digest)
         except (InvalidArtifact, NotFound) as error:
             raise Conflict(
-                f"{snapshot.reference} cannot be opened, so nothing could serve it and it was not promoted; register "
-                f"it anew or restore its files: {error}"
+                f"{snapshot.reference} cannot be opened, so nothing could serve it and the alias stays where it is; "
+                "restore the snapshot's files, or promote another one",
+                detail=str(error),
             ) from error
 
     def collect(self, *, dry_run: bool) -> Collected:

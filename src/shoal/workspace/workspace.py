@@ -190,10 +190,18 @@ class Workspace:
         expected: int | None = None,
         reason: str = "",
         idempotency_key: str | None = None,
+        actor: str | None = None,
     ) -> AliasChange:
-        """Make an alias name the version it named before, atomically; see :meth:`Registry.rollback`."""
+        """Make an alias name the version it named before, atomically; see :meth:`Registry.rollback`.
+
+        Conflict as well where the alias is moved at the same moment, or that version cannot be opened, as of
+        :meth:`promote`.
+        """
+        onto = self.registry.before(name, alias=alias)
+        if onto is not None:
+            self._storehouse.require_opens(self.registry.resolve(f"{name}:{onto}"))
         return self.registry.rollback(
-            name, alias=alias, actor=self.settings.actor, expected=expected, reason=reason,
+            name, alias=alias, actor=actor or self.settings.actor, expected=expected, onto=onto, reason=reason,
             idempotency_key=idempotency_key,
         )  # fmt: skip
 

@@ -88,6 +88,9 @@ def test_a_decision_made_on_old_news_is_refused(registry):
     registry.promote("flights", 2, actor="bob", expected=1)
     with pytest.raises(Conflict, match="names 2 by now, not 1"):
         registry.rollback("flights", actor="bob", expected=1)
+    with pytest.raises(Conflict, match="does not go back to 3"):
+        registry.rollback("flights", actor="bob", onto=3)
+    assert registry.before("flights") == 1
     assert registry.rollback("flights", actor="bob", expected=2).after == 1
     assert len(registry.alias_history("flights")) == 3
 

@@ -60,8 +60,9 @@ class Faulty:
     def require(self, fleet):
         self.plane.require(fleet)
 
-    def require_registry(self):
-        self.plane.require_registry()
+    @property
+    def contact(self):
+        return self.plane.contact
 
     def index(self, *, ready=None):
         return self.plane.index(ready=ready)

@@ -374,6 +374,32 @@ def test_a_source_that_is_gone_refuses_or_defaults(publish, tmp_path):
     assert asyncio.run(main({"lookup": defaulted}))["prediction"] == truth
 
 
+def test_what_a_source_says_when_it_fails_is_for_the_log(publish, tmp_path, caplog):
+    workspace = publish(pumps())
+    with_sites(workspace, tmp_path / "none" / "sites.db")
+    frame = pl.DataFrame({"device": ["a"], "sensor": ["s1"], "z": [1.0]})
+    asked = request_of(frame, "pumps", outputs=("outcome", "reason"))
+
+    async def main(on_failure):
+        spec = {"lookup": {**LOOKUP["lookup"], "on_failure": on_failure}}
+        workspace.registry.set_serving("pumps", actor="ada", spec=spec)
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        try:
+            return values(await plane.infer(asked, CONTEXT))
+        finally:
+            await plane.drain(1)
+
+    told = asyncio.run(main("invalid"))
+    words = "lookup in 'sites' failed: the lookup's database does not answer as it should"
+    assert told == {"outcome": ["invalid"], "reason": [words]}
+    assert f"request {CONTEXT.request_id} has rows that are not scored: {words} (unable to open" in caplog.text
+    with pytest.raises(Unavailable) as refused:
+        asyncio.run(main("fail"))
+    assert refused.value.message == f"{words}; try again"
+    assert "unable to open" in refused.value.detail
+
+
 def test_a_source_that_does_not_exist_is_said_in_the_index(publish):
     workspace = publish(pumps())
     workspace.registry.set_serving("pumps", actor="ada", spec=LOOKUP)

@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from shoal import Fleet
 from shoal.errors import (
     Conflict,
+    ConnectionFailed,
     InvalidArtifact,
     InvalidInput,
     NotFound,
@@ -144,7 +145,7 @@ def test_of_one_key_each_waits_for_the_one_before_also_when_that_fails(workspace
                 value = request.inputs[1].data[0]
                 if failures.get(value, 0) > 0:
                     failures[value] -= 1
-                    return StorageError("the lookup is away; try again")
+                    return ConnectionFailed("the lookup is away; try again")
                 return None
 
             order = []
@@ -535,7 +536,7 @@ async def _database_goes_away(server, workspace):
             await accepted(deferred, request(6), context(), Wishes())
         await asyncio.to_thread(server.start)
         records = [await ended(deferred, one) for one in before]
-        await until(lambda: not plane.plane.registry_problem())
+        await until(lambda: not plane.plane.contact.problem)
         after = await ended(deferred, await accepted(deferred, request(7), context(), Wishes()))
     assert {record.state for record in records} == {DONE}
     assert after.state is DONE

@@ -143,6 +143,8 @@ def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
         entry = plane.index()[1]
         assert (entry.name, entry.version, entry.state) == ("pumps", "1", "READY")
         assert "snapshot 2" in entry.reason
+        assert "log" in entry.reason
+        assert str(tmp_path) not in entry.reason
         assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
         assert plane.ready()
         workspace.promote("pumps", 3)
@@ -157,10 +159,12 @@ def test_a_damaged_snapshot_leaves_the_old_one_serving(publish, tmp_path):
         assert [entry.name for entry in fresh.index(ready=True)] == ["others"]
         assert [entry.name for entry in fresh.index(ready=False)] == ["pumps"]
         assert not fresh.model_ready("pumps")
-        assert str(damaged) in fresh.index(ready=False)[0].reason
-        with pytest.raises(NotReady, match="the server's log") as refused:
+        assert str(damaged) in fresh.problems()["pumps"]
+        with pytest.raises(NotReady, match="files are damaged") as refused:
             await fresh.infer(request(), CONTEXT)
-        assert damaged.name not in str(refused.value)  # whoever may only ask hears nothing of our files
+        for told in (refused.value.message, fresh.reason("pumps"), fresh.index(ready=False)[0].reason):
+            assert damaged.name not in told  # whoever may only ask hears nothing of our files
+        assert str(damaged) in refused.value.detail
         await fresh.drain(1)
 
     asyncio.run(main())
@@ -222,18 +226,18 @@ def test_without_its_database_a_server_goes_on_and_recovers(publish, tmp_path):
         await plane.start()
         await plane.infer(request(version="2"), CONTEXT)
         hide(workspace, path)
-        await until(lambda: plane.registry_problem() and plane.staleness_s() > 0.2)
+        await until(lambda: plane.contact.problem and plane.staleness_s() > 0.2)
         assert plane.ready()
         assert plane.model_ready("pumps")
         assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
         assert (await plane.infer(request(version="2"), CONTEXT)).outputs[0].data == [2.0]
-        assert "StorageError" in plane.registry_problem()
+        assert "StorageError" in plane.contact.problem
         restore(path)
         with shoal.open(tmp_path / "home") as other:
             other.promote("pumps", 2)
         await until(lambda: version(plane) == "2")
         assert plane.staleness_s() < 5
-        assert plane.registry_problem() == ""
+        assert plane.contact.problem == ""
         await plane.drain(1)
 
     asyncio.run(main())

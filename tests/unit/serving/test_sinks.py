@@ -225,7 +225,7 @@ def test_a_sink_that_is_away_gets_it_later_and_the_models_are_not_asked_again(li
     assert len({body for _, body in receiver.seen}) == 1
 
 
-def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver, tmp_path):
+def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver, tmp_path, caplog):
     name_sink(light, "hook", webhook(receiver))
     receiver.status = 302
     (record,) = send(light, "hook", [request()])
@@ -235,7 +235,28 @@ def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver,
     name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "file" / "below")})
     (record,) = send(light, "lake", [request()])
     assert record.state is FAILED
-    assert "file" in record.error
+    assert record.error == "the sink's folder cannot be written; the server's log says more: r1"
+    assert str(tmp_path / "file") in caplog.text
+
+
+def test_what_a_sink_says_when_it_fails_is_for_the_log(light, receiver, tmp_path, caplog):
+    places = {
+        "table": {"kind": "sql_sink", "url": f"postgresql://ada@/none?host={tmp_path}", "table": "results"},
+        "hook": {**webhook(receiver), "url": "http://127.0.0.1:1/hook", "hosts": ["127.0.0.1:1"]},
+    }
+    told = {}
+    for name, spec in places.items():
+        name_sink(light, name, spec)
+        (record,) = send(light, name, [request()])
+        assert record.state is FAILED
+        told[name] = record.error
+        assert f"prediction {record.id} of request r1 failed: " in caplog.text
+    more = "; the server's log says more: r1"
+    assert told == {
+        "table": f"the sink's database does not take the results{more}",
+        "hook": f"the webhook does not answer{more}",
+    }
+    assert str(tmp_path) in caplog.text  # the driver names its socket
 
 
 def test_a_sink_that_is_gone_says_so(light, tmp_path):

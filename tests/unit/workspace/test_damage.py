@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import shoal
-from shoal.errors import InvalidArtifact
+from shoal.errors import Conflict, InvalidArtifact
 
 
 def fleet(slope):
@@ -25,3 +25,23 @@ def test_the_next_snapshot_can_be_registered_over_a_damaged_one(tmp_path):
         assert workspace.register(fleet(2.0)).version == 2
         workspace.promote("pumps", 2)
         assert len(workspace.fleet("pumps")) == 1
+
+
+def test_nobody_goes_back_to_a_snapshot_that_does_not_open(tmp_path):
+    with shoal.open(tmp_path) as workspace:
+        blocks = tmp_path / "store" / "blocks"
+        for slope in (1.0, 2.0):
+            before = set(blocks.iterdir()) if blocks.exists() else set()
+            workspace.promote("pumps", workspace.register(fleet(slope)).version)
+        (first,) = before
+        content = first.read_bytes()
+        first.chmod(0o600)
+        first.write_bytes(b"not what it was")
+        with pytest.raises(Conflict, match="pumps:1 cannot be opened") as refused:
+            workspace.rollback("pumps")
+        assert first.name in refused.value.detail
+        assert first.name not in refused.value.message
+        assert [move.after for move in workspace.registry.alias_history("pumps")] == [2, 1]
+        first.write_bytes(content)
+        assert workspace.rollback("pumps", actor="bob").actor == "bob"
+        assert workspace.fleet("pumps").version == 1

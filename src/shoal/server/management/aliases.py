@@ -69,7 +69,7 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.post("/fleets/{name}/rollback")
     def rollback(name: str, body: Rollback, request: Request, idempotency_key: Key = None) -> AliasChange:
         """Make an alias name the snapshot it named before; again goes further back."""
-        return registry.rollback(
+        return workspace.rollback(
             name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason,
             idempotency_key=idempotency_key,
         )  # fmt: skip

@@ -20,11 +20,17 @@ from shoal.server.errors import error_body, headers_of, status_of, told
 from shoal.server.management.callers import PREFIX
 from shoal.server.management.description import describe
 from shoal.server.management.page import page
+from shoal.serving.contact import Contact
 from shoal.workspace import Workspace
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+
+_OPENAPI: Final = f"{PREFIX}/openapi.json"
+_DOCS: Final = f"{PREFIX}/docs"
+_DESCRIPTIONS: Final = (_OPENAPI, _DOCS)
+"""Routes that need no registry."""
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _DESCRIPTION: Final = (
@@ -40,15 +46,20 @@ class Management:
     ----------
     workspace : Workspace
         What is managed.
+    contact : Contact
+        Whether the registry answers, which nearly every route needs.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, contact: Contact) -> None:
         self._workspace = workspace
+        self._contact = contact
         self._app: ASGIApp | None = None
         self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Answer a request; refuse it at once where it would wait for a registry that is away."""
+        if scope["shoal.rule"].template not in _DESCRIPTIONS:
+            self._contact.require()
         app = self._app or await self._built()
         await app(scope, receive, send)
 
@@ -82,11 +93,11 @@ def build(workspace: Workspace) -> "FastAPI":
     def description() -> dict[str, object]:
         return describe(app.openapi())
 
-    @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
+    @app.get(_OPENAPI, include_in_schema=False)
     def openapi() -> Response:
         return Response(msgspec.json.encode(description()), media_type="application/json")
 
-    @app.get(f"{PREFIX}/docs", include_in_schema=False)
+    @app.get(_DOCS, include_in_schema=False)
     def docs() -> HTMLResponse:
         return HTMLResponse(page(description()), headers={"content-security-policy": _POLICY})
 

@@ -1,0 +1,111 @@
+"""Whether the registry answers, as far as those know who ask it again and again."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Iterator
+from typing import Final, TypeVar
+
+from shoal.errors import Unavailable
+
+Answer = TypeVar("Answer")
+
+SLOW_S: Final = 1.0
+"""A registry that takes longer to say what is new counts as away, in seconds."""
+
+LOOK_S: Final = 0.1
+"""How often whoever waits for the registry looks whether it has gone, in seconds."""
+
+NOTHING_DONE: Final = "so nothing was done; try again"
+"""What becomes of what was only going to be asked of a registry that is away."""
+
+
+class Contact:
+    """What became of the questions that a process asks the registry again and again. Belongs to one event loop.
+
+    Who needs the registry asks here first: a database that is away keeps whoever turns to it for seconds, and one that
+    hangs for as long as it hangs.
+
+    Attributes
+    ----------
+    is_made : bool
+        Whether the registry ever answered.
+    answered_at_s : float
+        When it last did, by ``time.monotonic()``.
+    """
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self.answered_at_s = time.monotonic()
+        self._failure = ""
+        self._asking_since_s: float | None = None
+
+    @contextlib.contextmanager
+    def question(self) -> Iterator[None]:
+        """Take note of how the question goes that is asked inside; one at a time. What that raises is passed on."""
+        self._asking_since_s = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._asking_since_s = None
+        self.answered_at_s, self.is_made, self._failure = time.monotonic(), True, ""
+
+    @property
+    def problem(self) -> str:
+        """Why the registry does not answer; empty when it does."""
+        if not self._failure and self._asking_since_s is not None:
+            waited_s = time.monotonic() - self._asking_since_s
+            return f"it has not answered for {waited_s:.0f} s" if waited_s > SLOW_S else ""
+        return self._failure
+
+    def require(self) -> None:
+        """Refuse at once what would have to wait for a registry that is away.
+
+        Raises
+        ------
+        Unavailable
+            It is.
+        """
+        if self.problem:
+            raise self.refusal(NOTHING_DONE)
+
+    def refusal(self, what_now: str) -> Unavailable:
+        """The error for what needs a registry that is away.
+
+        Parameters
+        ----------
+        what_now : str
+            What became of what was asked, and what to do.
+        """
+        return Unavailable(f"the registry does not answer just now, {what_now}", detail=self.problem)
+
+    async def during(self, work: Awaitable[Answer], what_now: str = NOTHING_DONE) -> Answer:
+        """What comes of work that needs the registry; not waited for any longer once that is known to be away.
+
+        Parameters
+        ----------
+        work : awaitable
+            It goes on when nobody waits any more: what a thread does cannot be taken back.
+        what_now : str
+            What became of it then, as far as anybody knows, and what to do.
+
+        Raises
+        ------
+        Unavailable
+            The registry is away, and the work is not done.
+        """
+        task = asyncio.ensure_future(work)
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+            if self.problem:
+                task.add_done_callback(_hear)
+                raise self.refusal(what_now)
+        return task.result()
+
+
+def _hear(task: "asyncio.Future[Answer]") -> None:
+    """Take note of an error that is nobody's any more, so that it is not reported as forgotten."""
+    if not task.cancelled():
+        task.exception()
