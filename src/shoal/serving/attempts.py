@@ -11,9 +11,10 @@ from shoal.errors import (
     InvalidInput,
     LeaseLost,
     NotFound,
+    NotReady,
+    Overloaded,
     ShoalError,
     TooLarge,
-    Unavailable,
 )
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import PredictionClaim, PredictionResult
@@ -25,6 +26,9 @@ from shoal.serving.plane import DataPlane
 
 _HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
 """Trying again would bring the same."""
+
+_BUSY: Final = (NotReady, Overloaded)
+"""This server is not able just now, which is not the request's fault; a neighbour that is away counts."""
 
 _LONGEST_ERROR: Final = 1000
 
@@ -86,15 +90,22 @@ class Attempts:
         text = self._said(claim, error)
         if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
             return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
-        if isinstance(error, _HOPELESS):
+        if isinstance(error, _HOPELESS) and not self._is_elsewhere(claim, error):
             return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
-        options = self._options
-        delay_s = min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
-        counts = not isinstance(error, Unavailable)
-        if isinstance(error, Unavailable):  # it is not the request's fault
-            delay_s = max(error.retry_after_s, options.backoff_s)
-        delay_s *= random.uniform(0.8, 1.2)  # noqa: S311
+        counts = not (isinstance(error, _BUSY) or self._is_elsewhere(claim, error))
+        delay_s = self._delay_s(claim, error) * random.uniform(0.8, 1.2)  # noqa: S311
         return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
+
+    def _is_elsewhere(self, claim: PredictionClaim, error: Exception) -> bool:
+        """Whether it failed only because its fleet is not for this server any more; others may serve it."""
+        return isinstance(error, NotFound) and not self._plane.serves(claim.fleet)
+
+    def _delay_s(self, claim: PredictionClaim, error: Exception) -> float:
+        """How long to wait before the next attempt, in seconds."""
+        options = self._options
+        if isinstance(error, _BUSY):
+            return max(error.retry_after_s, options.backoff_s)
+        return min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
         if isinstance(error, ShoalError) and not isinstance(error, InvalidArtifact):  # which tells of our files

@@ -76,9 +76,9 @@ def opened(url, home):
 
 
 @contextlib.asynccontextmanager
-async def process(workspace, options=OPTIONS, fleets=(), claiming=True):
+async def process(workspace, options=OPTIONS, fleets=(), claiming=True, category=""):
     """What a process of a server does, in this event loop."""
-    plane = workspace.data_plane(fleets, options=ServingOptions(poll_s=0.02))
+    plane = workspace.data_plane(fleets, category=category, options=ServingOptions(poll_s=0.02))
     await plane.start()
     faulty = Faulty(plane)
     deferred = DeferredPredictions(
