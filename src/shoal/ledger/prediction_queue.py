@@ -10,6 +10,7 @@ from shoal.errors import Conflict
 from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger.claims import ClaimTable, Holding, Settlement, clock
 from shoal.ledger.prediction_ids import id_of, parsed_id, unknown
+from shoal.ledger.prediction_intake import accept
 from shoal.ledger.prediction_records import Backlog, PredictionClaim, PredictionKind, PredictionResult
 from shoal.ledger.prediction_retention import forget, forgotten_at, is_old, kept_s
 from shoal.ledger.prediction_tables import predictions
@@ -104,14 +105,18 @@ def settle(
 ) -> set[int]:
     """Write what became of claimed predictions; the numbers of those that were still held, the others stay as they are.
 
-    What failed for the last time that it may goes to the dead-letter list instead of back to its place.
+    What failed for the last time that it may goes to the dead-letter list instead of back to its place. Durable results
+    that came along with those that were held are kept.
     """
     settlements = [
         Settlement(holding=_holding(one.claim), state=state.value, values=_values(one, state, now, keep_s, lease_s))
         for one in results
         for state in (one.following,)
     ]
-    return _numbers(_CLAIMS.settle_many(connection, settlements))
+    held = _numbers(_CLAIMS.settle_many(connection, settlements))
+    if durable := [one.durable for one in results if one.durable is not None and one.claim.number in held]:
+        accept(connection, durable, at=now, forget_s=None)
+    return held
 
 
 def _values(

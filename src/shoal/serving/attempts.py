@@ -3,7 +3,10 @@
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from shoal.errors import (
     DeadlineExceeded,
@@ -17,12 +20,13 @@ from shoal.errors import (
     TooLarge,
 )
 from shoal.jobs.states import PredictionState
-from shoal.ledger.prediction_records import PredictionClaim, PredictionResult
+from shoal.ledger.prediction_records import NewPrediction, PredictionClaim, PredictionResult
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.deliveries import Deliveries
 from shoal.serving.messages import RequestContext
 from shoal.serving.payloads import decode_request, decode_response, encode_response
 from shoal.serving.plane import DataPlane
+from shoal.serving.sink_kinds import Delivery
 
 _HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
 """Trying again would bring the same."""
@@ -70,21 +74,25 @@ class Attempts:
 
     async def _answered(self, claim: PredictionClaim) -> PredictionResult:
         deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
-        if claim.answer is None:
-            request = decode_request(claim.request)
-            # The result is committed when the claim is settled, so a fleet with durable results need not do it too.
-            context = RequestContext(
-                request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s, kept=True
-            )
-            response = await self._plane.infer(request, context)
-        else:
-            response = decode_response(claim.answer)
+        delivery = await self._delivery(claim, deadline_s)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             raise DeadlineExceeded("its deadline passed while it was worked on")
-        if claim.sink is None:
-            return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
-        await self._deliveries.deliver(claim, response)
-        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+        if claim.sink is not None:
+            await self._deliveries.deliver(delivery)
+        answer = encode_response(delivery.response)
+        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=answer, durable=delivery.durable)
+
+    async def _delivery(self, claim: PredictionClaim, deadline_s: float | None) -> Delivery:
+        """What is to be delivered: the answer that is there already, or a new one."""
+        if claim.answer is not None:
+            return Delivery(claim=claim, response=decode_response(claim.answer))
+        # A durable result is committed with what becomes of the claim: before, it could be one that never counts.
+        durable: list[NewPrediction] = []
+        context = RequestContext(
+            request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s, keep=durable.append
+        )
+        response = await self._plane.infer(decode_request(claim.request), context)
+        return Delivery(claim=claim, response=response, durable=_beside(claim, durable))
 
     def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
         text = self._said(claim, error)
@@ -114,3 +122,12 @@ class Attempts:
             _log.error("prediction %s failed", claim.id, exc_info=error)
             text = "something went wrong here, not with the request; the server's log says what"
         return text.encode("utf-8", "replace").decode().replace("\0", " ")[:_LONGEST_ERROR]
+
+
+def _beside(claim: PredictionClaim, durable: Sequence[NewPrediction]) -> NewPrediction | None:
+    """The durable result that is kept beside a claim, once for each; a sink that both name gets the claim's only."""
+    for one in durable:
+        # No caller can say a key with such a dot, so nobody can take it before.
+        key = f"stored\N{MIDDLE DOT}{claim.id}"
+        return msgspec.structs.replace(one, idempotency_key=key, sink=None if one.sink == claim.sink else one.sink)
+    return None
