@@ -168,7 +168,7 @@ class AsyncClient:
         """As :meth:`Client.sink`."""
         return await self._transport.ask(questions.sink(name))
 
-    async def create_key(self, name: str, role: Role, *, expires_s: float | None = None) -> IssuedKey:
+    async def create_key(self, name: str, role: Role | str, *, expires_s: float | None = None) -> IssuedKey:
         """As :meth:`Client.create_key`."""
         return await self._transport.ask(questions.create_key(name, role, expires_s))
 

@@ -205,7 +205,7 @@ class Client:
         """The sink of a name; raises NotFound where there is none."""
         return self._transport.ask(questions.sink(name))
 
-    def create_key(self, name: str, role: Role, *, expires_s: float | None = None) -> IssuedKey:
+    def create_key(self, name: str, role: Role | str, *, expires_s: float | None = None) -> IssuedKey:
         """Make an API key that is taken for so many seconds, or for ever; its text is in the answer, this once."""
         return self._transport.ask(questions.create_key(name, role, expires_s))
 

@@ -28,7 +28,7 @@ from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
 from shoal.security.api_keys import ApiKeyRecord, IssuedKey
-from shoal.security.permissions import Role
+from shoal.security.permissions import Role, role_of
 from shoal.serving.services import Service
 from shoal.serving.sinks import SinkSpec
 from shoal.storage.documents import read_document
@@ -185,9 +185,9 @@ def keys() -> Question[list[ApiKeyRecord]]:
     return _get(f"{API}/keys", records.api_keys)
 
 
-def create_key(name: str, role: Role, expires_s: float | None) -> Question[IssuedKey]:
+def create_key(name: str, role: Role | str, expires_s: float | None) -> Question[IssuedKey]:
     """Make an API key."""
-    body: dict[str, Json] = {"name": name, "role": role, "expires_s": expires_s}
+    body: dict[str, Json] = {"name": name, "role": role_of(role), "expires_s": expires_s}
     return _send("POST", f"{API}/keys", body, records.issued_key)
 
 

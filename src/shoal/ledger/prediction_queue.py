@@ -10,15 +10,14 @@ from shoal.errors import Conflict
 from shoal.jobs.states import PREDICTION_TRANSITIONS, PredictionState
 from shoal.ledger.claims import ClaimTable, Holding, Settlement, clock
 from shoal.ledger.prediction_ids import id_of, parsed_id, unknown
+from shoal.ledger.prediction_intake import accept
 from shoal.ledger.prediction_records import Backlog, PredictionClaim, PredictionKind, PredictionResult
 from shoal.ledger.prediction_retention import forget, forgotten_at, is_old, kept_s
 from shoal.ledger.prediction_tables import predictions
+from shoal.storage.arrays import one_of
 
 SILENT_ATTEMPTS = 2
 """What killed its workers so often is claimed alone from then on: it may be what kills them, its neighbours are not."""
-
-MOST_FLEETS = 200
-"""Claims for more fleets than this are for all; what cannot be answered here is given back then."""
 
 MOST_COUNTED = 100_000
 """Dead letters are counted up to so many: how many there are is asked all the time."""
@@ -38,8 +37,8 @@ _c = predictions.c
 
 def is_work(connection: sa.Connection, fleets: Collection[str], *, now: dt.datetime, suspects: bool) -> bool:
     """Whether there seems to be something to claim; asked before, for claiming keeps other writers out."""
-    question, asked = _IS_WORK[suspects, len(fleets) <= MOST_FLEETS], _asked(fleets, now)
-    return bool(connection.execute(question, {**asked, **clock(now)}).scalar())
+    question = _IS_WORK[suspects, connection.dialect.name]
+    return bool(connection.execute(question, {**_asked(fleets, now), **clock(now)}).scalar())
 
 
 def claim(
@@ -55,7 +54,7 @@ def claim(
     """Take predictions that wait or whose worker fell silent; or one of those whose workers did so again and again."""
     rows = _CLAIMS.claim(
         connection,
-        _CLAIMABLE[suspects, len(fleets) <= MOST_FLEETS],
+        _CLAIMABLE[suspects, connection.dialect.name],
         owner=owner,
         now=now,
         lease_s=lease_s,
@@ -66,22 +65,19 @@ def claim(
 
 
 def _asked(fleets: Collection[str], now: dt.datetime) -> dict[str, object]:
-    few = {"fleets": sorted(fleets)} if len(fleets) <= MOST_FLEETS else {}
-    return {"now": now, **few}
+    return {"now": now, "fleets": list(fleets)}
 
 
-def _claimable(suspects: bool, few: bool) -> sa.ColumnElement[bool]:
+def _claimable(suspects: bool, dialect: str) -> sa.ColumnElement[bool]:
     now = sa.bindparam("now", type_=_c.due_at.type)
     silent = sa.and_(_c.state == _CLAIMED, _c.attempts >= SILENT_ATTEMPTS)
-    conditions = [
+    return sa.and_(
         silent if suspects else sa.not_(silent),
         _c.attempts < _c.most_attempts,
         sa.or_(_c.due_at.is_(None), _c.due_at <= now),
         sa.or_(_c.expires_at.is_(None), _c.expires_at > now),
-    ]
-    if few:
-        conditions.append(_c.fleet.in_(sa.bindparam("fleets", expanding=True)))
-    return sa.and_(*conditions)
+        one_of(_c.fleet, "fleets", dialect=dialect),
+    )
 
 
 def _is_work(claimable: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -89,7 +85,11 @@ def _is_work(claimable: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 # Asked many times a second, and making these takes longer than asking them.
-_CLAIMABLE = {(suspects, few): _claimable(suspects, few) for suspects in (False, True) for few in (False, True)}
+_CLAIMABLE = {
+    (suspects, dialect): _claimable(suspects, dialect)
+    for suspects in (False, True)
+    for dialect in ("sqlite", "postgresql")
+}
 _IS_WORK = {which: _is_work(claimable) for which, claimable in _CLAIMABLE.items()}
 
 
@@ -105,14 +105,18 @@ def settle(
 ) -> set[int]:
     """Write what became of claimed predictions; the numbers of those that were still held, the others stay as they are.
 
-    What failed for the last time that it may goes to the dead-letter list instead of back to its place.
+    What failed for the last time that it may goes to the dead-letter list instead of back to its place. Durable results
+    that came along with those that were held are kept.
     """
     settlements = [
         Settlement(holding=_holding(one.claim), state=state.value, values=_values(one, state, now, keep_s, lease_s))
         for one in results
         for state in (one.following,)
     ]
-    return _numbers(_CLAIMS.settle_many(connection, settlements))
+    held = _numbers(_CLAIMS.settle_many(connection, settlements))
+    if durable := [one.durable for one in results if one.durable is not None and one.claim.number in held]:
+        accept(connection, durable, at=now, forget_s=None)
+    return held
 
 
 def _values(

@@ -150,6 +150,8 @@ class PredictionResult(msgspec.Struct, frozen=True, kw_only=True):
         How long to wait before the next attempt, in seconds.
     counts : bool
         Whether the attempt counts against ``most_attempts``.
+    durable : NewPrediction or None
+        A durable result that is kept from the moment that this is written; once, if it comes again.
     """
 
     claim: PredictionClaim
@@ -159,6 +161,7 @@ class PredictionResult(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     delay_s: float = 0.0
     counts: bool = True
+    durable: NewPrediction | None = None
 
     @property
     def following(self) -> PredictionState:

@@ -110,7 +110,7 @@ class Predictions:
         Parameters
         ----------
         fleets : collection of str
-            Only predictions of these; of all of them if they are more than :data:`~prediction_queue.MOST_FLEETS`.
+            Only predictions of these, however many they are.
         owner : str
             Who takes them; unique among all workers.
         lease_s : float

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shoal.errors import ConnectionFailed, ShoalError, StorageError, Unavailable
+from shoal.errors import ConnectionFailed, DeadlineExceeded, ShoalError, StorageError, Unavailable
 from shoal.requests.circuit import Circuit
 from shoal.requests.found_features import FoundFeatures
 from shoal.requests.lookup_columns import Feature, key_columns, typed
@@ -154,6 +154,8 @@ class Lookup:
         ------
         Unavailable
             The source failed or took too long, and the spec says to fail then.
+        DeadlineExceeded
+            The request's own time was over first, and the spec says to fail then.
         """
         self._stats.rows += len(keys)
         asked = [typed(key, self.keys) for key in keys]
@@ -161,7 +163,9 @@ class Lookup:
         awaited = {key: self._future(key) for key in asked if key is not None and key not in found}
         if awaited:
             limit_s = self._timeout_s if timeout_s is None else max(0.0, min(timeout_s, self._timeout_s))
-            await asyncio.wait(awaited.values(), timeout=limit_s)
+            _, late = await asyncio.wait(awaited.values(), timeout=limit_s)
+            if late and limit_s < self._timeout_s and self._spec.on_failure == "fail":
+                raise DeadlineExceeded("the deadline passed while features were looked up; give the request more time")
             for key, future in awaited.items():
                 found[key] = future.result() if future.done() else self._found.late(limit_s)
         return self._columns(asked, found)

@@ -136,8 +136,17 @@ def document(source: Source) -> dict[str, Json]:
     return cast("dict[str, Json]", msgspec.to_builtins(source))
 
 
-def resolved(text: str, environment: Mapping[str, str] | None = None) -> str:
+def resolved(text: str, environment: Mapping[str, str] | None = None, *, what: str = "a source") -> str:
     """The text with its references to environment variables filled in.
+
+    Parameters
+    ----------
+    text : str
+        With references ``${NAME}``.
+    environment : mapping of str to str, optional
+        The variables; those of the process unless told.
+    what : str
+        Whose text it is, for the message.
 
     Raises
     ------
@@ -148,7 +157,7 @@ def resolved(text: str, environment: Mapping[str, str] | None = None) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
-            raise InvalidSpec(f"the environment variable {match[1]} is not set, which a source refers to; set it")
+            raise InvalidSpec(f"the environment variable {match[1]} is not set, which {what} refers to; set it")
         return values[match[1]]
 
     return _REFERENCE.sub(value, text)

@@ -3,6 +3,8 @@
 import enum
 from collections.abc import Mapping
 
+from shoal.errors import InvalidInput
+
 
 class Permission(enum.StrEnum):
     """What a caller may do."""
@@ -29,6 +31,19 @@ class Role(enum.StrEnum):
     def permissions(self) -> frozenset[Permission]:
         """All that the role allows."""
         return PERMISSIONS[self]
+
+
+def role_of(name: str) -> Role:
+    """The role of a name, or the role itself.
+
+    Raises
+    ------
+    InvalidInput
+        There is none of that name; the message lists those that there are.
+    """
+    if name in list(Role):
+        return Role(name)
+    raise InvalidInput(f"there is no role {name!r}; use one of {', '.join(Role)}")
 
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {

@@ -3,7 +3,10 @@
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from shoal.errors import (
     ConnectionFailed,
@@ -12,21 +15,26 @@ from shoal.errors import (
     InvalidInput,
     LeaseLost,
     NotFound,
+    NotReady,
+    Overloaded,
     ShoalError,
     StorageError,
     TooLarge,
-    Unavailable,
 )
 from shoal.jobs.states import PredictionState
-from shoal.ledger.prediction_records import PredictionClaim, PredictionResult
+from shoal.ledger.prediction_records import NewPrediction, PredictionClaim, PredictionResult
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.deliveries import Deliveries
 from shoal.serving.messages import RequestContext
 from shoal.serving.payloads import decode_request, decode_response, encode_response
 from shoal.serving.plane import DataPlane
+from shoal.serving.sink_kinds import Delivery
 
 _HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
 """Trying again would bring the same."""
+
+_BUSY: Final = (NotReady, Overloaded)
+"""This server is not able just now, which is not the request's fault; a neighbour that is away counts."""
 
 _LONGEST_ERROR: Final = 1000
 
@@ -68,35 +76,46 @@ class Attempts:
 
     async def _answered(self, claim: PredictionClaim) -> PredictionResult:
         deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
-        if claim.answer is None:
-            request = decode_request(claim.request)
-            # The result is committed when the claim is settled, so a fleet with durable results need not do it too.
-            context = RequestContext(
-                request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s, kept=True
-            )
-            response = await self._plane.infer(request, context)
-        else:
-            response = decode_response(claim.answer)
+        delivery = await self._delivery(claim, deadline_s)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             raise DeadlineExceeded("its deadline passed while it was worked on")
-        if claim.sink is None:
-            return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
-        await self._deliveries.deliver(claim, response)
-        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=encode_response(response))
+        if claim.sink is not None:
+            await self._deliveries.deliver(delivery)
+        answer = encode_response(delivery.response)
+        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=answer, durable=delivery.durable)
+
+    async def _delivery(self, claim: PredictionClaim, deadline_s: float | None) -> Delivery:
+        """What is to be delivered: the answer that is there already, or a new one."""
+        if claim.answer is not None:
+            return Delivery(claim=claim, response=decode_response(claim.answer))
+        # A durable result is committed with what becomes of the claim: before, it could be one that never counts.
+        durable: list[NewPrediction] = []
+        context = RequestContext(
+            request_id=claim.request_id, principal=claim.principal, deadline_s=deadline_s, keep=durable.append
+        )
+        response = await self._plane.infer(decode_request(claim.request), context)
+        return Delivery(claim=claim, response=response, durable=_beside(claim, durable))
 
     def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
         text = self._said(claim, error)
         if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
             return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
-        if isinstance(error, _HOPELESS):
+        if isinstance(error, _HOPELESS) and not self._is_elsewhere(claim, error):
             return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
-        options = self._options
-        delay_s = min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
-        counts = not isinstance(error, Unavailable)
-        if isinstance(error, Unavailable):  # it is not the request's fault
-            delay_s = max(error.retry_after_s, options.backoff_s)
-        delay_s *= random.uniform(0.8, 1.2)  # noqa: S311
+        counts = not (isinstance(error, _BUSY) or self._is_elsewhere(claim, error))
+        delay_s = self._delay_s(claim, error) * random.uniform(0.8, 1.2)  # noqa: S311
         return PredictionResult(claim=claim, state=PredictionState.WAITING, error=text, delay_s=delay_s, counts=counts)
+
+    def _is_elsewhere(self, claim: PredictionClaim, error: Exception) -> bool:
+        """Whether it failed only because its fleet is not for this server any more; others may serve it."""
+        return isinstance(error, NotFound) and not self._plane.serves(claim.fleet)
+
+    def _delay_s(self, claim: PredictionClaim, error: Exception) -> float:
+        """How long to wait before the next attempt, in seconds."""
+        options = self._options
+        if isinstance(error, _BUSY):
+            return max(error.retry_after_s, options.backoff_s)
+        return min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
         """What callers may know; all that there is to say goes to the log."""
@@ -114,3 +133,12 @@ class Attempts:
 def _is_fit(error: ShoalError) -> bool:
     """Whether callers may read an error's message: it tells of no files and no database of ours."""
     return isinstance(error, ConnectionFailed) or not isinstance(error, InvalidArtifact | StorageError)
+
+
+def _beside(claim: PredictionClaim, durable: Sequence[NewPrediction]) -> NewPrediction | None:
+    """The durable result that is kept beside a claim, once for each; a sink that both name gets the claim's only."""
+    for one in durable:
+        # No caller can say a key with such a dot, so nobody can take it before.
+        key = f"stored\N{MIDDLE DOT}{claim.id}"
+        return msgspec.structs.replace(one, idempotency_key=key, sink=None if one.sink == claim.sink else one.sink)
+    return None

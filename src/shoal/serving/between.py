@@ -170,6 +170,8 @@ class Between:
         ------
         Unavailable
             The source failed or took too long, and the spec says to refuse then.
+        DeadlineExceeded
+            The request's own time was over first.
         """
         if self.lookup is not None and rows.rows:
             rows = await self._complete(self.lookup, rows, given, context, deadline_s)

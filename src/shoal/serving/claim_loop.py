@@ -32,9 +32,9 @@ from shoal.serving.attempts import Attempts
 from shoal.serving.contact import LOOK_S, NOTHING_DONE
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.deliveries import Deliveries
-from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import encode_response
 from shoal.serving.plane import DataPlane
+from shoal.serving.sink_kinds import Delivery
 from shoal.serving.sinks import Sinks
 from shoal.serving.waiters import Waiters
 
@@ -360,17 +360,21 @@ class ClaimLoop:
         self._results.append((result, None))
         self._wake.set()
 
-    async def _keep(self, kept: list[tuple[PredictionClaim, InferenceResponse]], delivery: str | None) -> set[int]:
+    async def _keep(self, deliveries: list[Delivery], name: str | None) -> set[int]:
         """Write down answers before a sink gets them; the numbers of those that are still ours."""
         loop = asyncio.get_running_loop()
         futures: list[tuple[int, asyncio.Future[bool]]] = []
-        for claim, response in kept:
+        for one in deliveries:
             result = PredictionResult(
-                claim=claim, state=PredictionState.CLAIMED, answer=encode_response(response), delivery=delivery
+                claim=one.claim,
+                state=PredictionState.CLAIMED,
+                answer=encode_response(one.response),
+                delivery=name,
+                durable=one.durable,
             )
             future: asyncio.Future[bool] = loop.create_future()
             self._results.append((result, future))
-            futures.append((claim.number, future))
+            futures.append((one.claim.number, future))
         self._wake.set()
         return {number for number, future in futures if await future}
 

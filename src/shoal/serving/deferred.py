@@ -141,7 +141,7 @@ class DeferredPredictions:
         Raises
         ------
         InvalidInput
-            The inputs do not fit, or there is no such output.
+            The inputs do not fit, there is no such output, or the sink's secrets are not known here.
         NotFound
             There is no such fleet here, no such model or version of it, or no such sink.
         NotReady

@@ -9,15 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from shoal.errors import LeaseLost
-from shoal.ledger.prediction_records import PredictionClaim
-from shoal.serving.messages import InferenceResponse
 from shoal.serving.sink_kinds import Delivery, Sink
 from shoal.serving.sinks import Sinks
 
 AT_ONCE = 500
 """Results of one delivery."""
 
-Keep = Callable[[list[tuple[PredictionClaim, InferenceResponse]], str | None], Awaitable[set[int]]]
+Keep = Callable[[list[Delivery], str | None], Awaitable[set[int]]]
 
 
 class Deliveries:
@@ -37,7 +35,7 @@ class Deliveries:
         self._waiting: dict[str, list[tuple[Delivery, asyncio.Future[None]]]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    async def deliver(self, claim: PredictionClaim, response: InferenceResponse) -> None:
+    async def deliver(self, delivery: Delivery) -> None:
         """Return when the sink has the answer.
 
         Raises
@@ -49,11 +47,12 @@ class Deliveries:
         StorageError
             The sink cannot be reached, or does not take it.
         """
-        assert claim.sink is not None
+        sink = delivery.claim.sink
+        assert sink is not None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(claim.sink, []).append((Delivery(claim=claim, response=response), future))
-        if claim.sink not in self._running:
-            self._running[claim.sink] = asyncio.create_task(self._run(claim.sink))
+        self._waiting.setdefault(sink, []).append((delivery, future))
+        if sink not in self._running:
+            self._running[sink] = asyncio.create_task(self._run(sink))
         await future
 
     async def _run(self, name: str) -> None:
@@ -84,7 +83,7 @@ class Deliveries:
         left = [place for place, one in enumerate(deliveries) if not await _came(sink, one)]
         name = sink.next_name()
         if name is not None and left:
-            kept = await self._keep([(deliveries[place].claim, deliveries[place].response) for place in left], name)
+            kept = await self._keep([deliveries[place] for place in left], name)
             for place in [place for place in left if deliveries[place].claim.number not in kept]:
                 outcomes[place] = LeaseLost("the prediction is another worker's by now; drop this result")
             left = [place for place in left if outcomes[place] is None]

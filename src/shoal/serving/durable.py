@@ -63,13 +63,15 @@ class DurableStore:
         self._group.close(timeout_s)
 
     def _commit(self, items: "Sequence[Durable]") -> Sequence[str | ShoalError]:
-        new = [self._new(item) for item in items]
+        new = [self.prediction(item.logged, sink=item.sink, keep_s=item.keep_s) for item in items]
         sunk = any(one.sink is not None for one in new)
         kept: list[str | Conflict] = self._predictions.accept(new) if sunk else self._predictions.store(new)
         return kept
 
-    def _new(self, item: "Durable") -> NewPrediction:
-        logged = item.logged
+    def prediction(
+        self, logged: LoggedRequest, *, sink: str | None = None, keep_s: float | None = None
+    ) -> NewPrediction:
+        """A result as it is committed, for whoever does that together with something else; as of :meth:`commit`."""
         request, answer = encode_request(_request(logged)), encode_response(_response(logged))
         return NewPrediction(
             kind=PredictionKind.STORED,
@@ -79,8 +81,8 @@ class DurableStore:
             request=request,
             answer=answer,
             idempotency_key=_identity(logged, request, answer),
-            sink=item.sink,
-            keep_s=item.keep_s,
+            sink=sink,
+            keep_s=keep_s,
             most_attempts=self._most_attempts,
         )
 

@@ -140,7 +140,7 @@ class Keeping:
         deadline_s: float | None,
         is_own: bool,
     ) -> None:
-        """Commit a result that is to be durable; it may be answered when this returns.
+        """Commit a result that is to be durable, or hand it to whoever does; it may be answered when this returns.
 
         Parameters
         ----------
@@ -164,9 +164,12 @@ class Keeping:
         DeadlineExceeded
             It may be committed yet, but too late.
         """
-        if self._store is None or context.kept:
+        if self._store is None:
             return
         logged = self._logged(model, context, rows, parts, started_ns, is_own)
+        if context.keep is not None:
+            context.keep(self._store.prediction(logged, sink=self._sink, keep_s=self._keep_s))
+            return
         committed = self._store.commit(logged, sink=self._sink, keep_s=self._keep_s)
         try:
             async with asyncio.timeout_at(None if deadline_s is None else _loop_time(deadline_s)):

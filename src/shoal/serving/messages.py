@@ -5,12 +5,14 @@ structs rather than dataclasses, for one of each is made per request.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from shoal.ledger.prediction_records import NewPrediction
 
 Value: TypeAlias = str | int | float | bool
 """A value of a parameter."""
@@ -121,8 +123,8 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
         Who asks.
     deadline_s : float or None
         Point of ``time.monotonic()`` after which nobody wants the answer, in seconds.
-    kept : bool
-        Whether whoever asks commits the result, so that the data plane need not.
+    keep : callable or None
+        Takes the result that is to be durable from the data plane, which commits it itself unless told.
     one_by_one : bool
         Whether the door hands over requests one by one, though more may have come to it.
     """
@@ -130,7 +132,7 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     principal: str
     deadline_s: float | None = None
-    kept: bool = False
+    keep: Callable[[NewPrediction], None] | None = None
     one_by_one: bool = False
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from shoal.errors import ConnectionFailed, LeaseLost, StorageError
-from shoal.ledger.prediction_records import PredictionClaim
+from shoal.ledger.prediction_records import NewPrediction, PredictionClaim
 from shoal.serving.documents import response_json
 from shoal.serving.messages import InferenceResponse, Tensor
 from shoal.storage.sink_parquet import SinkFolder
@@ -30,10 +30,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         The prediction.
     response : InferenceResponse
         What was answered.
+    durable : NewPrediction or None
+        What the fleet wants kept of it, where that is not committed yet.
     """
 
     claim: PredictionClaim
     response: InferenceResponse
+    durable: NewPrediction | None = None
 
 
 class Sink(Protocol):

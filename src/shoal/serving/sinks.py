@@ -5,6 +5,7 @@ in it is a reference ``${NAME}`` to an environment variable, which is read when 
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from shoal.errors import InvalidSpec
+from shoal.errors import InvalidSpec, NotFound
 from shoal.requests.sources import allowed, resolved
 from shoal.serving.sink_kinds import FolderSink, Sink, TableSink
 from shoal.storage.columns import json_text
@@ -24,6 +25,8 @@ _REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _TABLE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_HEADER: Final = re.compile(r"auth|cookie|token|secret|key|password", re.IGNORECASE)
 _REMEMBERED_S: Final = 1.0
+
+_log = logging.getLogger("shoal.serving")
 
 
 class SqlSinkSpec(
@@ -172,7 +175,7 @@ class Sinks:
         NotFound
             There is none of that name.
         InvalidSpec
-            It is no sink, or an environment variable is not set.
+            An environment variable is not set; the log says which, callers need not know.
         InvalidInput
             Its URL is none, or its driver is not installed.
         """
@@ -180,15 +183,25 @@ class Sinks:
             now_s = asyncio.get_running_loop().time()
             if name in self._open and now_s < self._checked_s[name] + _REMEMBERED_S:
                 return self._open[name][1]
-            values = await asyncio.to_thread(self._find, name)
+            values = await self._found(name)
             written = json_text(cast("Json", values))
             if name not in self._open or self._open[name][0] != written:
                 before = self._open.pop(name, None)
-                self._open[name] = (written, _opened(load_sink(values)))
+                self._open[name] = (written, _opened(name, load_sink(values)))
                 if before is not None:
                     await before[1].close()
             self._checked_s[name] = now_s
             return self._open[name][1]
+
+    async def _found(self, name: str) -> Mapping[str, Json]:
+        """The definition of a sink; sources share their names with sinks and are none."""
+        try:
+            values = await asyncio.to_thread(self._find, name)
+        except NotFound:
+            values = {}
+        if values.get("kind") not in KINDS:
+            raise NotFound(f"there is no sink {name[:100]!r}; see `shoal sinks list`")
+        return values
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -197,13 +210,29 @@ class Sinks:
         self._open = {}
 
 
-def _opened(spec: SinkSpec) -> Sink:
+def _opened(name: str, spec: SinkSpec) -> Sink:
     if isinstance(spec, SqlSinkSpec):
-        return TableSink(resolved(spec.url), spec.table)
+        return TableSink(_filled(name, spec.url), spec.table)
     if isinstance(spec, ParquetSinkSpec):
         return FolderSink(SinkFolder(Path(spec.folder)))
     from shoal.serving.sink_webhook import WebhookSink  # its client of HTTP is not always installed
 
     texts = [text for text in (spec.secret, spec.old_secret) if text is not None]
-    headers = {name: resolved(value) for name, value in spec.headers.items()}
-    return WebhookSink(resolved(spec.url), lambda: [resolved(text).encode() for text in texts], headers, spec.timeout_s)
+    headers = {header: _filled(name, value) for header, value in spec.headers.items()}
+
+    def secrets() -> list[bytes]:
+        return [_filled(name, text).encode() for text in texts]
+
+    secrets()  # whoever names the sink hears now if there are none
+    return WebhookSink(_filled(name, spec.url), secrets, headers, spec.timeout_s)
+
+
+def _filled(sink: str, text: str) -> str:
+    """A text of a sink's definition with its references filled in."""
+    try:
+        return resolved(text, what="a sink")
+    except InvalidSpec as error:
+        _log.error("sink %r cannot be used: %s", sink, error)
+        raise InvalidSpec(
+            f"sink {sink!r} cannot be used here: its secrets are not set up; the server's log says which"
+        ) from error

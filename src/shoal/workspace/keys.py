@@ -4,7 +4,7 @@ import datetime as dt
 
 from shoal.registry import Registry
 from shoal.security.api_keys import ApiKeyRecord, IssuedKey, new_key
-from shoal.security.permissions import Role
+from shoal.security.permissions import Role, role_of
 
 
 class ApiKeys:
@@ -22,14 +22,14 @@ class ApiKeys:
         self._registry = registry
         self._actor = actor
 
-    def create(self, name: str, role: Role, expires_s: float | None, actor: str | None) -> IssuedKey:
+    def create(self, name: str, role: Role | str, expires_s: float | None, actor: str | None) -> IssuedKey:
         """Make a key; its text is in the answer, this once.
 
         Parameters
         ----------
         name : str
             Whose it is.
-        role : Role
+        role : Role or str
             What it is for.
         expires_s : float or None
             How long it is taken, in seconds; for ever unless told.
@@ -39,11 +39,16 @@ class ApiKeys:
         Raises
         ------
         InvalidInput
-            The name is empty or too long.
+            The name is empty or too long, or there is no such role.
         """
         key = new_key()
         record = self._registry.create_key(
-            id=key.id, name=name, role=role, hash=key.hash, expires_at=_after(expires_s), actor=actor or self._actor
+            id=key.id,
+            name=name,
+            role=role_of(role),
+            hash=key.hash,
+            expires_at=_after(expires_s),
+            actor=actor or self._actor,
         )
         return IssuedKey(record=record, text=key.text)
 

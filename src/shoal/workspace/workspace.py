@@ -378,7 +378,7 @@ class Workspace:
         return self._connections.history(lookup, types)
 
     def create_key(
-        self, name: str, role: Role, *, expires_s: float | None = None, actor: str | None = None
+        self, name: str, role: Role | str, *, expires_s: float | None = None, actor: str | None = None
     ) -> IssuedKey:
         """Make an API key that is taken for so many seconds, or for ever; see :meth:`ApiKeys.create`."""
         return self._keys.create(name, role, expires_s, actor)

@@ -87,6 +87,17 @@ def test_fleets_that_are_not_asked_for_are_left_to_others(predictions):
     assert texts(take(predictions, fleets=["pumps", "fans"])) == ["a", "c"]
 
 
+@pytest.mark.parametrize("count", [201, 70_000])
+def test_who_serves_very_many_fleets_leaves_those_of_others_as_well(predictions, count):
+    """More than a statement can have parameters, too."""
+    predictions.accept([new("a"), new("b", fleet="fleet 7"), new("c")])
+    served = [f"fleet {number}" for number in range(count)]
+    wanted = Wanted(fleets=served, owner="w1", lease_s=30, limit=10)
+    assert texts(predictions.turn([], [], wanted, keep_s=100, lease_s=30).claims) == ["b"]
+    assert take(predictions, fleets=served) == take(predictions, fleets=served, suspects=True) == []
+    assert texts(take(predictions, fleets=[*served, "pumps"])) == ["a", "c"]
+
+
 def test_the_same_idempotency_key_is_the_same_prediction(predictions):
     first, second, third = predictions.accept([new("a", idempotency_key="k") for _ in range(3)])
     assert first == second == third

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shoal.errors import ConnectionFailed, InvalidSpec, StorageError, Unavailable
+from shoal.errors import ConnectionFailed, DeadlineExceeded, InvalidSpec, StorageError, Unavailable
 from shoal.requests.circuit import Circuit
 from shoal.requests.loading import load_lookup
 from shoal.requests.lookup_columns import read_as
@@ -237,6 +237,18 @@ def test_what_a_failure_means_is_for_the_spec_to_say() -> None:
 
     run(invalid, on_failure="invalid")
     run(fail, on_failure="fail")
+
+
+def test_whose_time_was_over_is_said_where_a_failure_refuses() -> None:
+    async def work(lookup: Lookup, source: Source) -> None:
+        source.door.clear()
+        for left_s in (0.01, -1.0):
+            with pytest.raises(DeadlineExceeded, match="give the request more time"):
+                await lookup.complete([("a",)], timeout_s=left_s)
+        with pytest.raises(Unavailable, match="took longer than 60 ms; try again"):
+            await lookup.complete([("a",)], timeout_s=10)
+
+    run(work, on_failure="fail", timeout_ms=60)
 
 
 def test_a_surprise_leaves_nobody_waiting() -> None:

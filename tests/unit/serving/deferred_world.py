@@ -16,6 +16,8 @@ from tests.unit.serving.fleets import constant, tensor
 
 OPTIONS = DeferredOptions(poll_s=0.02, sweep_s=0.05, backoff_s=0.02, longest_backoff_s=0.05)
 FOREVER_S = 20.0
+DEADLINES_S = (0.2, 1.0, 5.0, 15.0)
+"""A machine may be so busy that a request's deadline passes before any worker comes to it; then the next is tried."""
 
 
 def request(value=0.5, device="a", model="pumps"):
@@ -77,9 +79,9 @@ def opened(url, home):
 
 
 @contextlib.asynccontextmanager
-async def process(workspace, options=OPTIONS, fleets=(), claiming=True):
+async def process(workspace, options=OPTIONS, fleets=(), claiming=True, category=""):
     """What a process of a server does, in this event loop."""
-    plane = workspace.data_plane(fleets, options=ServingOptions(poll_s=0.02))
+    plane = workspace.data_plane(fleets, category=category, options=ServingOptions(poll_s=0.02))
     await plane.start()
     faulty = Faulty(plane)
     deferred = DeferredPredictions(
@@ -117,6 +119,20 @@ async def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         await asyncio.sleep(0.005)
+
+
+async def worked_on_too_long(deferred, plane):
+    """Have a request accepted whose deadline passes while a worker is at it, however busy the machine is; its id."""
+    plane.may.clear()
+    for deadline_s in DEADLINES_S:
+        value, until_s = 100 + deadline_s, time.monotonic() + deadline_s
+        one = await accepted(deferred, request(value), context(), Wishes(deadline_s=deadline_s))
+        await until(lambda value=value, until_s=until_s: value in plane.asked or time.monotonic() > until_s)
+        if value in plane.asked:
+            break
+    await asyncio.sleep(deadline_s)  # from when it is worked on: the worker's deadline cannot be later
+    plane.may.set()
+    return one
 
 
 def value_of(record):

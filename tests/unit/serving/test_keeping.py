@@ -138,16 +138,22 @@ def test_a_durable_result_is_there_when_it_is_answered(serve):
     async def work(plane, workspace):
         response = await plane.infer(request_of(FRAME, "pumps"), context("one"))
         [kept] = workspace.predictions.of_request("one")
-        await plane.infer(request_of(FRAME, "pumps"), context("deferred", kept=True))
+        handed = []
+        await plane.infer(request_of(FRAME, "pumps"), context("one", keep=handed.append))
+        await plane.infer(request_of(FRAME, "pumps"), context("deferred", keep=handed.append))
         assert workspace.predictions.of_request("deferred") == []
-        return response, kept
+        assert workspace.predictions.of_request("one") == [kept]
+        return response, kept, handed
 
-    response, kept = serve(pumps(), {**DURABLE, "keep_s": 3600}, work)
+    response, kept, handed = serve(pumps(), {**DURABLE, "keep_s": 3600}, work)
     told = answers_of(decode_response(kept.answer))
     assert {name: told[name] for name in answers_of(response)} == answers_of(response)
     assert told["model_level"] == ["device+sensor", "device+sensor", None]
     assert (kept.kind, kept.fleet, kept.principal) == (PredictionKind.STORED, "pumps", "ada")
     assert kept.forget_at - kept.settled_at == dt.timedelta(hours=1)
+    same, other = handed
+    assert (same.request, same.answer, same.idempotency_key) == (kept.request, kept.answer, kept.idempotency_key)
+    assert (other.kind, other.request_id, other.keep_s) == (PredictionKind.STORED, "deferred", 3600)
 
 
 def test_a_request_that_is_sent_again_is_kept_once(serve):

@@ -14,14 +14,24 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from shoal.errors import InvalidSpec, LeaseLost, NotFound, Unauthenticated
+from shoal.errors import InvalidInput, InvalidSpec, LeaseLost, NotFound, Unauthenticated
 from shoal.jobs.states import PredictionState
 from shoal.security import signing
 from shoal.serving.deferred import Wishes
 from shoal.serving.sinks import document, load_sink
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
-from tests.unit.serving.deferred_world import OPTIONS, accepted, context, ended, opened, process, request, until
+from tests.unit.serving.deferred_world import (
+    FOREVER_S,
+    OPTIONS,
+    accepted,
+    context,
+    ended,
+    opened,
+    process,
+    request,
+    until,
+)
 from tests.unit.serving.fleets import FLEETS, request_of, rows_for
 
 SECRET = b"between you and me"
@@ -196,6 +206,43 @@ def test_a_webhook_gets_each_result_signed(workspace, receiver):
         assert json.loads(body)["response"]["outputs"][0]["data"] == [7.0]
 
 
+@pytest.mark.parametrize("where", ["secret", "old_secret", "headers"])
+def test_a_sink_whose_secrets_a_server_does_not_know_is_refused_at_once(light, receiver, caplog, where):
+    value = {"x-token": "${NOT_SET}"} if where == "headers" else "${NOT_SET}"
+    name_sink(light, "hook", webhook(receiver, **{where: value}))
+
+    async def main():
+        async with process(light) as (deferred, _):
+            with pytest.raises(InvalidInput) as refused:
+                await accepted(deferred, request(), context(), Wishes(sink="hook"))
+            return str(refused.value), light.predictions.listed()
+
+    said, listed = asyncio.run(main())
+    assert said == "sink 'hook' cannot be used here: its secrets are not set up; the server's log says which"
+    assert (listed, receiver.seen) == ([], [])
+    assert "sink 'hook' cannot be used: the environment variable NOT_SET is not set" in caplog.text
+
+
+def test_a_secret_that_is_gone_later_is_not_named_to_callers(light, receiver, monkeypatch):
+    name_sink(light, "hook", webhook(receiver))
+
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.may.clear()
+            one = await accepted(deferred, request(), context(), Wishes(sink="hook"))
+            monkeypatch.delenv("WEBHOOK_SECRET")
+            plane.may.set()
+            failed = await ended(deferred, one)
+            monkeypatch.setenv("WEBHOOK_SECRET", SECRET.decode())
+            await deferred.replay(one)
+            return failed, await ended(deferred, one)
+
+    failed, done = asyncio.run(main())
+    assert (failed.state, done.state, len(receiver.seen)) == (FAILED, DONE, 1)
+    assert "sink 'hook'" in failed.error
+    assert "WEBHOOK_SECRET" not in failed.error
+
+
 def test_while_a_secret_is_replaced_both_sign(light, receiver, monkeypatch):
     monkeypatch.setenv("NEW_SECRET", "the next one")
     name_sink(light, "hook", webhook(receiver, secret="${NEW_SECRET}", old_secret="${WEBHOOK_SECRET}"))
@@ -208,10 +255,10 @@ def test_while_a_secret_is_replaced_both_sign(light, receiver, monkeypatch):
 def test_a_sink_that_is_away_gets_it_later_and_the_models_are_not_asked_again(light, receiver):
     name_sink(light, "hook", webhook(receiver))
     receiver.status = 503
-    asked = []
+    asked, often = [], msgspec.structs.replace(OPTIONS, attempts=1000)
 
     async def main():
-        async with process(light) as (deferred, plane):
+        async with process(light, often) as (deferred, plane):
             one = await accepted(deferred, request(3), context(), Wishes(sink="hook"))
             await until(lambda: len(receiver.seen) >= 2)
             receiver.status = 200
@@ -259,6 +306,18 @@ def test_what_a_sink_says_when_it_fails_is_for_the_log(light, receiver, tmp_path
     assert str(tmp_path) in caplog.text  # the driver names its socket
 
 
+async def refusal(deferred, sink):
+    """What is said of a sink once it cannot be used any more; for a moment it is remembered."""
+    deadline = time.monotonic() + FOREVER_S
+    while time.monotonic() < deadline:
+        try:
+            await deferred._sinks.open(sink)
+        except NotFound as error:
+            return str(error)
+        await asyncio.sleep(0.02)
+    raise AssertionError("it is still there")
+
+
 def test_a_sink_that_is_gone_says_so(light, tmp_path):
     name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
 
@@ -268,16 +327,16 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
             one = await accepted(deferred, request(), context(), Wishes(sink="lake"))
             await until(lambda: plane.asked)
             light.registry.set_source("lake", None, actor="ada")
-            await asyncio.sleep(1.1)
+            said = await refusal(deferred, "lake")
             plane.may.set()
             record = await ended(deferred, one)
             name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "new")})
             await deferred.replay(one)
-            return record, await ended(deferred, one)
+            return said, record, await ended(deferred, one)
 
-    failed, done = asyncio.run(main())
+    said, failed, done = asyncio.run(main())
     assert (failed.state, done.state) == (FAILED, DONE)
-    assert "lake" in failed.error
+    assert said == failed.error == "there is no sink 'lake'; see `shoal sinks list`"
     assert pl.read_parquet(tmp_path / "new" / "pumps" / "*.parquet")["prediction_id"].to_list() == [done.id]
 
 
@@ -302,10 +361,12 @@ def test_a_definition_that_is_wrong_is_refused(spec, said):
 
 
 def test_requests_only_name_sinks(light):
+    light.set_source("units", {"kind": "redis", "url": "redis://127.0.0.1:1/0", "key": "unit:{device}"})
+
     async def main():
         async with process(light) as (deferred, _):
-            for name in ("/tmp/x", "http://127.0.0.1/", "nothing", "x" * 200):
-                with pytest.raises(NotFound):
+            for name in ("/tmp/x", "http://127.0.0.1/", "nothing", "units", "x" * 200):
+                with pytest.raises(NotFound, match=r"there is no sink '.+; see `shoal sinks list`"):
                     await accepted(deferred, request(), context(), Wishes(sink=name))
         return light.predictions.listed()
 

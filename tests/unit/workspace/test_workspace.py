@@ -11,7 +11,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import shoal
+from shoal.client import questions
 from shoal.errors import InvalidArtifact, InvalidInput, NotFound
+from shoal.security.permissions import Role
 from shoal.table.facts import ModelFacts
 
 RNG = np.random.default_rng(5)
@@ -211,3 +213,18 @@ def test_lineage_says_which_code_and_libraries_unless_told(workspace):
     lineage = workspace.registry.lineage("stores", 1)
     assert lineage.code_version.startswith("shoal ")
     assert "scikit-learn" in lineage.libraries
+
+
+@pytest.mark.parametrize("role", ["predictor", Role.PREDICTOR])
+def test_a_key_is_made_for_a_role_or_its_name(workspace, role):
+    assert workspace.create_key("shop", role).record.role is Role.PREDICTOR
+    [kept] = workspace.registry.keys()
+    assert kept.role is Role.PREDICTOR
+
+
+@pytest.mark.parametrize("role", ["Predictor", "root", "", None])
+def test_a_role_that_there_is_not_is_refused_with_those_that_there_are(workspace, role):
+    for make in (workspace.create_key, lambda name, role: questions.create_key(name, role, None)):
+        with pytest.raises(InvalidInput, match="use one of predictor, reader, operator, admin"):
+            make("shop", role)
+    assert workspace.registry.keys() == []
