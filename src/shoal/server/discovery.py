@@ -5,9 +5,9 @@ import datetime as dt
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -50,7 +50,14 @@ class Services:
         What this process serves.
     heart : Heartbeat, optional
         Knows what is true of this server.
+
+    Attributes
+    ----------
+    ROUTES : sequence of (method, template)
+        The lines of the permission table that it answers.
     """
+
+    ROUTES: ClassVar[Sequence[tuple[str, str]]] = (("GET", "/api/v1/services"),)
 
     def __init__(self, workspace: Workspace, ring: KeyRing, plane: DataPlane | None, heart: "Heartbeat | None") -> None:
         self._registry = workspace.registry

@@ -7,7 +7,7 @@ a caller may not see is not there for it.
 import datetime as dt
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -20,6 +20,7 @@ from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
+from shoal.server.permissions import Rule
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
 from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
@@ -30,8 +31,6 @@ LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
 REPLAY: Final = "/api/v1/predictions/{id}/replay"
 REPLAY_FAILED: Final = "/api/v1/predictions/replay"
-TEMPLATES: Final = (LIST, ONE, REPLAY, REPLAY_FAILED)
-"""The routes that :class:`PredictionsApp` answers."""
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
 _AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
@@ -83,22 +82,26 @@ class PredictionsApp:
     ----------
     deferred : DeferredPredictions
         Knows them.
+
+    Attributes
+    ----------
+    handlers : mapping of (method, template) to callable
+        What answers each route of the permission table.
     """
 
     def __init__(self, deferred: DeferredPredictions) -> None:
         self._deferred = deferred
+        self.handlers: Mapping[tuple[str, str], Callable[[Scope], Awaitable[tuple[int, object]]]] = {
+            ("GET", LIST): self._list,
+            ("GET", ONE): self._show,
+            ("POST", REPLAY): self._replay,
+            ("POST", REPLAY_FAILED): self._replay_failed,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        template = scope["shoal.rule"].template
-        if template == LIST:
-            status, shown = await self._list(scope)
-        elif template == ONE:
-            status, shown = await self._show(scope)
-        elif template == REPLAY:
-            status, shown = await self._replay(scope)
-        else:
-            status, shown = await self._replay_failed(scope)
+        rule: Rule = scope["shoal.rule"]
+        status, shown = await self.handlers[rule.method, rule.template](scope)
         await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:

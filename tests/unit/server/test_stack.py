@@ -10,7 +10,8 @@ from shoal.errors import Conflict, InvalidInput, NotFound, Overloaded, StorageEr
 from shoal.security.permissions import Role
 from shoal.server.options import Limits
 
-INFER = "/v2/models/pumps/infer"
+MODEL = "/v2/models/pumps"
+INFER = MODEL + "/infer"
 
 
 def test_a_request_id_is_made_or_taken_and_returned():
@@ -235,11 +236,12 @@ def test_readiness_is_refused_while_traffic_is_not_wanted_and_requests_are_answe
         async with world() as here:
             assert (await here.client.get("/v2/health/ready")).status_code == 200
             here.traffic.drain()
-            ready = [await here.client.get(path) for path in ("/v2/health/ready", "/health/ready", "/ping")]
-            live = await here.client.get("/v2/health/live")
+            paths = ("/v2/health/ready", "/health/ready", "/ping", MODEL + "/ready", MODEL + "/versions/1/ready")
+            ready = [await here.client.get(path) for path in paths]
+            live = [await here.client.get(path) for path in ("/v2/health/live", MODEL)]
             answered = await here.client.post(INFER, content=b"{}")
-        assert [answer.status_code for answer in ready] == [503] * 3
-        assert live.status_code == 200
+        assert [answer.status_code for answer in ready] == [503] * 5
+        assert [answer.status_code for answer in live] == [200] * 2
         assert (answered.status_code, answered.content) == (200, b"{}")
         assert answered.headers["connection"] == "close"
 
