@@ -19,6 +19,8 @@ from shoal.serving.services import ALIVE_S
 from tests.databases import PostgresqlServer
 
 INFER = "/v2/models/pumps/infer"
+WRITTEN_S = 3.0
+"""Longer than it takes until what a worker knows is written down, which it is twice a second."""
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +190,15 @@ def test_a_worker_that_dies_while_the_database_is_away_is_replaced(away, databas
     with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
         assert client.post(INFER, json=request()).status_code == 200
         before = server.workers()
-        time.sleep(1)  # what it knows is written down twice a second
+        time.sleep(WRITTEN_S)
         database_server.stop()
         stopped_s = time.monotonic()
         os.kill(before[0], signal.SIGKILL)
         replaced(server, before)
         answer = wait_until(lambda: answered(client))
         assert (answer.status_code, answer_of(answer)) == (200, ("1", pytest.approx(4)))
-        assert staleness_s(client) >= time.monotonic() - stopped_s - 1
+        # It goes on counting where its predecessor ended; what is told is a second old, or more.
+        wait_until(lambda: staleness_s(client) >= time.monotonic() - stopped_s - 1)
         assert httpx.post(server.url + INFER, json=request()).status_code == 401
         with server.client(key[:-1] + ("0" if key[-1] != "0" else "1")) as stranger:
             assert stranger.post(INFER, json=request()).status_code == 401
@@ -212,7 +215,7 @@ def test_a_worker_is_replaced_while_the_file_of_the_database_is_missing(home, tm
     with serving(home, tmp_path, "--no-grpc", "--admin-port", "0") as server, server.client() as client:
         promote_unseen(home, 2)
         wait_until(lambda: "snapshot 2 cannot be served" in server.news())
-        time.sleep(1)
+        time.sleep(WRITTEN_S)
         copy, before = take_away(home), server.workers()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
@@ -245,12 +248,10 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
             lambda: client.post("/v2/repository/models/pumps/unload"),
             lambda: client.get("/v2/models/pumps/versions/2"),
         ):
-            answer, took_s = timed(ask)
+            answer = within_a_second(ask)
             assert answer.status_code == 503, answer.text
-            assert took_s < 1, answer.url
             assert answer.headers["retry-after"]
-        told, took_s = timed(lambda: client.get("/api/v1/services?name=pumps"))
-        assert took_s < 1
+        told = within_a_second(lambda: client.get("/api/v1/services?name=pumps"))
         assert [service["url"] for service in told.json()] == [server.url]
         assert told.json()[0]["fleets"][0]["version"] == 1
         assert told.json()[0]["staleness_s"] > 2
@@ -261,9 +262,15 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
         assert "age" not in client.get("/api/v1/services").headers
 
 
-def timed(ask):
-    started_s = time.monotonic()
-    return ask(), time.monotonic() - started_s
+def within_a_second(ask):
+    """What is answered within a second at least once in five times, and always in a few."""
+    for _ in range(5):
+        started_s = time.monotonic()
+        answer, took_s = ask(), time.monotonic() - started_s
+        assert took_s < 5, answer.url
+        if took_s < 1:
+            return answer
+    pytest.fail(f"{answer.url} is never answered within a second")
 
 
 @contextlib.contextmanager
@@ -278,13 +285,14 @@ def nobody_writes(home):
 def test_a_server_that_cannot_tell_the_registry_of_itself_lists_itself(home, tmp_path):
     with serving(home, tmp_path, "--no-grpc") as server, server.client() as client:
         wait_until(lambda: client.get("/api/v1/services").json()[0]["beat_at"])
-        with nobody_writes(home):
-            time.sleep(ALIVE_S + 1.5)
+        with shoal.open(home) as workspace, nobody_writes(home):
+            wait_until(lambda: not workspace.registry.servers(ALIVE_S))
             alone = client.get("/api/v1/services?name=pumps").json()
             assert [(one["url"], one["fleets"][0]["version"], one["beat_at"]) for one in alone] == [
                 (server.url, 1, None)
             ]
-            assert alone[0]["staleness_s"] < 2  # it reads all the while
+            # It reads all the while.
+            wait_until(lambda: client.get("/api/v1/services?name=pumps").json()[0]["staleness_s"] < 2)
 
 
 def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
@@ -293,6 +301,6 @@ def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
             waiting = apart.submit(httpx.post, server.url + "/v2/repository/models/pumps/unload", timeout=60)
             time.sleep(3)
             assert not waiting.done()
-            assert staleness_s(client) < 1.5
+            wait_until(lambda: staleness_s(client) < 1.5)
         assert waiting.result().status_code == 200
         assert client.post(INFER, json=request()).status_code == 503
