@@ -1,7 +1,7 @@
 """The soak: for minutes at 80 % load, versions change every second and workers die, and no answer may be wrong.
 
-Two servers on one database: the workers of the first are killed in turn, the one of the second lives throughout, so
-that its memory can be watched.
+Two servers on one database, SQLite's or, where SHOAL_DATABASE_URL says so, an empty one of PostgreSQL: the workers of
+the first are killed in turn, the one of the second lives throughout, so that its memory can be watched.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from benchmarks.case import Bound, Effort, Result
 from benchmarks.servers import Server
 from benchmarks.soak_checker import DEVICE_UNIT, FLEET, VERSION_UNIT, Checker, Findings
 from benchmarks.soak_clients import Connection, ask_at_once, ask_for_later, call, evenly, fetch, questions
+from shoal.errors import Conflict
 from shoal.families import pack
 from shoal.fleet import Fleet
 from shoal.security.permissions import Role
@@ -144,7 +145,7 @@ def _model(version: int, device: int) -> LinearRegression:
 
 
 def run(plan: Plan, *, reference: str = FLEET, says: Callable[[int], int] = int) -> Report:
-    """Soak two servers in a new home.
+    """Soak two servers in a new home, on the database that the environment names, else on the home's own.
 
     Parameters
     ----------
@@ -154,8 +155,15 @@ def run(plan: Plan, *, reference: str = FLEET, says: Callable[[int], int] = int)
         What the servers serve; with ``soak:1`` they serve old versions, which has to be found.
     says : callable
         See :func:`publish`.
+
+    Raises
+    ------
+    Conflict
+        The database is in use: versions would not have the numbers that their models say.
     """
     with tempfile.TemporaryDirectory() as home, open_workspace(home) as workspace:
+        if workspace.fleets():
+            raise Conflict("the database of SHOAL_DATABASE_URL has fleets; make an empty one for the soak")
         publish(workspace, plan, says)
         key = workspace.create_key("soak", Role.ADMIN).text
         with _serving(Path(home), reference, key) as running:
@@ -288,7 +296,7 @@ def soak(effort: Effort) -> list[Result]:
         f"{findings.promotions:,} promotions, {findings.kills:,} workers killed, {findings.resets:,} connections ended "
         f"by that, {findings.refusals:,} requests asked to come again"
     )
-    case = f"soak of {600 * effort.scale / 60:.0f} minutes at 80 % load, 2 servers on 1 database"
+    case = f"soak of {600 * effort.scale / 60:.0f} minutes at 80 % load, 2 servers on 1 database{_kind()}"
     grown = 100 * report.growth_bytes / report.memory[len(report.memory) // 2]
     return [
         _limited(f"{case}: promises broken", findings.wrong.total(), "promises", 0, said),
@@ -298,6 +306,12 @@ def soak(effort: Effort) -> list[Result]:
         _limited(f"{case}: last answer of the old version after a promotion", 1e3 * findings.lag_s, "ms", 1000),
         _limited(f"{case}: growth of memory from the middle to the end", grown, "%", 10),
     ]
+
+
+def _kind() -> str:
+    """Which kind of database was asked for; nothing where it is the usual one."""
+    url = os.environ.get("SHOAL_DATABASE_URL", "")
+    return " of PostgreSQL" if url.startswith("postgres") else ""
 
 
 def _limited(case: str, figure: float, unit: str, limit: float, note: str = "") -> Result:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import shoal
 FEATURES = ("a", "b")
 SLOPES = {1: 1.0, 2: 2.0}
 _PATIENCE_S = 60
-_SHOAL = [sys.executable, "-c", "import sys; from shoal.cli import main; main(sys.argv[1:])"]
+SHOAL = [sys.executable, "-c", "import sys; from shoal.cli import main; main(sys.argv[1:])"]
 
 
 def make_home(home: Path) -> None:
@@ -103,7 +103,7 @@ def wait_until(check, patience_s: float = _PATIENCE_S):
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*_SHOAL, "--home", str(home), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([*SHOAL, "--home", str(home), *arguments], capture_output=True, text=True, check=False)
 
 
 @contextlib.contextmanager
@@ -114,11 +114,12 @@ def starting(
     environment: dict[str, str] | None = None,
     port: int = 0,
     grpc_port: int = 0,
+    before: Callable[[], None] | None = None,
 ) -> Iterator[Server]:
-    """A server that has just been started, ended at the end if it has not been before."""
+    """A server that has just been started, ended at the end if it has not been before; it does ``before`` first."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = ["--port", str(port), *(["--grpc-port", str(grpc_port)] if "--no-grpc" not in arguments else [])]
-    line = [*_SHOAL, "--home", str(home), "serve", *arguments, *ports]
+    line = [*SHOAL, "--home", str(home), "serve", *arguments, *ports]
     log = folder / "log.txt"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -126,6 +127,7 @@ def starting(
             stdout=file,
             stderr=file,
             env={**os.environ, **(environment or {})},
+            preexec_fn=before,
         )
     try:
         yield Server(process, home, log)

@@ -110,12 +110,14 @@ time.sleep(60)
 
 def test_shards_of_a_killed_worker_are_taken_over_when_their_leases_end(ledger):
     run = start_run(ledger, 2)
-    worker = started(start(run, HOLD, 0.6))
+    worker = started(start(run, HOLD, 3))
     worker.kill()
     worker.communicate()
     assert ledger.claim(run.id, owner="b", lease_s=60, limit=2) == []
-    time.sleep(0.7)
-    claims = ledger.claim(run.id, owner="b", lease_s=60, limit=2)
+    until_s = time.monotonic() + 60
+    while not (claims := ledger.claim(run.id, owner="b", lease_s=60, limit=2)):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
     assert [(claim.number, claim.attempt) for claim in claims] == [(0, 2), (1, 2)]
 
 

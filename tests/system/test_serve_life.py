@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -66,15 +67,31 @@ def test_a_signal_under_load_loses_no_request(home, tmp_path, number):
     assert not any(is_alive(pid) for pid in workers)
 
 
-def test_readiness_goes_before_the_door_is_closed(home, tmp_path):
-    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+def test_readiness_goes_at_every_door_before_they_are_closed(home, tmp_path):
+    with (
+        serving(home, tmp_path, "pumps") as server,
+        server.client() as client,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        assert _ready(client, channel) == [True] * 4
         server.process.terminate()
         said = wait_until(lambda: (r := client.get("/v2/health/ready")).status_code == 503 and r)
+        ready = _ready(client, channel)
         answered = client.post(INFER, json=request())
         assert server.process.wait(30) == 0
     assert said.json() == {"error": "the server ends"}
+    assert ready == [False] * 4
     assert answered.status_code == 200
     assert answered.headers["connection"] == "close"
+
+
+def _ready(client, channel):
+    """What the server and its fleet say over REST and over gRPC."""
+    return [
+        *(client.get(path).status_code == 200 for path in ("/v2/health/ready", "/v2/models/pumps/ready")),
+        _called(channel, "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready,
+        _called(channel, "ModelReady", pb.ModelReadyRequest(name="pumps"), pb.ModelReadyResponse).ready,
+    ]
 
 
 @contextlib.contextmanager
@@ -104,6 +121,23 @@ def test_what_takes_longer_than_the_drain_timeout_is_cut_off_and_said(home, tmp_
         said = slow.recv(65536)
     assert b" 504 " in said
     assert b"the server ends" in said
+
+
+def test_the_time_of_a_request_is_limited_at_both_doors(home, tmp_path):
+    """Somebody keeps the registry's file, so what has to write to it would wait for longer than a request may take."""
+    with (
+        serving(home, tmp_path, "pumps", "--request-timeout", "0.3") as server,
+        server.client() as client,
+        contextlib.closing(sqlite3.connect(home / "shoal.db", isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        over_rest = client.post("/v2/repository/models/pumps/unload")
+        message = pb.RepositoryModelUnloadRequest(model_name="pumps")
+        with pytest.raises(grpc.RpcError) as over_grpc:
+            _grpc_call(server.grpc, "RepositoryModelUnload", message, pb.RepositoryModelUnloadResponse)
+    assert over_rest.status_code == 504
+    assert over_grpc.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert over_grpc.value.details() == over_rest.json()["error"]
 
 
 def test_a_killed_worker_is_replaced_while_the_other_serves(home, tmp_path):
@@ -331,12 +365,16 @@ def _ask_over_grpc(address):
 
 def _grpc_call(address, method, message, answer, *metadata):
     with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary(
-            f"/inference.GRPCInferenceService/{method}",
-            request_serializer=type(message).SerializeToString,
-            response_deserializer=answer.FromString,
-        )
-        return ask(message, timeout=20, wait_for_ready=True, metadata=metadata)
+        return _called(channel, method, message, answer, *metadata)
+
+
+def _called(channel, method, message, answer, *metadata):
+    ask = channel.unary_unary(
+        f"/{SERVICE}/{method}",
+        request_serializer=type(message).SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    return ask(message, timeout=20, wait_for_ready=True, metadata=metadata)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_workers_are_forks_that_share_memory_and_nothing_else(home, tmp_path):
 
 
 def test_beside_a_thread_workers_are_fresh_interpreters(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("serve_process._SHOAL", [sys.executable, "-c", BESIDE_A_THREAD])
+    monkeypatch.setattr("serve_process.SHOAL", [sys.executable, "-c", BESIDE_A_THREAD])
     with serving(home, tmp_path, "pumps", "--workers", "1", "--no-grpc") as server:
         (worker,) = server.workers()
         assert "shoal.server.worker" in Path(f"/proc/{worker}/cmdline").read_text()

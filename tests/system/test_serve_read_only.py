@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from serve_process import make_home
+from serve_process import SHOAL, answer_of, make_home, request, serving
 
 import shoal
 
+INFER = "/v2/models/pumps/infer"
+CPU = "x86-64-v2"
 _DROP, _OVERRIDES = 24, (1, 2, 3)  # PR_CAPBSET_DROP; CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 
 _PROGRAM = """
@@ -63,13 +66,55 @@ def image(tmp_path):
         close(folder, closed=False)
 
 
-def test_kernels_that_were_compiled_into_an_image_are_used(image):
+def test_kernels_that_were_compiled_into_an_image_are_used(image, tmp_path):
+    """And what is compiled and kept nowhere else is enough to serve."""
     package, home = image
-    made = run(package, home, cpu="x86-64-v2", held=False)
+    made = run(package, home, cpu=CPU, held=False)
     assert made["file"].startswith(str(package))
     assert made["compiled"] >= 3
     for folder in image:
         close(folder, closed=True)
-    used = run(package, home, cpu="x86-64-v2", held=True)
+    used = run(package, home, cpu=CPU, held=True)
     assert used["compiled"] == 0
     assert used["prediction"] == made["prediction"]
+    before, environment = written(home), {"PYTHONPATH": str(package), "SHOAL_CPU": CPU}
+    options = {"environment": environment, "before": held_to_permissions}
+    with serving(home, tmp_path / "server", "--workers", "2", **options) as server, server.client() as client:
+        require_service(client)
+        assert server.end() == 0
+        news = server.news()
+    assert "predictions wait: " in news
+    assert "is read-only for you" in news
+    assert "worked on again" not in news
+    assert "Traceback" not in news
+    assert written(home) == before
+
+
+def require_service(client):
+    """What can be answered without writing is; the rest is refused, again and again."""
+    for _ in range(3):
+        assert client.get("/v2/health/ready").status_code == 200
+        assert answer_of(client.post(INFER, json=request())) == ("1", pytest.approx(4))
+        assert client.post(INFER + "/async", json=request()).status_code == 503
+        time.sleep(0.5)  # time to look whether there is something to work on, which is no work
+    assert client.post("/api/v1/fleets/pumps/promote", json={"version": 2}).status_code == 503
+
+
+def written(folder):
+    """What is in a folder, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
+def test_warming_needs_no_home_that_can_be_written(tmp_path):
+    home = tmp_path / "home"
+    make_home(home)
+    close(home, closed=True)
+    before = written(home)
+    line = [*SHOAL, "--home", str(home), "warm", "--json"]
+    try:
+        warm = subprocess.run(line, preexec_fn=held_to_permissions, capture_output=True, text=True, check=False)
+        assert written(home) == before
+    finally:
+        close(home, closed=False)
+    assert warm.returncode == 0, warm.stderr
+    assert len(json.loads(warm.stdout)["kernels"]) > 10

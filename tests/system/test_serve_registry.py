@@ -19,6 +19,8 @@ from shoal.serving.services import ALIVE_S
 from tests.databases import PostgresqlServer
 
 INFER = "/v2/models/pumps/infer"
+WRITTEN_S = 3.0
+"""Longer than it takes until what a worker knows is written down, which it is twice a second."""
 
 
 @pytest.fixture(scope="module")
@@ -211,14 +213,15 @@ def test_a_worker_that_dies_while_the_database_is_away_is_replaced(away, databas
     with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
         assert client.post(INFER, json=request()).status_code == 200
         before = server.workers()
-        time.sleep(1)  # what it knows is written down twice a second
+        time.sleep(WRITTEN_S)
         database_server.stop()
         stopped_s = time.monotonic()
         os.kill(before[0], signal.SIGKILL)
         replaced(server, before)
         answer = wait_until(lambda: answered(client))
         assert (answer.status_code, answer_of(answer)) == (200, ("1", pytest.approx(4)))
-        assert staleness_s(client) >= time.monotonic() - stopped_s - 1
+        # It goes on counting where its predecessor ended; what is told is a second old, or more.
+        wait_until(lambda: staleness_s(client) >= time.monotonic() - stopped_s - 1)
         assert httpx.post(server.url + INFER, json=request()).status_code == 401
         with server.client(key[:-1] + ("0" if key[-1] != "0" else "1")) as stranger:
             assert stranger.post(INFER, json=request()).status_code == 401
@@ -235,7 +238,7 @@ def test_a_worker_is_replaced_while_the_file_of_the_database_is_missing(home, tm
     with serving(home, tmp_path, "--no-grpc", "--admin-port", "0") as server, server.client() as client:
         promote_unseen(home, 2)
         wait_until(lambda: "snapshot 2 cannot be served" in server.news())
-        time.sleep(1)
+        time.sleep(WRITTEN_S)
         copy, before = take_away(home), server.workers()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
@@ -271,13 +274,12 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
             lambda: client.post("/api/v1/fleets/pumps/promote", json={"version": 2}),
             lambda: client.put("/api/v1/serving/pumps", json={"loaded": False}),
         ):
-            require_refused_at_once(*timed(ask))
+            require_refused_at_once(ask)
         assert client.get("/api/v1/openapi.json").status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/health/ready").status_code == 200
         assert client.post(INFER, json=request()).status_code == 200
-        told, took_s = timed(lambda: client.get("/api/v1/services?name=pumps"))
-        assert took_s < 1
+        told = within_a_second(lambda: client.get("/api/v1/services?name=pumps"))
         assert [service["url"] for service in told.json()] == [server.url]
         assert told.json()[0]["fleets"][0]["version"] == 1
         assert told.json()[0]["staleness_s"] > 2
@@ -291,12 +293,22 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
 MANAGED = ("fleets", "fleets/pumps", "fleets/pumps/models", "serving/pumps", "sinks", "runs", "predictions")
 
 
-def require_refused_at_once(answer, took_s):
+def require_refused_at_once(ask):
+    answer = within_a_second(ask)
     assert answer.status_code == 503, answer.text
-    assert took_s < 1, answer.url
     assert int(answer.headers["retry-after"]) >= 1
     assert "the registry does not answer just now" in answer.json()["error"]
     assert answer.headers["x-request-id"] in answer.json()["error"]
+
+
+def within_a_second(ask):
+    """What is answered within a second at least once in five times, and always in a few."""
+    for _ in range(5):
+        answer, took_s = timed(ask)
+        assert took_s < 5, answer.url
+        if took_s < 1:
+            return answer
+    pytest.fail(f"{answer.url} is never answered within a second")
 
 
 def timed(ask):
@@ -328,10 +340,9 @@ def test_a_database_that_hangs_holds_up_nobody_who_manages(away, database_server
             with hanging(database_server):
                 time.sleep(3)
                 for path in MANAGED[:-1]:
-                    require_refused_at_once(*timed(lambda path=path: admin.get(f"/api/v1/{path}")))
-                require_refused_at_once(*timed(lambda: client.get("/api/v1/predictions")))
-                found, took_s = timed(lambda: client.get("/api/v1/services?key=d1"))
-                assert took_s < 1
+                    require_refused_at_once(lambda path=path: admin.get(f"/api/v1/{path}"))
+                require_refused_at_once(lambda: client.get("/api/v1/predictions"))
+                found = within_a_second(lambda: client.get("/api/v1/services?key=d1"))
                 assert [service["url"] for service in found.json()] == [server.url]
                 assert client.post(INFER, json=request()).status_code == 200
                 assert admin.get("/health/live").status_code == 200
@@ -382,13 +393,14 @@ def nobody_writes(home):
 def test_a_server_that_cannot_tell_the_registry_of_itself_lists_itself(home, tmp_path):
     with serving(home, tmp_path, "--no-grpc") as server, server.client() as client:
         wait_until(lambda: client.get("/api/v1/services").json()[0]["beat_at"])
-        with nobody_writes(home):
-            time.sleep(ALIVE_S + 1.5)
+        with shoal.open(home) as workspace, nobody_writes(home):
+            wait_until(lambda: not workspace.registry.servers(ALIVE_S))
             alone = client.get("/api/v1/services?name=pumps").json()
             assert [(one["url"], one["fleets"][0]["version"], one["beat_at"]) for one in alone] == [
                 (server.url, 1, None)
             ]
-            assert alone[0]["staleness_s"] < 2  # it reads all the while
+            # It reads all the while.
+            wait_until(lambda: client.get("/api/v1/services?name=pumps").json()[0]["staleness_s"] < 2)
 
 
 def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
@@ -397,6 +409,6 @@ def test_a_write_that_waits_keeps_nobody_from_following(home, tmp_path):
             waiting = apart.submit(httpx.post, server.url + "/v2/repository/models/pumps/unload", timeout=60)
             time.sleep(3)
             assert not waiting.done()
-            assert staleness_s(client) < 1.5
+            wait_until(lambda: staleness_s(client) < 1.5)
         assert waiting.result().status_code == 200
         assert client.post(INFER, json=request()).status_code == 503

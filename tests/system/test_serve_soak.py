@@ -5,9 +5,10 @@ from benchmarks.soak import Plan, run
 MEGABYTE = 2**20
 
 
-def test_promotions_and_deaths_under_load_cost_no_answer():
-    """Ten minutes of the same are in the benchmarks; there, how fast a promotion is seen is held against a limit."""
-    report = run(Plan(seconds=60, calibration_s=2, stale_s=4, kill_s=4))
+def test_promotions_and_deaths_under_load_cost_no_answer(databases, monkeypatch):
+    """Half a minute on each database; ten are in the benchmarks, where a limit is set to how late a promotion shows."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", databases.migrated())
+    report = run(Plan(seconds=30, calibration_s=2, stale_s=4, kill_s=4))
     findings = report.findings
     assert findings.examples == []
     assert findings.accepted == findings.done > 0

@@ -159,14 +159,21 @@ trainer_in(home).train(spec(home, rows([f"s{{i}}" for i in range(60)]), "train_e
 def start(home: Path) -> "subprocess.Popen[str]":
     """A training of half a minute in a process of its own, once it is at work."""
     code = SCRIPT.format(paths=[str(Path(__file__).parent)], home=str(home))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun = home / "begun"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SLOW_BEGUN": str(begun)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 30
-    while len(workers_of(process.pid)) < 2:
-        assert time.monotonic() < deadline, process.communicate()
+    deadline = time.monotonic() + 120
+    while len(workers_of(process.pid)) < 2 or not begun.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no model is trained"
         time.sleep(0.05)
-    time.sleep(3)
     return process
 
 
@@ -176,7 +183,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "worker processes are left behind"
         time.sleep(0.1)
@@ -186,7 +193,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     process = start(tmp_path)
     workers = workers_of(process.pid)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     wait_until_gone(workers)
     (run,) = ledger_in(tmp_path).runs()

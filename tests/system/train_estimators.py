@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,5 +33,7 @@ class Slow(LinearRegression):
     """A linear regression that takes its time."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
+        if begun := os.environ.get("SLOW_BEGUN"):
+            Path(begun).touch()
         time.sleep(0.5)
         return LinearRegression().fit(X, y, sample_weight)

@@ -218,7 +218,7 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_rows : int, optional
         Rows in one request.
     timeout_s : float, optional
-        Deadline of a request that brings none, in seconds.
+        How long a request may take, in seconds; its caller may ask for less.
     """
 
     max_rows: int | None = None

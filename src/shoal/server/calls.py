@@ -1,4 +1,4 @@
-"""What stands before gRPC calls: the same ids, keys, metrics, access log and traces as before REST."""
+"""What stands before gRPC calls: the same ids, keys, limits, metrics, access log and traces as before REST."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,10 +7,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from shoal.security.permissions import Permission
 from shoal.server.authentication import KeyRing
 from shoal.server.observation import AccessLog
+from shoal.server.permissions import CALLS
 from shoal.server.request_ids import Ids
+from shoal.server.under_way import Turn, UnderWay
 from shoal.serving.messages import RequestContext
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
 from shoal.telemetry.traces import Traced, Tracer
@@ -21,6 +22,7 @@ SERVICE: Final = "inference.GRPCInferenceService"
 REQUEST_ID: Final = "x-request-id"
 """Metadata that a request id comes in and is returned in."""
 
+_DEADLINE: Final = "request-timeout"
 _ERRORS_FROM: Final = 500
 
 
@@ -62,6 +64,8 @@ class CallGate:
     ----------
     ring : KeyRing
         The API keys.
+    under_way : UnderWay
+        What is being answered.
     metrics : Metrics
         Where to count.
     access : AccessLog
@@ -70,8 +74,16 @@ class CallGate:
         Who sends traces; none unless told.
     """
 
-    def __init__(self, ring: KeyRing, metrics: Metrics, access: AccessLog, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        ring: KeyRing,
+        under_way: UnderWay,
+        metrics: Metrics,
+        access: AccessLog,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._ring = ring
+        self._under_way = under_way
         self._ids = Ids()
         self._access = access
         self._tracer = tracer
@@ -93,8 +105,8 @@ class CallGate:
             span=span,
         )
 
-    def admit(self, visit: Visit, permission: Permission | None) -> RequestContext:
-        """Let a caller in; ``permission`` is None where anybody may ask.
+    def admit(self, visit: Visit) -> None:
+        """Let a caller in who may ask this, as the permission table has it.
 
         Raises
         ------
@@ -103,13 +115,40 @@ class CallGate:
         Forbidden
             Its role does not allow this.
         """
+        permission = CALLS[visit.method]
         if permission is None:
-            return RequestContext(request_id=visit.request_id, principal="", one_by_one=True)
+            return
         given = visit.metadata.get
         principal = self._ring.caller(given("authorization", "").encode(), given("x-api-key", "").encode())
         visit.principal = principal.name
         principal.require(permission)
-        return RequestContext(request_id=visit.request_id, principal=principal.name, one_by_one=True)
+
+    def context(self, visit: Visit, remaining_s: float | None) -> RequestContext:
+        """What is known of a request that comes now: the call's only one, or one of a stream.
+
+        Parameters
+        ----------
+        visit : Visit
+            The call.
+        remaining_s : float or None
+            How long gRPC lets it take, in seconds; None where its caller did not say.
+
+        Raises
+        ------
+        InvalidInput
+            Its metadata ask for a time that is none.
+        """
+        return RequestContext(
+            request_id=visit.request_id,
+            principal=visit.principal or "",
+            deadline_s=self._under_way.deadline_s(visit.metadata.get(_DEADLINE), remaining_s),
+            one_by_one=True,
+        )
+
+    def turn(self, context: RequestContext) -> Turn:
+        """A context in which a request is answered until its deadline; raises as :meth:`UnderWay.turn` does."""
+        assert context.deadline_s is not None
+        return self._under_way.turn(context.deadline_s)
 
     def leave(self, visit: Visit, code: str, status: int, peer: Callable[[], str]) -> None:
         """Count a call that has ended, log it or not, and end its span.

@@ -6,11 +6,11 @@ import datetime as dt
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -60,7 +60,14 @@ class Services:
         What this process serves.
     heart : Heartbeat, optional
         Knows what is true of this server.
+
+    Attributes
+    ----------
+    ROUTES : sequence of (method, template)
+        The lines of the permission table that it answers.
     """
+
+    ROUTES: ClassVar[Sequence[tuple[str, str]]] = (("GET", "/api/v1/services"),)
 
     def __init__(
         self,

@@ -1,5 +1,8 @@
 """``/health``: whether the server lives and wants traffic, for load balancers."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import msgspec
 from starlette.types import Receive, Scope, Send
 
@@ -16,7 +19,18 @@ class Health:
     ----------
     traffic : Traffic
         Whether traffic is wanted.
+
+    Attributes
+    ----------
+    ROUTES : sequence of (method, template)
+        The lines of the permission table that it answers.
     """
+
+    ROUTES: ClassVar[Sequence[tuple[str, str]]] = (
+        ("GET", "/health"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+    )
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic

@@ -1,20 +1,15 @@
-"""What a worker takes on at once, how large a request may be, and how long it may take."""
+"""Whether a worker wants traffic, what it takes on at once over REST, and how large a request may be."""
 
-import asyncio
-import contextlib
-import math
-import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shoal.errors import DeadlineExceeded, InvalidInput, NotReady, Overloaded, TooLarge
+from shoal.errors import NotReady, Overloaded, TooLarge
 from shoal.server.options import Limits
 from shoal.server.outgoing import OUTGOING, Outgoing
+from shoal.server.under_way import UnderWay
 
-_SWEEP_S: Final = 0.25
 _DEADLINE_HEADER: Final = b"request-timeout"
 
 
@@ -24,7 +19,7 @@ class Traffic:
     Attributes
     ----------
     open : bool
-        False while the server starts or drains: readiness is refused then, requests are still answered.
+        False while the server starts or drains: every door says then that it is not ready, and still answers.
     draining : bool
         Whether it is about to end; connections are closed after their next answer.
     """
@@ -38,17 +33,8 @@ class Traffic:
         self.open, self.draining = False, True
 
 
-@dataclass(slots=True, eq=False)
-class _UnderWay:
-    """A request being answered."""
-
-    task: "asyncio.Task[object]"
-    deadline_s: float
-    ended: str | None = None
-
-
 class Doorkeeper:
-    """Refuses what is too large or too much, at once, and ends what takes too long.
+    """Refuses what is too large or too much, at once, and gives the rest no more time than it may take.
 
     Parameters
     ----------
@@ -56,51 +42,33 @@ class Doorkeeper:
         What answers.
     limits : Limits
         What is taken on.
+    under_way : UnderWay
+        What is being answered.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, under_way: UnderWay) -> None:
         self._app = app
         self._limits = limits
-        self._under_way: set[_UnderWay] = set()
+        self._under_way = under_way
         self._bodies_bytes = 0
-
-    @property
-    def under_way(self) -> int:
-        """How many requests are being answered."""
-        return len(self._under_way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         headers: dict[bytes, bytes] = scope["shoal.headers"]
         size_bytes = self._admit(headers)
-        limit_s = self._limits.request_s
-        given = headers.get(_DEADLINE_HEADER)
-        if given is not None:
-            limit_s = min(limit_s, _seconds(given))
-        deadline_s = scope["shoal.deadline_s"] = time.monotonic() + limit_s
+        deadline_s = scope["shoal.deadline_s"] = self._under_way.deadline_s(headers.get(_DEADLINE_HEADER))
         if size_bytes is None:
             receive = _counted(receive, self._limits.body_bytes)
             size_bytes = 0
-        task = asyncio.current_task()
-        assert task is not None
-        request = _UnderWay(task, deadline_s)
-        self._under_way.add(request)
-        self._bodies_bytes += size_bytes
-        try:
-            await self._app(scope, receive, send)
-        except asyncio.CancelledError:
-            if request.ended is None:
-                raise
-            task.uncancel()
-            raise DeadlineExceeded(request.ended) from None
-        finally:
-            self._under_way.discard(request)
-            self._bodies_bytes -= size_bytes
+        with self._under_way.turn(deadline_s):
+            self._bodies_bytes += size_bytes
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._bodies_bytes -= size_bytes
 
     def _admit(self, headers: dict[bytes, bytes]) -> int | None:
         """The size of the body as announced; None where it is sent in chunks of whatever size."""
-        if len(self._under_way) >= self._limits.requests:
-            raise Overloaded("too many requests are under way; try again in a second")
         length = headers.get(b"content-length")
         if length is None:
             return None if b"transfer-encoding" in headers else 0
@@ -110,21 +78,6 @@ class Doorkeeper:
         if self._bodies_bytes + size_bytes > self._limits.bodies_bytes:
             raise Overloaded("too many bytes are under way; try again in a second")
         return size_bytes
-
-    async def sweep(self) -> None:
-        """End requests that take too long, for ever; one look at all is far cheaper than an alarm for each."""
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            self._end_before(time.monotonic(), "it took longer than it may; ask for less, or give it more time")
-
-    def give_up(self) -> None:
-        """End every request now."""
-        self._end_before(math.inf, "the server ends and waited as long as it may; ask again")
-
-    def _end_before(self, now_s: float, reason: str) -> None:
-        for request in [one for one in self._under_way if one.deadline_s < now_s and one.ended is None]:
-            request.ended = reason
-            request.task.cancel()
 
 
 class Readiness:
@@ -172,12 +125,3 @@ def _counted(receive: Receive, most_bytes: int) -> Receive:
 
 def _too_large(most_bytes: int) -> TooLarge:
     return TooLarge(f"a request may have {most_bytes} bytes at most; split it, or score files with `shoal score`")
-
-
-def _seconds(text: bytes) -> float:
-    seconds = math.nan
-    with contextlib.suppress(ValueError):
-        seconds = float(text)
-    if not seconds > 0:
-        raise InvalidInput("the header Request-Timeout must be a number of seconds above 0, e.g. 0.25")
-    return seconds

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -214,7 +214,14 @@ class Meter:
         Which of them is this process's.
     look : callable
         Brings gauges up to date; called before each publication.
+
+    Attributes
+    ----------
+    ROUTES : sequence of (method, template)
+        The lines of the permission table that it answers.
     """
+
+    ROUTES: ClassVar[Sequence[tuple[str, str]]] = (("GET", "/metrics"),)
 
     def __init__(self, metrics: Metrics, pages: Sequence[Page], number: int, look: Callable[[], None]) -> None:
         self._metrics = metrics

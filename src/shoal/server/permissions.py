@@ -1,6 +1,6 @@
-"""The one table: which permission each route asks for. A route that is not in it does not exist for anybody."""
+"""The one table: which permission each route and each call asks for. What is not in it does not exist for anybody."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -90,8 +90,23 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
 )
 """Method, path and permission of every route; ``{name}`` is one part of a path, of any text."""
 
-READINESS: Final = frozenset({"/health/ready", "/v2/health/ready", "/ping"})
-"""Routes that say whether the server wants traffic."""
+CALLS: Mapping[str, Permission | None] = {
+    "ServerLive": PUBLIC,
+    "ServerReady": PUBLIC,
+    "ServerMetadata": PREDICT,
+    "ModelReady": PREDICT,
+    "ModelMetadata": PREDICT,
+    "ModelInfer": PREDICT,
+    "ModelStreamInfer": PREDICT,
+    "ModelStatistics": READ,
+    "RepositoryIndex": READ,
+    "RepositoryModelLoad": OPERATE,
+    "RepositoryModelUnload": OPERATE,
+}
+"""Permission of every method of the service over gRPC, the same as that of its route over REST."""
+
+READINESS: Final = frozenset({"/health/ready", "/v2/health/ready", "/ping", f"{_MODEL}/ready", f"{_VERSION}/ready"})
+"""Routes that say whether the server wants traffic, all in all or for a model."""
 
 _REMEMBERED = 4096
 _Shape: TypeAlias = tuple[str | None, ...]

@@ -20,6 +20,7 @@ from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
+from shoal.server.permissions import Rule
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
 from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
@@ -32,8 +33,6 @@ REPLAY: Final = "/api/v1/predictions/{id}/replay"
 REPLAY_FAILED: Final = "/api/v1/predictions/replay"
 PURGE: Final = "/api/v1/predictions/purge"
 OF_REQUEST: Final = "/api/v1/requests/{id}/predictions"
-TEMPLATES: Final = (LIST, ONE, REPLAY, REPLAY_FAILED, PURGE, OF_REQUEST)
-"""The routes that :class:`PredictionsApp` answers."""
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
 _AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
@@ -86,22 +85,28 @@ class PredictionsApp:
     ----------
     deferred : DeferredPredictions
         Knows them.
+
+    Attributes
+    ----------
+    handlers : mapping of (method, template) to callable
+        What answers each route of the permission table.
     """
 
     def __init__(self, deferred: DeferredPredictions) -> None:
         self._deferred = deferred
-        self._answers: Mapping[str, Callable[[Scope], Awaitable[tuple[int, object]]]] = {
-            LIST: self._list,
-            ONE: self._show,
-            REPLAY: self._replay,
-            REPLAY_FAILED: self._replay_failed,
-            PURGE: self._purge,
-            OF_REQUEST: self._of_request,
+        self.handlers: Mapping[tuple[str, str], Callable[[Scope], Awaitable[tuple[int, object]]]] = {
+            ("GET", LIST): self._list,
+            ("GET", ONE): self._show,
+            ("POST", REPLAY): self._replay,
+            ("POST", REPLAY_FAILED): self._replay_failed,
+            ("POST", PURGE): self._purge,
+            ("GET", OF_REQUEST): self._of_request,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        status, shown = await self._answers[scope["shoal.rule"].template](scope)
+        rule: Rule = scope["shoal.rule"]
+        status, shown = await self.handlers[rule.method, rule.template](scope)
         await answer(send, status, encode(shown))
 
     async def _list(self, scope: Scope) -> tuple[int, object]:

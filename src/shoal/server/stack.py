@@ -20,6 +20,7 @@ from shoal.server.options import ServerOptions
 from shoal.server.permissions import RouteTable
 from shoal.server.request_ids import RequestIds
 from shoal.server.tracing import Tracing
+from shoal.server.under_way import UnderWay
 from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import Metrics
 from shoal.telemetry.traces import Tracer
@@ -60,12 +61,12 @@ class Stack:
     ----------
     app : ASGI application
         The outermost middleware.
-    doorkeeper : Doorkeeper
-        Knows what is under way.
+    under_way : UnderWay
+        What is being answered.
     """
 
     app: ASGIApp
-    doorkeeper: Doorkeeper
+    under_way: UnderWay
 
 
 def build_stack(
@@ -77,6 +78,7 @@ def build_stack(
     log: LineWriter,
     options: ServerOptions,
     tracer: Tracer | None = None,
+    under_way: UnderWay | None = None,
     table: RouteTable | None = None,
 ) -> Stack:
     """Put the middlewares before the doors.
@@ -95,14 +97,17 @@ def build_stack(
         The limits among them.
     tracer : Tracer, optional
         Who sends traces; none unless told.
+    under_way : UnderWay, optional
+        Where doors beside these note what they are answering; one of the stack's own unless told.
     table : RouteTable, optional
         Permissions of the routes; the real ones unless told.
     """
+    under_way = UnderWay(options.limits) if under_way is None else under_way
     app: ASGIApp = Readiness(Doors(doors), traffic)
     app = Authentication(app, ring, table or RouteTable())
-    app = doorkeeper = Doorkeeper(app, options.limits)
+    app = Doorkeeper(app, options.limits, under_way)
     app = ErrorAnswers(app)
     if tracer is not None:
         app = Tracing(app, tracer)
     app = Observation(app, metrics, log, share=options.access_log)
-    return Stack(app=RequestIds(app), doorkeeper=doorkeeper)
+    return Stack(app=RequestIds(app), under_way=under_way)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +35,10 @@ from shoal.server.management import Management
 from shoal.server.metrics import BetweenCounters, DeferredCounters, FleetCounters, LogCounters, Meter
 from shoal.server.observation import AccessLog
 from shoal.server.options import ServerOptions, is_loopback
-from shoal.server.predictions import TEMPLATES, PredictionsApp
+from shoal.server.predictions import PredictionsApp
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
+from shoal.server.under_way import UnderWay
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import KNOWN_S, DataPlane
 from shoal.serving.statistics import SharedStatistics
@@ -133,6 +134,7 @@ class Worker:
         self._workspace = workspace
         self._ring = KeyRing(workspace.registry, local=is_loopback(job.options.host))
         self._traffic = Traffic()
+        self._under_way = UnderWay(job.options.limits)
         self._ending = asyncio.Event()
         self._metrics = Metrics()
         self._plane = None if job.manages else _plane(workspace, job.options)
@@ -162,7 +164,7 @@ class Worker:
         await self._learn_keys()
         if self._job.at_once:
             self._http.start()
-        self._begin(self._stack.doorkeeper.sweep(), self._ring.follow(), self._meter.work())
+        self._begin(self._under_way.sweep(), self._ring.follow(), self._meter.work())
         if self._certificates is not None:
             self._begin(self._certificates.follow())
         starting = asyncio.create_task(self._start())
@@ -205,8 +207,13 @@ class Worker:
                 self._grpc = await GrpcDoor.start(
                     self._plane,
                     CallGate(
-                        self._ring, self._metrics, AccessLog(self._writer, self._options.access_log), self._tracer
+                        self._ring,
+                        self._under_way,
+                        self._metrics,
+                        AccessLog(self._writer, self._options.access_log),
+                        self._tracer,
                     ),
+                    self._traffic,
                     address=self._options.host,
                     port=self._job.grpc_port,
                     body_bytes=self._options.limits.body_bytes,
@@ -251,7 +258,7 @@ class Worker:
         calls = asyncio.create_task(self._grpc.stop(left_s)) if self._grpc is not None else None
         drained = await self._http.finish(deadline_s)
         if not drained:
-            self._stack.doorkeeper.give_up()
+            self._under_way.give_up()
             await self._http.finish(time.monotonic() + _GIVEN_UP_S)
         if calls is not None:
             await calls
@@ -282,27 +289,34 @@ class Worker:
             log=self._writer,
             options=self._options,
             tracer=self._tracer,
+            under_way=self._under_way,
         )
 
     def _doors(self) -> Mapping[str, ASGIApp]:
-        doors: dict[str, ASGIApp] = {"health": Health(self._traffic)}
+        doors: dict[str, ASGIApp] = _at(Health.ROUTES, Health(self._traffic))
         contact = self._ring.contact if self._plane is None else self._plane.contact
         if self._plane is not None:
             inference = InferenceApp(self._plane, deferred=self._deferred, body_bytes=self._options.limits.body_bytes)
-            doors |= dict.fromkeys(("v2", "invocations", "ping"), inference)
+            doors |= _at(inference.handlers, inference)
         if self._deferred is not None:
-            doors |= dict.fromkeys(TEMPLATES, PredictionsApp(self._deferred))
+            predictions = PredictionsApp(self._deferred)
+            doors |= _at(predictions.handlers, predictions)
         if self._job.manages or self._options.admin_port is None:
-            doors |= {"api": Management(self._workspace, contact), "metrics": self._meter}
-        doors["/api/v1/services"] = Services(self._workspace, self._ring, contact, self._plane, self._heart)
-        return doors
+            doors |= {"api": Management(self._workspace, contact), **_at(Meter.ROUTES, self._meter)}
+        services = Services(self._workspace, self._ring, contact, self._plane, self._heart)
+        return doors | _at(Services.ROUTES, services)
 
     def _look(self) -> None:
         if self._plane is not None:
             self._plane.publish()
-        self._gauges.take(self._http.connections, self._stack.doorkeeper.under_way, self._writer.dropped, self._plane)
+        self._gauges.take(self._http.connections, len(self._under_way), self._writer.dropped, self._plane)
         if self._deferred is not None:
             self._later.take(self._deferred.counts, self._deferred.backlog, self._deferred.oldest_s())
+
+
+def _at(routes: Iterable[tuple[str, str]], app: ASGIApp) -> dict[str, ASGIApp]:
+    """A door by the templates of its routes."""
+    return dict.fromkeys((template for _, template in routes), app)
 
 
 def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:

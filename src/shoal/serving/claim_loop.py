@@ -99,6 +99,7 @@ class ClaimLoop:
         self._due_s = {"poll": 0.0, "sweep": 0.0, "renew": 0.0}
         self._task: asyncio.Task[None] | None = None
         self._is_broken = False
+        self._is_unwritable = False
         self._looked_s = 0.0
         self.backlog = Backlog()
         self.counts = DeferredCounts()
@@ -197,9 +198,10 @@ class ClaimLoop:
             await self._turn()
             # A break lets more come together when there is much to do.
             await asyncio.sleep(min(_PAUSE * (time.monotonic() - started_s), _LONGEST_PAUSE_S))
-        if self._is_broken:
+        # A database that can only be read lets everybody look for work, and nobody take or give any.
+        if self._is_broken and not self._is_unwritable:
             _log.info("predictions are worked on again")
-        self._is_broken = False
+            self._is_broken = False
 
     def _room(self) -> int:
         """How many predictions may be claimed; none while one that may kill the process is to run alone."""
@@ -226,9 +228,12 @@ class ClaimLoop:
         except BaseException:
             self._results = settling + self._results
             self._acceptances = accepting + self._acceptances
+            self._is_unwritable |= bool(new or results)
             raise
         finally:
             self._accepting = []
+        if new or results or turn.claims:
+            self._is_unwritable = False
         if room:
             self._look = len(turn.claims) >= room
         elif new:

@@ -171,8 +171,9 @@ class ServedFleet:
             wanted = self.outputs.wanted(request.outputs)
             single = None if key is None else self.models[key]
             deadline_s = context.deadline_s
-            if deadline_s is None and self._timeout_s is not None:
-                deadline_s = time.monotonic() + self._timeout_s
+            if self._timeout_s is not None:
+                limit_s = time.monotonic() + self._timeout_s
+                deadline_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
             if self.between is None and request.inputs and len(request.inputs[0].data) <= self._few_rows:
                 rows = self._rows(request, single)
                 read_ns = time.perf_counter_ns()

@@ -338,7 +338,7 @@ class _Pool:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._closings = 0
-        sa.event.listen(engine, "connect", self._opened)
+        sa.event.listen(engine, "do_connect", self._opening)
         sa.event.listen(engine, "checkin", self._returned)
 
     def close(self) -> None:
@@ -346,7 +346,8 @@ class _Pool:
         self._closings += 1
         self._engine.dispose()
 
-    def _opened(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+    def _opening(self, _dialect: object, record: sa.pool.ConnectionPoolEntry, *_: object) -> None:
+        # Before it is made: one that is there only after the pool was closed belongs to the old pool still.
         record.info["closings"] = self._closings
 
     def _returned(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:

@@ -74,7 +74,7 @@ for kernel in KERNELS:
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_processor_without_wide_vectors_gives_the_same_answers(tmp_path):
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "SHOAL_HOME": str(tmp_path)}
     environment = {**os.environ, **plain, "PYTHONPATH": str(Path(__file__).parent)}

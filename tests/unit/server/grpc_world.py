@@ -16,7 +16,10 @@ from shoal.server.certificates import Certificates
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc.door import GrpcDoor
 from shoal.server.grpc.service import InferenceService
+from shoal.server.limits import Traffic
 from shoal.server.observation import AccessLog
+from shoal.server.options import Limits
+from shoal.server.under_way import UnderWay
 from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import Metrics, exposition, merge
 from shoal.telemetry.traces import Tracer
@@ -33,6 +36,8 @@ class World:
     log: LineWriter
     logged: int
     metrics: Metrics
+    traffic: Traffic
+    under_way: UnderWay
 
     def unary(self, name: str):
         method = self.service.methods[name]
@@ -68,6 +73,7 @@ async def serving(
     tracer: Tracer | None = None,
     certificates: Certificates | None = None,
     handshake_s: float = 10.0,
+    limits: Limits | None = None,
 ) -> AsyncIterator[World]:
     """A door over some fleets of a workspace, and a channel to it."""
     plane = workspace.data_plane(list(fleets))
@@ -76,9 +82,19 @@ async def serving(
     ring.refresh()
     reading, writing = os.pipe()
     log, metrics = LineWriter(writing), Metrics()
-    gate = CallGate(ring, metrics, AccessLog(log, access_log), tracer)
+    traffic, under_way = Traffic(), UnderWay(limits or Limits())
+    traffic.open = True
+    sweep = asyncio.create_task(under_way.sweep())
+    gate = CallGate(ring, under_way, metrics, AccessLog(log, access_log), tracer)
     door = await GrpcDoor.start(
-        plane, gate, address="127.0.0.1", port=0, body_bytes=1 << 20, certificates=certificates, handshake_s=handshake_s
+        plane,
+        gate,
+        traffic,
+        address="127.0.0.1",
+        port=0,
+        body_bytes=1 << 20,
+        certificates=certificates,
+        handshake_s=handshake_s,
     )
     address = f"127.0.0.1:{door.port}"
     if certificates is None:
@@ -87,8 +103,10 @@ async def serving(
         channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(pem("ca").read_bytes()))
     try:
         async with channel:
-            yield World(channel, InferenceService(plane, gate), plane, door.port, log, reading, metrics)
+            service = InferenceService(plane, gate, traffic)
+            yield World(channel, service, plane, door.port, log, reading, metrics, traffic, under_way)
     finally:
+        sweep.cancel()
         await door.stop(1.0)
         await plane.drain(1.0)
         await asyncio.to_thread(log.close)

@@ -130,7 +130,7 @@ async def world(
     port = listener.getsockname()[1]
     http = HttpServer(stack.app, listener, options.limits, certificates)
     http.start()
-    sweep = asyncio.create_task(stack.doorkeeper.sweep())
+    sweep = asyncio.create_task(stack.under_way.sweep())
     base_url = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
     async with httpx.AsyncClient(base_url=base_url, timeout=20, verify=trusting()) as client:
         yield World(keys, ring, traffic, metrics, stack, http, port, client, reading, echo)

@@ -10,7 +10,8 @@ from shoal.errors import Conflict, InvalidInput, NotFound, Overloaded, StorageEr
 from shoal.security.permissions import Role
 from shoal.server.options import Limits
 
-INFER = "/v2/models/pumps/infer"
+MODEL = "/v2/models/pumps"
+INFER = MODEL + "/infer"
 
 
 def test_a_request_id_is_made_or_taken_and_returned():
@@ -55,14 +56,17 @@ def test_a_key_is_asked_for_as_soon_as_there_is_one(header):
 def test_expired_and_revoked_keys_are_refused():
     async def run():
         keys = Keys()
-        soon = keys.make(Role.PREDICTOR, expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.6))
         expired = keys.make(Role.PREDICTOR, expires_at=NOW - dt.timedelta(seconds=1))
         revoked = keys.make(Role.PREDICTOR, revoked_at=NOW)
         async with world(keys=keys) as here:
             said = [await here.client.post(INFER, headers={"x-api-key": key}) for key in (expired, revoked)]
-            before = await here.client.post(INFER, headers={"x-api-key": soon})
-            await asyncio.sleep(0.7)
-            after = await here.client.post(INFER, headers={"x-api-key": soon})  # although it was remembered as good
+            end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+            soon = {"x-api-key": keys.make(Role.PREDICTOR, expires_at=end)}
+            here.ring.refresh()
+            before = await here.client.post(INFER, headers=soon)
+            while dt.datetime.now(dt.UTC) < end:
+                await asyncio.sleep(0.05)
+            after = await here.client.post(INFER, headers=soon)  # although it was remembered as good
         assert [answer.status_code for answer in said] == [401, 401]
         assert "has expired" in said[0].json()["error"]
         assert "was revoked" in said[1].json()["error"]
@@ -235,11 +239,12 @@ def test_readiness_is_refused_while_traffic_is_not_wanted_and_requests_are_answe
         async with world() as here:
             assert (await here.client.get("/v2/health/ready")).status_code == 200
             here.traffic.drain()
-            ready = [await here.client.get(path) for path in ("/v2/health/ready", "/health/ready", "/ping")]
-            live = await here.client.get("/v2/health/live")
+            paths = ("/v2/health/ready", "/health/ready", "/ping", MODEL + "/ready", MODEL + "/versions/1/ready")
+            ready = [await here.client.get(path) for path in paths]
+            live = [await here.client.get(path) for path in ("/v2/health/live", MODEL)]
             answered = await here.client.post(INFER, content=b"{}")
-        assert [answer.status_code for answer in ready] == [503] * 3
-        assert live.status_code == 200
+        assert [answer.status_code for answer in ready] == [503] * 5
+        assert [answer.status_code for answer in live] == [200] * 2
         assert (answered.status_code, answered.content) == (200, b"{}")
         assert answered.headers["connection"] == "close"
 

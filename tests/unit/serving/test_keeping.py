@@ -203,6 +203,9 @@ def test_a_commit_that_takes_too_long_is_not_waited_for(serve):
     assert len(serve(pumps(), DURABLE, work)) == 1
 
 
+HELD_S = 2.0
+
+
 @pytest.mark.parametrize("rows", [1, 3000, 6000])
 def test_reading_and_writing_tensors_is_measured_and_nothing_else_is(serve, rows):
     """One row, many in pieces, and so many that the worker thread reads them; the commit counts for none of it."""
@@ -214,7 +217,7 @@ def test_reading_and_writing_tensors_is_measured_and_nothing_else_is(serve, rows
         with contextlib.closing(sqlite3.connect(workspace.settings.home / "shoal.db")) as busy:
             busy.execute("BEGIN IMMEDIATE")
             asking = asyncio.create_task(plane.infer(request_of(frame, "pumps"), context("second")))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(HELD_S)
             busy.rollback()
             await asking
         after = plane.statistics("pumps")[0]
@@ -223,6 +226,6 @@ def test_reading_and_writing_tensors_is_measured_and_nothing_else_is(serve, rows
 
     requests, input_ns, output_ns, request_ns = serve(constant(7.0), DURABLE, work)
     assert requests == 1
-    assert request_ns > 0.9e9
-    assert 0 < input_ns < 0.3e9
-    assert 0 < output_ns < 0.3e9
+    assert request_ns > 0.9e9 * HELD_S
+    assert 0 < input_ns < request_ns / 3
+    assert 0 < output_ns < request_ns / 3

@@ -183,9 +183,10 @@ def test_of_two_who_believe_a_result_theirs_one_publishes_it(tmp_path):
         return True
 
     with ThreadPoolExecutor(4) as threads:
-        published = threads.map(publish, names)
-        believed = threads.map(lambda name: folder.was_published("f", name, frame), names)
-        pairs = list(zip(published, believed, strict=True))
+        both = [
+            (threads.submit(publish, name), threads.submit(folder.was_published, "f", name, frame)) for name in names
+        ]
+        pairs = [(mine.result(), seen.result()) for mine, seen in both]
     assert all(mine == seen for mine, seen in pairs)
     assert pl.read_parquet(tmp_path / "f" / "*.parquet").height == 2 * sum(mine for mine, _ in pairs)
     assert [folder.was_published("f", name, frame) for name in names] == [mine for mine, _ in pairs]

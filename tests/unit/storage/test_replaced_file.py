@@ -96,6 +96,13 @@ def test_a_file_that_was_taken_away_is_missed_and_not_made_anew(path, monkeypatc
     assert [fleet.name for fleet in registry.fleets()] == ["pumps"]
 
 
+def until_seen(seen, names, seconds=20):
+    deadline = time.monotonic() + seconds
+    while names not in seen:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_threads_that_read_meanwhile_see_the_one_or_the_other(path, monkeypatch):
     monkeypatch.setattr(sqlite_engine, "SETTLE_S", 0.05)
     registry = opened(path)
@@ -113,9 +120,10 @@ def test_threads_that_read_meanwhile_see_the_one_or_the_other(path, monkeypatch)
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.2)
+    until_seen(seen, ("old",))
     put_back(path, copy)
-    time.sleep(0.5)
+    until_seen(seen, ())
+    time.sleep(0.2)  # for somebody to see the old one again
     stop.set()
     for thread in threads:
         thread.join()

@@ -7,6 +7,7 @@ import grpc
 from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates, Loaded
 from shoal.server.grpc.service import InferenceService
+from shoal.server.limits import Traffic
 from shoal.server.options import Limits
 from shoal.serving.plane import DataPlane
 
@@ -31,6 +32,7 @@ class GrpcDoor:
         cls,
         plane: DataPlane,
         gate: CallGate,
+        traffic: Traffic,
         *,
         address: str,
         port: int,
@@ -47,6 +49,8 @@ class GrpcDoor:
             What answers.
         gate : CallGate
             What stands before it.
+        traffic : Traffic
+            Whether traffic is wanted.
         address : str
             Address to listen on, e.g. ``127.0.0.1``.
         port : int
@@ -66,7 +70,7 @@ class GrpcDoor:
             ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
         )
         server = grpc.aio.server(options=(*_OPTIONS, *limits), maximum_concurrent_rpcs=concurrent)
-        server.add_generic_rpc_handlers((InferenceService(plane, gate).handler(),))
+        server.add_generic_rpc_handlers((InferenceService(plane, gate, traffic).handler(),))
         host = f"[{address}]" if ":" in address else address
         if certificates is None:
             bound = server.add_insecure_port(f"{host}:{port}")

@@ -1,6 +1,5 @@
 """The calls of ``GRPCInferenceService``, each asked of the data plane."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
@@ -10,12 +9,12 @@ import msgspec
 from google.protobuf.message import Message
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
-from shoal.security.permissions import Permission
 from shoal.server.calls import REQUEST_ID, SERVICE, CallGate, Visit
 from shoal.server.errors import status_of, told
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc.codes import code_of
 from shoal.server.grpc.translation import metadata_of, request_of, response_of, rows_of, statistics_of
+from shoal.server.limits import Traffic
 from shoal.server.parameters import sooner
 from shoal.serving.messages import RequestContext
 from shoal.serving.plane import DataPlane
@@ -37,15 +36,12 @@ class Method:
         Its message.
     response : type
         Its answer's.
-    permission : Permission or None
-        What the caller needs; None where anybody may ask.
     run : callable
         From message and context to the answer.
     """
 
     request: type[Message]
     response: type[Message]
-    permission: Permission | None
     run: Unary
 
 
@@ -58,28 +54,26 @@ class InferenceService:
         What answers.
     gate : CallGate
         What stands before it.
+    traffic : Traffic
+        Whether traffic is wanted.
     """
 
-    def __init__(self, plane: DataPlane, gate: CallGate) -> None:
+    def __init__(self, plane: DataPlane, gate: CallGate, traffic: Traffic) -> None:
         self._plane = plane
         self._gate = gate
-        predict, read, operate = Permission.PREDICT, Permission.READ, Permission.OPERATE
+        self._traffic = traffic
         self.methods: Mapping[str, Method] = {
-            "ServerLive": _method(pb.ServerLiveRequest, pb.ServerLiveResponse, None, self._server_live),
-            "ServerReady": _method(pb.ServerReadyRequest, pb.ServerReadyResponse, None, self._server_ready),
-            "ServerMetadata": _method(
-                pb.ServerMetadataRequest, pb.ServerMetadataResponse, predict, self._server_metadata
-            ),
-            "ModelReady": _method(pb.ModelReadyRequest, pb.ModelReadyResponse, predict, self._model_ready),
-            "ModelMetadata": _method(pb.ModelMetadataRequest, pb.ModelMetadataResponse, predict, self._model_metadata),
-            "ModelInfer": _method(pb.ModelInferRequest, pb.ModelInferResponse, predict, self._infer),
-            "ModelStatistics": _method(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, read, self._statistics),
-            "RepositoryIndex": _method(pb.RepositoryIndexRequest, pb.RepositoryIndexResponse, read, self._index),
-            "RepositoryModelLoad": _method(
-                pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse, operate, self._load
-            ),
+            "ServerLive": _method(pb.ServerLiveRequest, pb.ServerLiveResponse, self._server_live),
+            "ServerReady": _method(pb.ServerReadyRequest, pb.ServerReadyResponse, self._server_ready),
+            "ServerMetadata": _method(pb.ServerMetadataRequest, pb.ServerMetadataResponse, self._server_metadata),
+            "ModelReady": _method(pb.ModelReadyRequest, pb.ModelReadyResponse, self._model_ready),
+            "ModelMetadata": _method(pb.ModelMetadataRequest, pb.ModelMetadataResponse, self._model_metadata),
+            "ModelInfer": _method(pb.ModelInferRequest, pb.ModelInferResponse, self._infer),
+            "ModelStatistics": _method(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, self._statistics),
+            "RepositoryIndex": _method(pb.RepositoryIndexRequest, pb.RepositoryIndexResponse, self._index),
+            "RepositoryModelLoad": _method(pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse, self._load),
             "RepositoryModelUnload": _method(
-                pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse, operate, self._unload
+                pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse, self._unload
             ),
         }
 
@@ -129,19 +123,12 @@ class InferenceService:
         self, method: Method, message: Message, call: Call, visit: Visit
     ) -> tuple[Message, None] | tuple[None, Exception]:
         try:
-            return await method.run(message, self._admitted(visit, call, method.permission)), None
+            self._gate.admit(visit)
+            context = self._gate.context(visit, _remaining_s(call))
+            with self._gate.turn(context):
+                return await method.run(message, context), None
         except Exception as error:  # noqa: BLE001 - the door is where errors end
             return None, error
-
-    def _admitted(self, visit: Visit, call: Call, permission: Permission | None) -> RequestContext:
-        context = self._gate.admit(visit, permission)
-        remaining_s = cast("float | None", call.time_remaining())  # None without a deadline, whatever its stub says
-        if remaining_s is None:
-            return context
-        deadline_s = time.monotonic() + remaining_s
-        if context.deadline_s is not None:
-            deadline_s = min(deadline_s, context.deadline_s)
-        return msgspec.structs.replace(context, deadline_s=deadline_s)
 
     async def _refuse(self, call: Call, visit: Visit, error: Exception) -> None:
         """End a call by an error as the caller may see it."""
@@ -162,10 +149,10 @@ class InferenceService:
         visit = self._entered(_STREAM, call)
         (code, status), refusal = _HUNG_UP, None
         try:
-            context = self._admitted(visit, call, Permission.PREDICT)
+            self._gate.admit(visit)
             async for message in messages:
                 visit.fleet = visit.fleet or self._fleet_of(message)
-                yield await self._streamed(message, context, visit)
+                yield await self._streamed(message, call, visit)
             code, status = _ended(None)
         except ShoalError as error:
             refusal, (code, status) = error, _ended(error)
@@ -174,11 +161,11 @@ class InferenceService:
         if refusal is not None:
             await self._refuse(call, visit, refusal)
 
-    async def _streamed(
-        self, message: pb.ModelInferRequest, context: RequestContext, visit: Visit
-    ) -> pb.ModelStreamInferResponse:
+    async def _streamed(self, message: pb.ModelInferRequest, call: Call, visit: Visit) -> pb.ModelStreamInferResponse:
         try:
-            answer = await self._infer(message, context)
+            context = self._gate.context(visit, _remaining_s(call))
+            with self._gate.turn(context):
+                answer = await self._infer(message, context)
         except Exception as error:  # noqa: BLE001 - the door is where errors end
             # Clients match answers to requests by the id, also where there is nothing else to tell.
             empty = pb.ModelInferResponse(id=message.id)
@@ -191,7 +178,7 @@ class InferenceService:
         return pb.ServerLiveResponse(live=self._plane.live())
 
     async def _server_ready(self, _message: pb.ServerReadyRequest, _context: RequestContext) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self._plane.ready())
+        return pb.ServerReadyResponse(ready=self._traffic.open and self._plane.ready())
 
     async def _server_metadata(
         self, _message: pb.ServerMetadataRequest, _context: RequestContext
@@ -201,7 +188,8 @@ class InferenceService:
 
     async def _model_ready(self, message: pb.ModelReadyRequest, _context: RequestContext) -> pb.ModelReadyResponse:
         version = await self._opened(message.name, message.version)
-        return pb.ModelReadyResponse(ready=self._plane.model_ready(message.name, version))
+        ready = self._plane.model_ready(message.name, version)
+        return pb.ModelReadyResponse(ready=ready and self._traffic.open)
 
     async def _model_metadata(
         self, message: pb.ModelMetadataRequest, _context: RequestContext
@@ -254,8 +242,13 @@ class InferenceService:
         return pb.RepositoryModelUnloadResponse()
 
 
-def _method(request: type[Message], response: type[Message], permission: Permission | None, run: Unary) -> Method:
-    return Method(request=request, response=response, permission=permission, run=run)
+def _method(request: type[Message], response: type[Message], run: Unary) -> Method:
+    return Method(request=request, response=response, run=run)
+
+
+def _remaining_s(call: Call) -> float | None:
+    """How long gRPC lets a call take; None without a deadline, whatever its stub says."""
+    return cast("float | None", call.time_remaining())
 
 
 def _ended(error: Exception | None) -> tuple[grpc.StatusCode, int]:
