@@ -190,6 +190,8 @@ def _datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> Datatype:
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
+    if len(shape) == 1 and 0 <= shape[0] <= MOST_ELEMENTS:  # as nearly all are
+        return shape[0]
     count = math.prod(shape)
     if count > MOST_ELEMENTS or (shape and min(shape) < 0):
         raise InvalidInput(f"input {name!r} has the shape {list(shape)[:8]}; give the numbers of its elements")
