@@ -338,7 +338,9 @@ class _Pool:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._closings = 0
-        sa.event.listen(engine, "do_connect", self._opening)
+        # Not of every kind of connection it is told that it is going to be made.
+        sa.event.listen(engine, "do_connect", lambda _dialect, record, _args, _options: self._opening(record))
+        sa.event.listen(engine, "connect", lambda _connection, record: self._opening(record))
         sa.event.listen(engine, "checkin", self._returned)
 
     def close(self) -> None:
@@ -346,9 +348,9 @@ class _Pool:
         self._closings += 1
         self._engine.dispose()
 
-    def _opening(self, _dialect: object, record: sa.pool.ConnectionPoolEntry, *_: object) -> None:
-        # Before it is made: one that is there only after the pool was closed belongs to the old pool still.
-        record.info["closings"] = self._closings
+    def _opening(self, record: sa.pool.ConnectionPoolEntry) -> None:
+        # The first time counts: one that was begun before the pool was closed belongs to what was closed.
+        record.info.setdefault("closings", self._closings)
 
     def _returned(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
         if record.info.get("closings", self._closings) != self._closings:
