@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.requests.checks import Checks
-from shoal.requests.outputs import without
+from shoal.requests.outputs import beside, without
 from shoal.requests.rules import Rules
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
@@ -67,7 +67,7 @@ class Evaluation:
             else:
                 found.refuse(broken, Outcome.INVALID, Reason.WRONG_TYPE)
         outcome = scored.outcome_column.cast(pl.String)
-        applied = self.rules.apply(seen.with_columns(*scored.predictions, outcome))
+        applied = self.rules.apply(beside(seen, [*scored.predictions, outcome]))
         found.frame = applied.frame
         if applied.failed is not None:
             found.refuse(applied.failed, Outcome.FAILED, Reason.NOT_FINITE_ANSWER)

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 
 from shoal.errors import InvalidSpec
-from shoal.requests.outputs import probability_columns, with_probabilities, without
+from shoal.requests.outputs import beside, probability_columns, with_probabilities, without
 from shoal.requests.spec import FleetSchema, Rule, ServingSpec, Threshold, Value
 from shoal.requests.violations import Violations, first_reasons
 from shoal.storage.query import row_expression
 from shoal.types import RESERVED_COLUMNS, Task
+
+#: Of a few rows, thinking of a better plan would take longer than the plan.
+_AS_IT_STANDS = pl.QueryOptFlags.none()
 
 _LONGEST = 200
 
@@ -126,13 +129,15 @@ class _Compiled:
     def run(self, frame: pl.DataFrame, schema: FleetSchema) -> tuple[pl.DataFrame, dict[int, str]]:
         """The frame with what the rule sets, and the rows on which it failed."""
         failed: dict[int, str] = {}
-        rows = np.arange(frame.height) if self.all_rows else frame[schema.answer].is_not_null().arg_true().to_numpy()
+        answers = frame[schema.answer]
+        is_whole = self.all_rows or not answers.null_count()
+        rows = np.arange(frame.height) if is_whole else answers.is_not_null().arg_true().to_numpy()
         seen = _seen(frame, self.columns, schema)
         if self.when is not None:
             met = self._evaluate({"met": self.when}, {"met": pl.Boolean()}, seen, rows, failed)
             rows = rows[met["met"].fill_null(False).to_numpy()]
         values = self._evaluate(self.values, self.types, seen, rows, failed)
-        return frame.with_columns(_placed(frame, rows, value) for value in values), failed
+        return beside(frame, [_placed(frame, rows, value) for value in values]), failed
 
     def _evaluate(
         self,
@@ -147,7 +152,9 @@ class _Compiled:
         found = pl.concat(self._pieces(values, types, chosen, rows, failed))
         for column in found:
             if column.dtype.is_float():
-                odd = (~column.is_finite()).fill_null(False).arg_true()
+                odd = np.flatnonzero(
+                    ~np.isfinite(column.fill_null(0.0).to_numpy() if column.null_count() else column.to_numpy())
+                )
                 failed.update({int(rows[i]): f"{self.words} gives no finite number for {column.name!r}" for i in odd})
         return found
 
@@ -161,7 +168,8 @@ class _Compiled:
     ) -> Iterator[pl.DataFrame]:
         """All rows at once; if that fails, in halves, until the rows that fail stand alone."""
         try:
-            yield chosen.with_columns(value.alias(name) for name, value in values.items()).select(list(values))
+            lazy = chosen.lazy().with_columns(value.alias(name) for name, value in values.items())
+            yield lazy.select(list(values)).collect(optimizations=_AS_IT_STANDS)
         except PolarsError as error:
             if len(rows) == 1:
                 failed[int(rows[0])] = f"{self.words} failed: {_first_line(error)}"
@@ -177,13 +185,13 @@ def _seen(frame: pl.DataFrame, columns: Sequence[str], schema: FleetSchema) -> p
     frame = with_probabilities(frame, columns, schema.labels)
     if not columns:
         return pl.DataFrame(height=frame.height)
-    return frame.select(_plain(pl.col(name), frame.schema[name]) for name in columns)
+    return pl.DataFrame([_plain(frame[name]) for name in columns])
 
 
-def _plain(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if dtype.is_float():
-        return column.fill_nan(None)
-    return column.cast(pl.String) if dtype in (pl.Enum, pl.Categorical) else column
+def _plain(column: pl.Series) -> pl.Series:
+    if column.dtype.is_float():
+        return column.fill_nan(None) if np.isnan(column.to_numpy()).any() else column
+    return column.cast(pl.String) if column.dtype in (pl.Enum, pl.Categorical) else column
 
 
 def _placed(frame: pl.DataFrame, rows: NDArray[np.int64], values: pl.Series) -> pl.Series:

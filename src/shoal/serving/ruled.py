@@ -6,6 +6,7 @@ import polars as pl
 
 from shoal.errors import InvalidInput
 from shoal.requests.evaluation import Evaluated, Evaluation
+from shoal.requests.outputs import beside
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
 from shoal.serving.inputs import InputSchema
@@ -77,7 +78,9 @@ class RuledScoring(Scoring):
 
     def _seen(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The rows as checks and rules see them."""
-        return frame.with_columns([coerce(frame[column.name], column)[0] for column in self._dates])
+        return (
+            beside(frame, [coerce(frame[column.name], column)[0] for column in self._dates]) if self._dates else frame
+        )
 
 
 class RuledBatch(ScoredBatch):
