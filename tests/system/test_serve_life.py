@@ -448,7 +448,8 @@ def test_a_caller_hears_nothing_of_a_database_but_that_it_has_gone(orphan):
         assert request_id in answer.json()["error"]
         more = rf"request {request_id} failed: .*(shoal-pg|has not answered)"
         wait_until(lambda more=more: re.search(more, server.news()))
-    assert "shoal-pg" in server.news()
+    with server.client(keys[Role.OPERATOR]) as operator:  # as soon as the driver itself has said so
+        wait_until(lambda: operator.get("/api/v1/fleets").status_code == 503 and "shoal-pg" in server.news())
     assert dict(refused.value.trailing_metadata())["x-request-id"] in refused.value.details()
 
 
