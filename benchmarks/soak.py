@@ -194,8 +194,9 @@ class _Soak:
 
     async def run(self) -> Report:
         """Measure the most, then soak."""
-        now_s, findings = time.monotonic(), self._checker.findings
-        self._checker.promoted(1, now_s, now_s)
+        findings = self._checker.findings
+        self._checker.promoting(1)
+        self._checker.promoted(time.monotonic())
         most_per_s = await self._at_once_per_s(self._plan.calibration_s, self._callers(0.0))
         fetching = [asyncio.create_task(fetch(self._to(name), self._checker, self._accepted)) for name in self._servers]
         chores = [*self._callers(self._plan.share * most_per_s), *self._others()]
@@ -243,9 +244,9 @@ class _Soak:
     async def _promote(self) -> None:
         async for number in evenly(self._plan.promote_s, self._stopping):
             version = (number + 1) % self._plan.versions + 1
-            began_s = time.monotonic()
+            self._checker.promoting(version)
             await asyncio.to_thread(self._workspace.promote, FLEET, version)
-            self._checker.promoted(version, began_s, time.monotonic())
+            self._checker.promoted(time.monotonic())
 
     async def _kill(self) -> None:
         async for _ in evenly(self._plan.kill_s, self._stopping):

@@ -44,7 +44,6 @@ class _Reign:
     """When a version was the champion: from before its promotion began until after that of the next was done."""
 
     version: int
-    began_s: float
     ended_s: float = float("inf")
 
 
@@ -109,11 +108,14 @@ class Checker:
         self._waiting: dict[str, tuple[str, Sequence[float], float]] = {}
         self._keys: set[str] = set()
 
-    def promoted(self, version: int, began_s: float, done_s: float) -> None:
-        """A promotion was made, from one point of ``time.monotonic()`` to another."""
-        if self._reigns:
-            self._reigns[-1].ended_s = done_s
-        self._reigns.append(_Reign(version, began_s))
+    def promoting(self, version: int) -> None:
+        """A version is being promoted; from now on it may answer, long before it is known here that it was."""
+        self._reigns.append(_Reign(version))
+
+    def promoted(self, done_s: float) -> None:
+        """The promotion that was begun is done since a point of ``time.monotonic()``; the version before is over."""
+        if len(self._reigns) > 1:
+            self._reigns[-2].ended_s = done_s
         self.findings.promotions += 1
 
     def killed(self, server: str) -> None:

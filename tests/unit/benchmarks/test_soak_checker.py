@@ -14,8 +14,9 @@ OFFSETS = (3_007.0, 5_001.0)
 def checker():
     judge = Checker(stale_s=1.0)
     now_s = time.monotonic()
-    judge.promoted(1, now_s - 20, now_s - 20)
-    judge.promoted(2, now_s - 10, now_s - 10)
+    for version, done_s in ((1, now_s - 20), (2, now_s - 10)):
+        judge.promoting(version)
+        judge.promoted(done_s)
     return judge
 
 
@@ -67,11 +68,24 @@ def test_rows_in_another_order_are_found(checker):
 
 def test_an_old_version_may_answer_for_a_moment_and_what_was_asked_before(checker):
     now_s = time.monotonic()
-    checker.promoted(3, now_s, now_s)
+    checker.promoting(3)
+    checker.promoted(now_s)
     ask(checker, answer(2, 2), now_s + 0.5)
     ask(checker, answer(2, 2), now_s - 5)
     assert not said(checker)
     assert checker.findings.lag_s == pytest.approx(0.5)
+    ask(checker, answer(2, 2), now_s + 1.5)
+    assert said(checker) == {"a version that is no champion any more"}
+
+
+def test_a_version_may_answer_while_it_is_being_promoted(checker):
+    """Servers follow what is committed; whoever promotes may hear of it later, and 1 was the champion long before."""
+    now_s = time.monotonic()
+    checker.promoting(1)
+    ask(checker, answer(1, 1, named=1), now_s)
+    ask(checker, answer(2, 2), now_s)
+    assert not said(checker)
+    checker.promoted(now_s)
     ask(checker, answer(2, 2), now_s + 1.5)
     assert said(checker) == {"a version that is no champion any more"}
 
