@@ -87,7 +87,7 @@ class Report:
     ----------
     findings : Findings
         What was seen.
-    most_per_s, asked_per_s : float
+    most_per_s, answered_per_s : float
         Requests per second over REST that the servers could take at most, and that they answered.
     memory : tuple of int
         What the processes that lived throughout had for themselves, second by second, in bytes.
@@ -95,7 +95,7 @@ class Report:
 
     findings: Findings
     most_per_s: float
-    asked_per_s: float
+    answered_per_s: float
     memory: tuple[int, ...]
 
     @property
@@ -200,12 +200,14 @@ class _Soak:
         most_per_s = await self._at_once_per_s(self._plan.calibration_s, self._callers(0.0))
         fetching = [asyncio.create_task(fetch(self._to(name), self._checker, self._accepted)) for name in self._servers]
         chores = [*self._callers(self._plan.share * most_per_s), *self._others()]
-        asked_per_s = await self._at_once_per_s(self._plan.seconds, chores)
+        answered_per_s = await self._at_once_per_s(self._plan.seconds, chores)
         await self._settle()
         for task in fetching:
             task.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
-        return Report(findings=findings, most_per_s=most_per_s, asked_per_s=asked_per_s, memory=tuple(self._samples))
+        return Report(
+            findings=findings, most_per_s=most_per_s, answered_per_s=answered_per_s, memory=tuple(self._samples)
+        )
 
     async def _at_once_per_s(self, seconds: float, chores: Sequence[Coroutine[None, None, None]]) -> float:
         """Let chores work for a while; how many requests over REST were answered per second."""
@@ -292,12 +294,15 @@ def soak(effort: Effort) -> list[Result]:
     for example in findings.examples:
         print(f"  {example}", file=sys.stderr)
     said = (
-        f"{findings.answers:,} answers with {findings.rows:,} rows at {report.asked_per_s:,.0f} requests/s of at most "
-        f"{report.most_per_s:,.0f}, {findings.calls:,} of them over gRPC; {findings.accepted:,} accepted for later; "
-        f"{findings.promotions:,} promotions, {findings.kills:,} workers killed, {findings.resets:,} connections ended "
-        f"by that, {findings.refusals:,} requests asked to come again"
+        f"{findings.answers:,} answers with {findings.rows:,} rows at {report.answered_per_s:,.0f} requests/s of at "
+        f"most {report.most_per_s:,.0f}, {findings.calls:,} of them over gRPC; "
+        f"{findings.accepted:,} accepted for later; {findings.promotions:,} promotions, "
+        f"{findings.kills:,} workers killed, {findings.resets:,} connections ended by that, "
+        f"{findings.refusals:,} requests asked to come again"
     )
-    case = f"soak of {600 * effort.scale / 60:.0f} minutes at 80 % load, 2 servers on 1 database{_kind()}"
+    case = (
+        f"soak of {600 * effort.scale / 60:.0f} minutes, asked for 80 % of the most, 2 servers on 1 database{_kind()}"
+    )
     grown = 100 * report.growth_bytes / report.memory[len(report.memory) // 2]
     return [
         _limited(f"{case}: promises broken", findings.wrong.total(), "promises", 0, said),

@@ -16,7 +16,6 @@ FLEET: Final = "soak"
 VERSION_UNIT: Final = 1_000_000.0
 DEVICE_UNIT: Final = 1_000.0
 _EXAMPLES: Final = 20
-_OUTPUTS: Final = ("prediction", "outcome")
 
 
 class _Output(msgspec.Struct):

@@ -216,6 +216,7 @@ def test_a_worker_that_dies_while_the_database_is_away_is_replaced(away, databas
         time.sleep(WRITTEN_S)
         database_server.stop()
         stopped_s = time.monotonic()
+        wait_until(lambda: staleness_s(client) > 3)  # so that one who begins anew would be found out
         os.kill(before[0], signal.SIGKILL)
         replaced(server, before)
         answer = wait_until(lambda: answered(client))

@@ -88,7 +88,7 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
                 f"some input files have the column {mixed[0]!r}, which the lookup brings, and others do not; score "
                 "them in two jobs, or rename the column"
             )
-        return cls(spec=dict(deciding.document()), source=_digest(find_source, lookup.source), brought=tuple(lacked))
+        return cls(spec=dict(deciding.document()), source=_digest(find_source(lookup.source)), brought=tuple(lacked))
 
 
 def pinned_in(run: Mapping[str, Json]) -> Pinned | None:
@@ -97,13 +97,14 @@ def pinned_in(run: Mapping[str, Json]) -> Pinned | None:
 
 
 def _same_source(find_source: FindSource, name: str, pinned: Pinned) -> Source:
-    if _digest(find_source, name) != pinned.source:
+    source = find_source(name)
+    if _digest(source) != pinned.source:
         raise InputChanged(f"the source {name!r} is not what the run pinned; set it as it was, or start a new run")
-    return find_source(name)
+    return source
 
 
-def _digest(find_source: FindSource, name: str) -> str:
-    return hashlib.sha256(json_text(document(find_source(name))).encode()).hexdigest()
+def _digest(source: Source) -> str:
+    return hashlib.sha256(json_text(document(source)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,7 +33,7 @@ def promote(
 
     SNAPSHOT is name:version, or a name followed by VERSION, or name@alias for what another alias names.
     """
-    bare = "@" not in snapshot and ":" not in snapshot
+    bare = parse_reference(snapshot).is_bare
     if bare and version is None:
         raise InvalidInput(f"say which snapshot, e.g. {snapshot}:1; `shoal fleets show {snapshot}` lists them")
     if not bare and version is not None:

@@ -21,7 +21,8 @@ from shoal.cli.output import (
 )
 from shoal.cli.served import follow, load, pin, serving, unload, unpin
 from shoal.cli.statistics import stats
-from shoal.errors import NotFound
+from shoal.errors import InvalidInput, NotFound
+from shoal.registry.names import parse_reference
 from shoal.registry.records import FleetRecord, ModelVersion, SnapshotRecord
 from shoal.registry.registry import Registry
 from shoal.storage.columns import json_text
@@ -60,10 +61,10 @@ def show(invocation: Invocation, fleet: str, as_json: bool) -> None:
     FLEET is a name for the fleet with its snapshots, name@alias or name:version for a snapshot.
     """
     with invocation.workspace() as workspace:
-        if "@" in fleet or ":" in fleet:
-            _show_snapshot(workspace.registry, fleet, as_json=as_json)
-        else:
+        if parse_reference(fleet).is_bare:
             _show_fleet(workspace.registry, fleet, as_json=as_json)
+        else:
+            _show_snapshot(workspace.registry, fleet, as_json=as_json)
 
 
 @fleets.command(epilog=examples("shoal fleets models pumps@champion --limit 10"))
@@ -145,6 +146,8 @@ def describe(
 
     What is not given stays as it is.
     """
+    if tags and no_tags:
+        raise InvalidInput("--tag says which tags, --no-tags that there are none; leave one of them out")
     with invocation.workspace() as workspace:
         said = workspace.describe(
             name, owner=owner, description=description, category=category, tags=() if no_tags else tags or None

@@ -23,6 +23,7 @@ from shoal.cli.times import Moment
 from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind, PredictionRecord
+from shoal.registry.names import parse_reference
 from shoal.serving.documents import prediction_document, response_rows
 from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import decode_response
@@ -31,6 +32,7 @@ from shoal.types import FeatureKind
 
 if TYPE_CHECKING:
     from shoal.fleet import Fleet
+    from shoal.workspace import Workspace
 
 _SHOWN = 50
 _COLUMNS = ("id", "kind", "state", "fleet", "principal", "attempts", "accepted_at", "settled_at", "sink", "error")
@@ -143,13 +145,20 @@ def submit(
     with invocation.workspace() as workspace:
         made = workspace.submit(
             fleet,
-            _frame(typed_row(values, row), workspace.fleet(fleet)),
+            _frame(typed_row(values, row), _asked(workspace, fleet)),
             idempotency_key=idempotency_key,
             ordering_key=ordering_key,
             timeout_s=timeout_s,
             sink=sink,
         )
     print_json({"id": made}) if as_json else console().print(made)
+
+
+def _asked(workspace: "Workspace", reference: str) -> "Fleet":
+    """The fleet whose columns the row has: by a bare name, what is served under it, whichever alias that is."""
+    parsed = parse_reference(reference)
+    snapshot = workspace.registry.desired(parsed.fleet).snapshot if parsed.is_bare else None
+    return workspace.fleet(reference) if snapshot is None else workspace.open_snapshot(snapshot)
 
 
 @predictions.command(

@@ -13,6 +13,7 @@ from shoal.cli.ledger_table import RunLedger, ledger_json, print_ledger
 from shoal.cli.output import console, examples, json_option, print_json
 from shoal.cli.progress import reporting
 from shoal.errors import InvalidSpec
+from shoal.requests.loading import ADVICE
 from shoal.storage.documents import read_document
 
 Value: TypeAlias = str | int | Path | tuple[str, ...] | bool | None
@@ -110,7 +111,7 @@ def _serving(path: Value, given: Mapping[str, Value]) -> Mapping[str, object]:
     if "serving" in given:
         raise InvalidSpec("--serving-spec says what to apply: leave --serving and --no-serving out")
     assert isinstance(path, Path)
-    return read_document(path)
+    return read_document(path, ADVICE)
 
 
 def _renames(pairs: Value) -> dict[str, str]:

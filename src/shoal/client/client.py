@@ -118,7 +118,7 @@ class Client:
         return self._transport.ask(questions.services(name, tag, category, key))
 
     def statistics(self, name: str | None = None) -> list[ModelStatistics]:
-        """What a fleet, or each, was asked per snapshot, as one process of a server counted it; no workspace knows."""
+        """What a fleet, or each, was asked per snapshot, as a server's processes counted it; no workspace knows."""
         return self._transport.ask(inference.statistics(name))
 
     def submit(

@@ -176,7 +176,7 @@ def opening(reference: str) -> Dialogue[Asked]:
     """The fleet that ``name``, ``name:version`` or ``name@alias`` means now; ``name``: what is served under it."""
     parsed = parse_reference(reference)
     version = None if parsed.version is None else str(parsed.version)
-    if "@" in reference:
+    if parsed.version is None and not parsed.is_bare:
         found = yield from asked(questions.fleet(parsed.fleet))
         if parsed.alias is None or parsed.alias not in found.aliases:
             known = ", ".join(found.aliases) or "none"

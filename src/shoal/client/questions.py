@@ -8,7 +8,7 @@ import msgspec
 
 from shoal.client import records
 from shoal.client.exchange import Answer, Door, Question, asking, get, made_key, part, reading, send
-from shoal.errors import StorageError
+from shoal.client.records import converted
 from shoal.jobs.states import RunState
 from shoal.ledger import RunRecord, RunTotals
 from shoal.registry import (
@@ -24,6 +24,7 @@ from shoal.registry import (
     StoreRecord,
 )
 from shoal.registry.serving import KEEP, Keep
+from shoal.requests.loading import ADVICE
 from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
@@ -140,7 +141,7 @@ def set_serving(
     pinned: int | Keep | None,
 ) -> Question[ServingSpec]:
     """Say how a fleet is served, and with what; what is None, or :data:`KEEP`, stays."""
-    values = read_document(Path(spec)) if isinstance(spec, str | Path) else spec
+    values = read_document(Path(spec), ADVICE) if isinstance(spec, str | Path) else spec
     written = values.document() if isinstance(values, ServingSpec) else cast("Mapping[str, Json] | None", values)
     given: dict[str, Json | None] = {"spec": written, "loaded": loaded, "alias": alias}
     wish: dict[str, Json | None] = {word: value for word, value in given.items() if value is not None}
@@ -264,7 +265,7 @@ def _spec(content: bytes) -> ServingSpec:
 
 def _named(kind: type[Named]) -> Callable[[bytes], dict[str, Named]]:
     table = reading(list[dict[str, object]])
-    return lambda content: {str(told.pop("name")): _converted(told, kind) for told in table(content)}
+    return lambda content: {str(told.pop("name")): converted(told, kind) for told in table(content)}
 
 
 def _definition(kind: type[Named]) -> Callable[[bytes], Named]:
@@ -273,13 +274,6 @@ def _definition(kind: type[Named]) -> Callable[[bytes], Named]:
     def definition(content: bytes) -> Named:
         told = read(content)
         told.pop("name", None)
-        return _converted(told, kind)
+        return converted(told, kind)
 
     return definition
-
-
-def _converted(told: Mapping[str, object], kind: type[Named]) -> Named:
-    try:
-        return msgspec.convert(told, type=kind)
-    except msgspec.ValidationError as error:
-        raise StorageError(f"the server's answer cannot be read ({error}); is it of another version?") from error

@@ -50,6 +50,20 @@ def record(kind: type[Record], told: Told, *, json: Collection[str] = ()) -> Rec
         raise StorageError(f"the server's answer cannot be read ({error}); is it of another version?") from error
 
 
+def converted(told: object, kind: type[Record]) -> Record:
+    """What was told as what it is.
+
+    Raises
+    ------
+    StorageError
+        It is something else.
+    """
+    try:
+        return msgspec.convert(told, type=kind)
+    except msgspec.ValidationError as error:
+        raise StorageError(f"the server's answer cannot be read ({error}); is it of another version?") from error
+
+
 def part_of(name: str, kind: type[Record], *, json: Collection[str] = ()) -> Callable[[bytes], Record]:
     """What reads a record that is a member of what is answered."""
 
@@ -101,10 +115,7 @@ def _prediction(told: Told) -> PredictionRecord:
 
 
 def _response(told: object) -> InferenceResponse:
-    try:
-        answered = msgspec.convert(told, type=Answered)
-    except msgspec.ValidationError as error:
-        raise StorageError(f"the server's answer cannot be read ({error}); is it of another version?") from error
+    answered = converted(told, Answered)
     outputs = [Tensor(name=o.name, datatype=o.datatype, shape=o.shape, data=o.data) for o in answered.outputs]
     return InferenceResponse(
         model_name=answered.model_name, model_version=answered.model_version, id=answered.id, outputs=tuple(outputs)
@@ -116,13 +127,24 @@ class _Duration(msgspec.Struct):
     ns: int
 
 
+class _Stages(msgspec.Struct):
+    success: _Duration
+    fail: _Duration
+    queue: _Duration
+    compute_input: _Duration
+    compute_infer: _Duration
+    compute_output: _Duration
+    cache_hit: _Duration
+    cache_miss: _Duration
+
+
 class _Statistics(msgspec.Struct):
     name: str
     version: str
     last_inference: int
     inference_count: int
     execution_count: int
-    inference_stats: dict[str, _Duration]
+    inference_stats: _Stages
 
 
 class _Model(msgspec.Struct):
@@ -138,17 +160,17 @@ def statistics(content: bytes) -> list[ModelStatistics]:
         ModelStatistics(
             name=one.name,
             version=one.version,
-            requests=one.inference_stats["success"].count,
-            failures=one.inference_stats["fail"].count,
+            requests=one.inference_stats.success.count,
+            failures=one.inference_stats.fail.count,
             rows=one.inference_count,
             batches=one.execution_count,
-            cache_hits=one.inference_stats["cache_hit"].count,
-            cache_misses=one.inference_stats["cache_miss"].count,
-            queue_ns=one.inference_stats["queue"].ns,
-            compute_ns=one.inference_stats["compute_infer"].ns,
-            request_ns=one.inference_stats["success"].ns,
-            input_ns=one.inference_stats["compute_input"].ns,
-            output_ns=one.inference_stats["compute_output"].ns,
+            cache_hits=one.inference_stats.cache_hit.count,
+            cache_misses=one.inference_stats.cache_miss.count,
+            queue_ns=one.inference_stats.queue.ns,
+            compute_ns=one.inference_stats.compute_infer.ns,
+            request_ns=one.inference_stats.success.ns,
+            input_ns=one.inference_stats.compute_input.ns,
+            output_ns=one.inference_stats.compute_output.ns,
             last_request_at_ms=one.last_inference,
         )
         for one in _statistics(content).model_stats

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from shoal.errors import Conflict, NotFound
 from shoal.registry import audit, catalog, snapshots
-from shoal.registry.names import check_idempotency_key, check_name
+from shoal.registry.names import check_name, check_printable
 from shoal.registry.records import AliasChange, AliasRecord, Move
 from shoal.registry.tables import alias_changes, aliases, fleets
 from shoal.types import Json
@@ -92,17 +92,21 @@ def rollback(
     )  # fmt: skip
 
 
-def before(connection: sa.Connection, name: str, alias: str) -> int | None:
-    """The version that :func:`rollback` would go back to; None where there is nothing further back.
+def before(connection: sa.Connection, name: str, *, alias: str, actor: str, idempotency_key: str | None) -> int | None:
+    """The version that :func:`rollback` would go back to; None where that is none, or what has this key was done.
 
     Raises
     ------
     NotFound
         There is no such fleet.
+    Conflict
+        What has this key was done, and somebody moved the alias since.
     """
     fleet = catalog.found(connection, name)
     newest = _newest(connection, fleet["id"], alias)
     if newest is None or newest["beneath"] is None:
+        return None
+    if _done(connection, name, newest, alias=alias, actor=actor, idempotency_key=idempotency_key) is not None:
         return None
     version: int = _change(connection, fleet["id"], alias, newest["beneath"])["after"]
     return version
@@ -182,7 +186,7 @@ def _done(
     """
     if idempotency_key is None:
         return None
-    check_idempotency_key(idempotency_key)
+    check_printable(idempotency_key, what="idempotency key")
     if newest is None:
         return None
     entries = audit.entries(connection, object=f"{name}@{alias}", limit=_MOVES_REMEMBERED)

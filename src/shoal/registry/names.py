@@ -29,11 +29,14 @@ class Reference:
         The alias, None when a version is given.
     version : int or None
         The version, None when an alias is given.
+    is_bare : bool
+        Whether neither was said: the champion, or what is served under the name, as the question has it.
     """
 
     fleet: str
     alias: str | None
     version: int | None
+    is_bare: bool = False
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -59,16 +62,23 @@ def check_name(name: str, *, what: str) -> str:
     )
 
 
-def check_idempotency_key(text: str) -> None:
-    """Refuse a key that could not be sent in a header.
+def check_printable(text: str, *, what: str) -> None:
+    """Refuse a text that could not be sent in a header.
+
+    Parameters
+    ----------
+    text : str
+        1 to 255 printable characters of ASCII.
+    what : str
+        What it is, for the message.
 
     Raises
     ------
     InvalidInput
-        It has to have 1 to 255 printable characters of ASCII.
+        It is something else.
     """
     if not PRINTABLE.fullmatch(text):
-        raise InvalidInput("the idempotency key has to have 1 to 255 printable ASCII characters")
+        raise InvalidInput(f"the {what} has to have 1 to 255 printable ASCII characters")
 
 
 def parse_reference(text: str) -> Reference:
@@ -87,4 +97,4 @@ def parse_reference(text: str) -> Reference:
     name, at, alias = text.partition("@")
     if at:
         check_name(alias, what="an alias")
-    return Reference(fleet=check_name(name, what="a fleet"), alias=alias or CHAMPION, version=None)
+    return Reference(fleet=check_name(name, what="a fleet"), alias=alias or CHAMPION, version=None, is_bare=not at)

@@ -269,16 +269,20 @@ class Registry(Deployment):
                 idempotency_key=idempotency_key, at=self._now_alone(connection, name),
             )  # fmt: skip
 
-    def before(self, name: str, *, alias: str = CHAMPION) -> int | None:
-        """The version that :meth:`rollback` would go back to; None where there is nothing further back.
+    def before(
+        self, name: str, *, alias: str = CHAMPION, actor: str = "", idempotency_key: str | None = None
+    ) -> int | None:
+        """The version that :meth:`rollback` would go back to; None where that is none, or what has this key was done.
 
         Raises
         ------
         NotFound
             There is no such fleet.
+        Conflict
+            What has this key was done, and somebody moved the alias since.
         """
         with self._database.read() as connection:
-            return aliases.before(connection, name, alias)
+            return aliases.before(connection, name, alias=alias, actor=actor, idempotency_key=idempotency_key)
 
     def aliases(self, name: str) -> list[AliasRecord]:
         """A fleet's aliases by name.

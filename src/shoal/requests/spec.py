@@ -225,6 +225,10 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout_s: float | None = None
 
 
+_DECIDING: Final = ("checks", "threshold", "rules", "lookup")
+"""The fields that an answer depends on."""
+
+
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a fleet is served with.
 
@@ -271,12 +275,12 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def deciding(self) -> "ServingSpec":
         """Those of its fields that an answer depends on; the others are about requests."""
         lookup = None if self.lookup is None else msgspec.structs.replace(self.lookup, cache=None)
-        return ServingSpec(checks=self.checks, threshold=self.threshold, rules=self.rules, lookup=lookup)
+        return ServingSpec(**{name: getattr(self, name) for name in _DECIDING} | {"lookup": lookup})
 
     @property
     def digest(self) -> str:
         """SHA-256 over all that an answer depends on, 64 hexadecimal digits."""
-        deciding = {name: self.document()[name] for name in ("checks", "threshold", "rules", "lookup")}
+        deciding = {name: self.document()[name] for name in _DECIDING}
         return hashlib.sha256(json_text(deciding).encode()).hexdigest()
 
 

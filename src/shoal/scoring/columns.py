@@ -1,4 +1,4 @@
-"""A frame's feature columns as the float64 arrays that kernels read."""
+"""The columns that rows are scored by, and features as the float64 arrays that kernels read."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +43,10 @@ class RowColumns:
 
     def frame(self) -> pl.DataFrame:
         """All columns as a frame."""
-        return pl.DataFrame([pl.Series(n, c) if isinstance(c, np.ndarray) else c for n, c in self.columns.items()])
+        return pl.DataFrame([self.series(name) for name in self.columns])
 
-    def key(self, name: str) -> pl.Series:
-        """A key column."""
+    def series(self, name: str) -> pl.Series:
+        """A column, e.g. one of the key."""
         column = self.columns[name]
         return pl.Series(name, column) if isinstance(column, np.ndarray) else column
 

@@ -96,7 +96,7 @@ def _key_columns(table: ModelTable, rows: RowColumns) -> tuple[list[pl.Series], 
     wrong: NDArray[np.int16] | None = None
     columns = []
     for position, column in enumerate(table.keys):
-        series, bad = coerce(rows.key(column.name), column)
+        series, bad = coerce(rows.series(column.name), column)
         columns.append(series)
         bad = rows.wrong.get(column.name, bad)
         if bad is not None:

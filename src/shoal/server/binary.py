@@ -51,7 +51,7 @@ def elements(name: str, datatype: Datatype, count: int, raw: bytes | memoryview)
     Returns
     -------
     list of bytes, or ndarray of the datatype's dtype, shape (count,)
-        An array is a view of ``raw``, but for BF16, whose elements become singles.
+        An array is a view of ``raw``, but for BOOL, and for BF16, whose elements become singles.
 
     Raises
     ------

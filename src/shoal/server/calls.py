@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import msgspec
 
 from shoal.server.authentication import KeyRing
-from shoal.server.observation import AccessLog
+from shoal.server.observation import ERRORS_FROM, AccessLog
 from shoal.server.permissions import CALLS
 from shoal.server.request_ids import Ids
 from shoal.server.under_way import Turn, UnderWay
@@ -23,7 +23,6 @@ REQUEST_ID: Final = "x-request-id"
 """Metadata that a request id comes in and is returned in."""
 
 _DEADLINE: Final = "request-timeout"
-_ERRORS_FROM: Final = 500
 
 
 class Visit(msgspec.Struct, kw_only=True):
@@ -195,7 +194,7 @@ def _end(span: Traced, visit: Visit, code: str, status: int) -> None:
                 "shoal.rows": visit.rows or 0,
             }
         )
-        if status >= _ERRORS_FROM:
+        if status >= ERRORS_FROM:
             span.fail()
 
 

@@ -223,7 +223,7 @@ class Connection(HttpToolsProtocol):
                 self.part()
             return
         cycle = self.cycle
-        is_idle = cycle is None or cycle.response_complete
+        is_idle = self.is_idle
         waits = (cycle, self.head_bytes > 0, is_idle)
         if not (cycle is None or is_idle or cycle.more_body):
             self.waiting_since_s = None

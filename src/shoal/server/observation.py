@@ -12,7 +12,7 @@ from shoal.telemetry.logs import LineWriter
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
 
 _ABORTED = 499
-_ERRORS_FROM = 500
+ERRORS_FROM = 500
 _STATUS = {status: str(status) for status in range(100, 600)}
 
 
@@ -50,7 +50,7 @@ class AccessLog:
 
     def wants(self, status: int) -> bool:
         """Whether a request that ended with this status gets a line."""
-        return status >= _ERRORS_FROM or (self._share > 0 and random.random() < self._share)  # noqa: S311
+        return status >= ERRORS_FROM or (self._share > 0 and random.random() < self._share)  # noqa: S311
 
     def tell(
         self,
@@ -69,7 +69,7 @@ class AccessLog:
         """Log a request."""
         self._log.offer(
             AccessLine(
-                level="error" if status >= _ERRORS_FROM else "info",
+                level="error" if status >= ERRORS_FROM else "info",
                 logger="shoal.access",
                 request_id=request_id,
                 method=method,

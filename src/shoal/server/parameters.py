@@ -1,7 +1,8 @@
 """What the parameters of requests and outputs mean, whichever door they come through."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from shoal.errors import InvalidInput
@@ -9,6 +10,9 @@ from shoal.serving.messages import Value
 
 #: More inputs than this are no request but an attempt to keep us busy; a body below a mebibyte has no room for so many.
 MOST_TENSORS: Final = 2**15
+
+#: More elements than this are no request but an attempt to make us allocate.
+MOST_ELEMENTS: Final = 2**31
 
 _MICROSECOND_S: Final = 1e-6
 _LONGEST_TIMEOUT: Final = 10**12
@@ -31,6 +35,27 @@ def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | 
         return deadline_s
     asked_s = time.monotonic() + timeout * _MICROSECOND_S
     return asked_s if deadline_s is None else min(deadline_s, asked_s)
+
+
+def element_count(name: str, shape: Sequence[int]) -> int:
+    """How many elements an input of this name and shape has.
+
+    Raises
+    ------
+    InvalidInput
+        It is no shape, or one of more elements than anything has.
+    """
+    if len(shape) == 1 and 0 <= shape[0] <= MOST_ELEMENTS:  # as nearly all are
+        return shape[0]
+    count = math.prod(shape)
+    if count > MOST_ELEMENTS or (shape and min(shape) < 0):
+        raise InvalidInput(f"input {name!r} has the shape {list(shape)[:8]}; give the numbers of its elements")
+    return count
+
+
+def no_shared_memory(name: str) -> InvalidInput:
+    """The refusal of an input that is said to lie in shared memory."""
+    return InvalidInput(f"input {name!r}: shared memory is not offered here; send the data itself")
 
 
 def require_plain_output(name: str, *, classification: object, shared_memory_region: object) -> None:

@@ -117,9 +117,13 @@ class InferenceApp:
         outgoing: Outgoing = scope[OUTGOING]
         await outgoing.send_whole(status, headers, body)
 
+    def _later(self, headers: Mapping[bytes, bytes]) -> DeferredPredictions | None:
+        """Who takes the request where its caller does not want to wait."""
+        return self._deferred if b"prefer" in headers and prefers_later(headers[b"prefer"]) else None
+
     async def _infer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
         headers: Mapping[bytes, bytes] = scope["shoal.headers"]
-        if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
+        if self._later(headers) is not None:
             return await self._infer_later(target, scope, receive)
         if self._plane.serves(target.fleet):
             scope["shoal.fleet"] = target.fleet
@@ -184,8 +188,9 @@ class InferenceApp:
         body = await read_body(receive, headers, self._body_bytes)
         request = await self._apart(len(body), functools.partial(invocation_request, body, kind, metadata))
         del body
-        if b"prefer" in headers and self._deferred is not None and prefers_later(headers[b"prefer"]):
-            return await accept(self._deferred, request, scope)
+        deferred = self._later(headers)
+        if deferred is not None:
+            return await accept(deferred, request, scope)
         response = await self._plane.infer(request, _context(scope, request))
         found = predictions(response)
         scope["shoal.rows"] = len(found)

@@ -2,11 +2,10 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shoal.server.observation import ERRORS_FROM
 from shoal.server.outgoing import OUTGOING, Outgoing
 from shoal.server.permissions import Rule
 from shoal.telemetry.traces import Tracer
-
-_ERRORS_FROM = 500
 
 
 class Tracing:
@@ -44,5 +43,5 @@ class Tracing:
                     "shoal.rows": scope.get("shoal.rows", 0),
                 }
             )
-            if status >= _ERRORS_FROM:
+            if status >= ERRORS_FROM:
                 span.fail()

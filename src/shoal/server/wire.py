@@ -7,22 +7,19 @@ the model does.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from math import prod
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, itemsize, raw_bytes
-from shoal.server.parameters import require_plain_output
+from shoal.server.parameters import element_count, no_shared_memory, require_plain_output
 from shoal.serving.messages import Data, Datatype, InferenceRequest, InferenceResponse, Tensor, TensorMetadata, Value
 
 _Scalar: TypeAlias = bool | int | float | str | None
 Elements: TypeAlias = list[_Scalar | list[_Scalar]]
 Wire = TypeVar("Wire")
-
-#: More elements than this are no request but an attempt to make us allocate.
-MOST_ELEMENTS: Final = 2**31
+Wire_co = TypeVar("Wire_co", covariant=True)
 
 _NO_TAIL: Final = memoryview(b"")
 
@@ -207,12 +204,19 @@ def write_response(response: InferenceResponse, form: Form) -> tuple[bytes, int 
     return b"".join([header, *contents]), len(header) if contents else None
 
 
+class Decoder(Protocol[Wire_co]):
+    """What reads JSON, as msgspec's decoders do."""
+
+    def decode(self, buf: bytes, /) -> Wire_co:
+        """Read it; raises msgspec's errors."""
+
+
 def encode(value: object) -> bytes:
     """A value as JSON; numbers that are none, such as NaN, become null."""
     return _encoder.encode(value)
 
 
-def decode(decoder: "msgspec.json.Decoder[Wire]", raw: bytes) -> Wire:
+def decode(decoder: Decoder[Wire], raw: bytes) -> Wire:
     """Read JSON.
 
     Raises
@@ -288,7 +292,9 @@ def _tensors(inputs: tuple[Input, ...], tail: memoryview) -> tuple[Tensor, ...]:
             continue
         size_bytes = _size_bytes(wire, asked, len(tail) - at)
         content = tail[at : at + size_bytes]
-        tensors.append(_replaced(wire, elements(wire.name, wire.datatype, _count(wire), content)))
+        tensors.append(
+            _replaced(wire, elements(wire.name, wire.datatype, element_count(wire.name, wire.shape), content))
+        )
         at += size_bytes
     if at != len(tail):
         raise InvalidInput(f"{len(tail)} bytes follow the JSON, but the inputs take {at}; see binary_data_size")
@@ -298,22 +304,13 @@ def _tensors(inputs: tuple[Input, ...], tail: memoryview) -> tuple[Tensor, ...]:
 def _size_bytes(wire: Input, asked: InputParameters, left_bytes: int) -> int:
     """How many of the bytes behind the JSON are this input's."""
     if asked.shared_memory_region is not None:
-        raise InvalidInput(f"input {wire.name!r}: shared memory is not offered here; send the data itself")
+        raise no_shared_memory(wire.name)
     if wire.data:
         raise InvalidInput(f"input {wire.name!r} has data, and binary_data_size as well; send one of the two")
     size_bytes = asked.binary_data_size
     if size_bytes is None or not 0 <= size_bytes <= left_bytes:
         raise InvalidInput(f"input {wire.name!r}: binary_data_size is {size_bytes}, but {left_bytes} bytes are left")
     return size_bytes
-
-
-def _count(wire: Input) -> int:
-    count = prod(wire.shape)
-    if any(size < 0 for size in wire.shape) or count > MOST_ELEMENTS:
-        raise InvalidInput(
-            f"input {wire.name!r} has the shape {list(wire.shape)[:8]}; give the numbers of its elements"
-        )
-    return count
 
 
 def _flat(wire: Input) -> Tensor:

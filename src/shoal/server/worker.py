@@ -1,6 +1,6 @@
 """A process of the server: opens the workspace, serves, and drains when it is told to end.
 
-It is started by the supervisor as a program of its own with one end of a pair of sockets; see
+It is started by the supervisor, see :mod:`shoal.server.offspring`, with one end of a pair of sockets, see
 :mod:`shoal.server.control`. When the supervisor dies, the worker drains and ends by itself.
 """
 

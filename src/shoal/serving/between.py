@@ -98,6 +98,8 @@ class Between:
         before: "Between | None" = None,
     ) -> None:
         self._sources = sources
+        # First, for a lookup that is held or opened has to be closed, and what fails here is never closed.
+        self.store = None if spec.cache is None else open_store(spec.cache, self._source)
         self._looks = (spec.lookup, schema.keys, schema.features, sources)
         self._shared: SharedLookup | None = None
         if spec.lookup is not None:
@@ -110,7 +112,6 @@ class Between:
                 self._shared = before._shared
             else:
                 self._shared = SharedLookup(open_lookup(spec.lookup, schema, self._source, cache=folder))
-        self.store = None if spec.cache is None else open_store(spec.cache, self._source)
         self._keys = PredictionKeys(
             schema, snapshot_digest=snapshot.digest, spec_digest=spec.digest, extra=len(self.extra)
         )

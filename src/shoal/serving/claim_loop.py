@@ -41,6 +41,7 @@ from shoal.serving.waiters import Waiters
 Result = TypeVar("Result")
 
 _MOST_ACCEPTED: Final = 1000
+_LAST_TURN_S: Final = 1.0
 _PERHAPS_KEPT: Final = (
     "and nobody knows whether the request was kept; send it again, with the same Idempotency-Key if it had one, and it "
     "is kept once"
@@ -123,7 +124,11 @@ class ClaimLoop:
         self._claiming = False
 
     async def drain(self, timeout_s: float) -> None:
-        """Finish what is being worked on, give back what takes longer, and stop."""
+        """Finish what is being worked on, give back what takes longer, and stop.
+
+        A database that hangs is not waited for: what could not be given back to it comes back by its lease.
+        """
+        until_s = time.monotonic() + timeout_s
         self._claiming = False
         working = [task for _, task in self._held.values()]
         if working:
@@ -135,7 +140,9 @@ class ClaimLoop:
         self._closed = True
         self._wake.set()
         if self._task is not None:
-            await self._task
+            done, _ = await asyncio.wait({self._task}, timeout=max(_LAST_TURN_S, until_s - time.monotonic()))
+            for task in done:
+                task.result()
         for _, future in self._acceptances:
             future.cancel()
         self._database.shutdown(wait=False)

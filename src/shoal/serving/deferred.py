@@ -11,7 +11,7 @@ from shoal.errors import InvalidInput, NotFound, TooLarge
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
-from shoal.registry.names import PRINTABLE
+from shoal.registry.names import check_printable
 from shoal.serving.addresses import split
 from shoal.serving.claim_loop import ClaimLoop
 from shoal.serving.contact import NOTHING_DONE
@@ -62,10 +62,40 @@ class Wishes:
         """
         texts = {"ordering key": self.ordering_key, "idempotency key": self.idempotency_key, "sink": self.sink}
         for what, text in texts.items():
-            if text is not None and not PRINTABLE.fullmatch(text):
-                raise InvalidInput(f"the {what} has to have 1 to 255 printable ASCII characters")
+            if text is not None:
+                check_printable(text, what=what)
         if self.deadline_s is not None and not 0 < self.deadline_s <= LONGEST_DEADLINE_S:
             raise InvalidInput(f"the timeout has to be a number of seconds above 0, at most {LONGEST_DEADLINE_S:.0f}")
+
+
+def new_prediction(
+    request: InferenceRequest, wishes: Wishes, *, principal: str, request_id: str, attempts: int
+) -> NewPrediction:
+    """What is kept of a request that nobody waits for.
+
+    Parameters
+    ----------
+    request : InferenceRequest
+        What is asked.
+    wishes : Wishes
+        How it is to be handled.
+    principal, request_id : str
+        Who asks, and the request's id in logs.
+    attempts : int
+        How often it may fail.
+    """
+    return NewPrediction(
+        kind=PredictionKind.DEFERRED,
+        fleet=split(request.model)[0],
+        principal=principal,
+        request_id=request_id,
+        request=encode_request(request),
+        ordering_key=wishes.ordering_key,
+        idempotency_key=wishes.idempotency_key,
+        sink=wishes.sink,
+        deadline_s=wishes.deadline_s,
+        most_attempts=attempts,
+    )
 
 
 class DeferredPredictions:
@@ -179,17 +209,9 @@ class DeferredPredictions:
         return await self._thread(self._predictions.known, self._new(request, context, wishes))
 
     def _new(self, request: InferenceRequest, context: RequestContext, wishes: Wishes) -> NewPrediction:
-        return NewPrediction(
-            kind=PredictionKind.DEFERRED,
-            fleet=split(request.model)[0],
-            principal=context.principal,
-            request_id=context.request_id,
-            request=encode_request(request),
-            ordering_key=wishes.ordering_key,
-            idempotency_key=wishes.idempotency_key,
-            sink=wishes.sink,
-            deadline_s=wishes.deadline_s,
-            most_attempts=self.options.attempts,
+        principal, request_id = context.principal, context.request_id
+        return new_prediction(
+            request, wishes, principal=principal, request_id=request_id, attempts=self.options.attempts
         )
 
     async def get(self, prediction_id: str) -> PredictionRecord:

@@ -16,9 +16,10 @@ from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
 ON_REQUEST: Final = ("outcome", "model_level", "snapshot")
 """Outputs that a prediction has where the caller says so."""
 
-_DTYPES: Final = {
+DTYPES: Final = {
     Datatype.FP64: pl.Float64(), Datatype.INT64: pl.Int64(), Datatype.BOOL: pl.Boolean(), Datatype.BYTES: pl.String(),
 }  # fmt: skip
+"""The columns that outputs become."""
 
 
 Elements: TypeAlias = list[str | float | int | bool | None]
@@ -40,7 +41,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-    data: list[str | float | int | bool | None]
+    data: Elements
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +156,7 @@ def _feature(one: TensorMetadata, column: pl.Series) -> tuple[Datatype, Elements
 
 
 def _column(output: Output) -> pl.Series:
-    values = pl.Series(output.name, output.data, dtype=_DTYPES[output.datatype])
+    values = pl.Series(output.name, output.data, dtype=DTYPES[output.datatype])
     if len(output.shape) < 2:
         return values
     width = output.shape[1]

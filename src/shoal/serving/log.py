@@ -20,15 +20,13 @@ import polars as pl
 
 from shoal.errors import ShoalError, StorageError
 from shoal.serving.log_columns import columns_of
-from shoal.serving.log_retention import logged_files
+from shoal.serving.log_retention import STALE_S, logged_files
 from shoal.serving.logged import REQUEST_BYTES, LoggedRequest, LogSchema
 from shoal.storage.files import staged, storage_errors
 
 #: Requests, and rows, that are converted at a time; between two such pieces the event loop gets its turn.
 PIECE: Final = 512
 PIECE_ROWS: Final = 2048
-#: Unfinished files of processes that died are removed when they are so old, in seconds.
-STALE_S: Final = 3600.0
 
 _DAY_S: Final = 86_400
 

@@ -1,23 +1,15 @@
 """From requests that were answered to the columns of the prediction log, many requests at once."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import polars as pl
 
+from shoal.serving.frames import DTYPES
 from shoal.serving.logged import LoggedRequest, LogSchema
-from shoal.serving.messages import Datatype
 from shoal.serving.outputs import Output, Values
 from shoal.serving.scoring import Part, values_of
 from shoal.types import Floats
-
-_DTYPES: Final[dict[Datatype, pl.DataType]] = {
-    Datatype.FP64: pl.Float64(),
-    Datatype.INT64: pl.Int64(),
-    Datatype.BOOL: pl.Boolean(),
-    Datatype.BYTES: pl.String(),
-}
 
 
 def columns_of(schema: LogSchema, requests: Sequence[LoggedRequest]) -> pl.DataFrame:
@@ -103,7 +95,7 @@ def _column(output: Output, stretches: Sequence[tuple[Part, bool]]) -> pl.Series
     values: Values = []
     for part, is_own in stretches:
         values += values_of((part,), output, is_own=is_own)
-    dtype, width = _DTYPES[output.datatype], output.width
+    dtype, width = DTYPES[output.datatype], output.width
     if not width:
         return pl.Series(output.name, values, dtype=dtype)
     rows = [values[start : start + width] for start in range(0, len(values), width)]

@@ -19,10 +19,6 @@ class Numbered:
         self._most = most
         self._served: OrderedDict[tuple[str, int], ServedFleet] = OrderedDict()
 
-    def __len__(self) -> int:
-        """How many are open."""
-        return len(self._served)
-
     def get(self, fleet: str, number: int) -> ServedFleet | None:
         """One of them, which is asked for now; None where it is not open."""
         key = (fleet, number)

@@ -161,8 +161,8 @@ class ScoredBatch:
         return values[start * width : stop * width]
 
     def column(self, name: str) -> pl.Series:
-        """An output that rules may have changed."""
-        raise NotImplementedError(name)
+        """An output of the task, as scoring gave it."""
+        return {series.name: series for series in self.scored.predictions}[name]
 
     def reasons(self) -> Values:
         """Why each row has no answer."""

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-import polars as pl
-
 from shoal.engines.threads import shared_threads
 from shoal.scoring.columns import RowColumns
 from shoal.scoring.outcomes import Scored
@@ -48,7 +46,7 @@ class Scoring:
         """
         return parts_of(ScoredBatch(self.score(self.inputs.columns(requests))), requests)
 
-    def score(self, rows: pl.DataFrame | RowColumns) -> Scored:
+    def score(self, rows: RowColumns) -> Scored:
         """Score rows."""
         return score(self.table, rows, threads=self._threads)
 

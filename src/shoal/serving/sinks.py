@@ -111,7 +111,7 @@ def load_sink(source: SinkSpec | Mapping[str, object] | Path | str) -> SinkSpec:
         Names the field and how to mend it.
     """
     if isinstance(source, Path | str):
-        source = read_document(Path(source), "write fields such as 'kind: sql', one per line")
+        source = read_document(Path(source), "write fields such as 'kind: sql_sink', one per line")
     loaded = _of_kind(source) if isinstance(source, Mapping) else source
     if isinstance(loaded, SqlSinkSpec) and not _TABLE.fullmatch(loaded.table):
         raise InvalidSpec(f"field 'table' is {loaded.table!r}: write a name such as results or shop.results")

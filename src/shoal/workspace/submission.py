@@ -6,16 +6,14 @@ import polars as pl
 
 from shoal.errors import Conflict, NotFound
 from shoal.ledger import Predictions
-from shoal.ledger.prediction_records import NewPrediction, PredictionKind
 from shoal.registry import Registry, SnapshotRecord, parse_reference
 from shoal.requests.lookup_columns import key_columns
 from shoal.requests.spec import FleetSchema, ServingSpec, schema_of
-from shoal.serving.deferred import Wishes
+from shoal.serving.deferred import Wishes, new_prediction
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.frames import request_tensors, wanted_outputs
 from shoal.serving.inputs import InputSchema
 from shoal.serving.messages import InferenceRequest
-from shoal.serving.payloads import encode_request
 from shoal.types import KeyColumn
 from shoal.workspace.connections import Connections
 from shoal.workspace.served import Served
@@ -107,7 +105,7 @@ class Submission:
     def _meant(self, reference: str) -> tuple[str, SnapshotRecord, bool]:
         """The fleet, a snapshot of it, and whether that one is to answer, or whatever is served by then."""
         parsed = parse_reference(reference)
-        if parsed.version is not None or "@" in reference:
+        if not parsed.is_bare:
             return parsed.fleet, self._registry.resolve(reference), True
         desired = self._served.of(parsed.fleet)
         if desired.snapshot is None:
@@ -117,20 +115,9 @@ class Submission:
         return parsed.fleet, desired.snapshot, False
 
     def _accept(self, request: InferenceRequest, wishes: Wishes) -> str:
-        packed, options = encode_request(request), DeferredOptions()
-        options.require_room(len(packed), self._predictions.backlog())
-        new = NewPrediction(
-            kind=PredictionKind.DEFERRED,
-            fleet=request.model,
-            principal=self._actor,
-            request_id=secrets.token_hex(8),
-            request=packed,
-            ordering_key=wishes.ordering_key,
-            idempotency_key=wishes.idempotency_key,
-            sink=wishes.sink,
-            deadline_s=wishes.deadline_s,
-            most_attempts=options.attempts,
-        )
+        options, request_id = DeferredOptions(), secrets.token_hex(8)
+        new = new_prediction(request, wishes, principal=self._actor, request_id=request_id, attempts=options.attempts)
+        options.require_room(len(new.request), self._predictions.backlog())
         (accepted,) = self._predictions.accept([new])
         if isinstance(accepted, Conflict):
             raise accepted

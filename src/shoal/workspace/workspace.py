@@ -197,11 +197,12 @@ class Workspace:
         Conflict as well where the alias is moved at the same moment, or that version cannot be opened, as of
         :meth:`promote`.
         """
-        onto = self.registry.before(name, alias=alias)
+        actor = actor or self.settings.actor
+        onto = self.registry.before(name, alias=alias, actor=actor, idempotency_key=idempotency_key)
         if onto is not None:
             self._storehouse.require_opens(self.registry.resolve(f"{name}:{onto}"))
         return self.registry.rollback(
-            name, alias=alias, actor=actor or self.settings.actor, expected=expected, onto=onto, reason=reason,
+            name, alias=alias, actor=actor, expected=expected, onto=onto, reason=reason,
             idempotency_key=idempotency_key,
         )  # fmt: skip
 

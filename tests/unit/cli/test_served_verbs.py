@@ -57,6 +57,7 @@ def test_a_fleet_is_described(pumps, shoal, shoal_json):
     assert (said["owner"], said["tags"]) == ("ops", ["blue", "wet"])
     assert shoal_json("fleets", "describe", "pumps", "--category", "water")["tags"] == ["blue", "wet"]
     assert "water" in shoal("fleets", "describe", "pumps", "--no-tags", "--description", "all").stdout
+    assert "leave one of them out" in shoal("fleets", "describe", "pumps", "--tag", "dry", "--no-tags", code=1).stderr
     record = pumps.registry.fleet("pumps")
     assert (record.owner, record.category, record.description, record.tags) == ("ops", "water", "all", ())
 
@@ -83,6 +84,17 @@ def test_a_prediction_is_submitted_with_values_of_the_fleets_types(pumps, shoal,
                   "--ordering-key", "k", "--idempotency-key", "once", "--timeout", 60)  # fmt: skip
     assert again.stdout.strip() == made
     assert shoal_json("predictions", "show", made, "--timeout", "0.1")["state"] == "waiting"
+
+
+def test_a_bare_name_is_what_is_served_also_without_a_champion(home, shoal, shoal_json):
+    models = {("d1",): Ridge().fit([[0.0], [1.0]], [0.0, 2.0])}
+    fleet = package.Fleet.from_estimators(keys=["device"], models=models, features=["x"], task="regression")
+    with package.open(home) as workspace:
+        workspace.promote("tanks", workspace.register(fleet, "tanks").version, alias="canary")
+        workspace.follow("tanks", "canary")
+        made = shoal_json("predictions", "submit", "tanks", "device=d1", "x=2")["id"]
+        asked = decode_request(workspace.predictions.one(made).request)
+    assert {tensor.name: list(tensor.data) for tensor in asked.inputs} == {"device": ["d1"], "x": [2.0]}
 
 
 @pytest.mark.parametrize("words", [["line=four"], ["x=much"], ["x"], ["device=d1", "--sink", "nowhere"]])

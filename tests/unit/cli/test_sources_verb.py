@@ -111,8 +111,9 @@ def test_the_workspace_does_the_same(fleet, home: Path, tmp_path: Path) -> None:
             workspace.set_serving("sales", {"cache": {"ttl_s": 1, "store": "shops"}})
         with pytest.raises(InvalidSpec, match="were not trained with a lookup"):
             workspace.set_serving("sales", {"lookup": {"timeout_ms": 5}})
-        with pytest.raises(NotFound, match="no sink 'results'"):
-            workspace.set_serving("sales", {"store": "durable", "sink": "results"})
+        for name in ("results", "shops", ""):  # no sink, a source of features, and none at all
+            with pytest.raises(NotFound, match=f"no sink {name!r}"):
+                workspace.set_serving("sales", {"store": "durable", "sink": name})
         with pytest.raises(InvalidSpec, match="'sink' is about durable results"):
             workspace.set_serving("sales", {"sink": "results"})
         workspace.set_sink("results", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})

@@ -78,7 +78,7 @@ def test_a_hundred_thousand_models_stack_quickly():
     models = [replace(few[i % 20], transform=few[i % 20].transform.copy()) for i in range(100_000)]
     start = time.process_time()  # what others do on the machine does not count
     stacked = stack(models)
-    assert time.process_time() - start < 15.0  # a second, usually; were each compared with each, hours
+    assert time.process_time() - start < 5.0  # a second, usually; were each compared with each, hours
     assert len(stacked.categories[0]) == 22
     assert stacked.fixed["coef"].shape == (100_000, 1, 4)
 

@@ -37,7 +37,7 @@ def test_a_name_that_is_taken_is_the_same_in_a_url_and_one_folder(name):
 @pytest.mark.parametrize(
     ("text", "reference"),
     [
-        ("flights", Reference(fleet="flights", alias=CHAMPION, version=None)),
+        ("flights", Reference(fleet="flights", alias=CHAMPION, version=None, is_bare=True)),
         ("flights@challenger", Reference(fleet="flights", alias="challenger", version=None)),
         ("flights:12", Reference(fleet="flights", alias=None, version=12)),
     ],

@@ -14,6 +14,7 @@ from rest_world import make_home, rest_world
 from shoal.errors import InvalidInput, TooLarge
 from shoal.server import invocations, wire
 from shoal.server.large import large_request
+from shoal.server.parameters import MOST_ELEMENTS, MOST_TENSORS
 from shoal.server.pieces import LARGE_BYTES, PIECE_BYTES, read_list
 
 CELLS = st.one_of(
@@ -73,7 +74,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-def read(raw, most_rows=wire.MOST_ELEMENTS):
+def read(raw, most_rows=MOST_ELEMENTS):
     """As the door reads a large body."""
     large = functools.partial(large_request, most_rows=most_rows)
     return wire.read_request(raw, None, model="m", version=None, read=large)
@@ -129,6 +130,16 @@ def body(count, **more):
         {"name": "k", "datatype": "BYTES", "shape": [count, 1], "data": [["a,b"]] * count},
     ]
     return json.dumps({"inputs": inputs, **more}).encode()
+
+
+def test_a_missing_number_does_not_make_inputs_count_twice():
+    """NaN is found by reading once more."""
+    count = MOST_TENSORS * 2 // 3
+    made = [{"name": f"x{i}", "shape": [1], "datatype": "FP64", "data": [1.0]} for i in range(count)]
+    made[-1]["data"] = [math.nan]
+    request, _ = read(json.dumps({"inputs": made}).encode())
+    assert len(request.inputs) == count
+    assert request.inputs[-1].data == [None]
 
 
 def test_more_rows_than_anybody_takes_are_not_read():

@@ -353,6 +353,29 @@ def test_a_lookup_that_snapshots_share_is_closed_with_the_last_of_them(publish, 
     assert all(answer == answers[0] for answer in answers)
 
 
+def test_what_cannot_be_opened_holds_no_lookup(publish, tmp_path):
+    """The cache names a source of another kind: it is tried again and again, and each time nothing may stay open."""
+    sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
+    workspace = publish(pumps())
+    with_sites(workspace, tmp_path / "sites.db")
+    workspace.registry.set_serving("pumps", actor="ada", spec=LOOKUP)
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(poll_s=0.01))
+        await plane.start()
+        slot = plane._catalog.slots["pumps"]
+        shared = slot.served.between._shared
+        broken = {**LOOKUP, "cache": {"ttl_s": 1, "store": "sites"}}
+        workspace.registry.set_serving("pumps", actor="ada", spec=broken)
+        while "cannot be served" not in slot.reason:
+            await asyncio.sleep(0.005)
+        holders = shared._holders
+        await plane.drain(1)
+        return holders, shared._holders
+
+    assert asyncio.run(main()) == (1, 0)
+
+
 def test_a_source_that_is_gone_refuses_or_defaults(publish, tmp_path):
     workspace = publish(pumps())
     with_sites(workspace, tmp_path / "none" / "sites.db")

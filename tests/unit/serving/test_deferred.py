@@ -2,7 +2,9 @@
 
 import asyncio
 import datetime as dt
+import os
 import signal
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -546,6 +548,29 @@ async def _database_goes_away(server, workspace):
     assert {record.state for record in records} == {DONE}
     assert after.state is DONE
     assert {one.state for one in workspace.predictions.listed()} == {DONE}
+
+
+def test_a_database_that_hangs_does_not_hold_up_the_end(tmp_path):
+    server = PostgresqlServer()
+    try:
+        with opened(server.url(server.take()), tmp_path / "home") as workspace:
+
+            async def main():
+                async with process(workspace) as (deferred, _):
+                    await ended(deferred, await accepted(deferred, request(), context(), Wishes()))
+                    under = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+                    everybody = [server.pid, *map(int, under.split())]
+                    for pid in everybody:
+                        os.kill(pid, signal.SIGSTOP)
+                    try:
+                        await asyncio.wait_for(deferred.drain(0.2), 20)
+                    finally:
+                        for pid in everybody:
+                            os.kill(pid, signal.SIGCONT)
+
+            asyncio.run(main())
+    finally:
+        server.remove()
 
 
 def test_times_are_the_databases(workspace):

@@ -42,7 +42,12 @@ def test_a_field_that_does_not_fit_is_named_with_its_choices(spec: dict[str, obj
 )
 @pytest.mark.parametrize(
     ("load", "field"),
-    [(load_serving, "store: durable"), (load_source, "kind: sql"), (load_sink, "kind: sql"), (load_job, "fleet: NAME")],
+    [
+        (load_serving, "store: durable"),
+        (load_source, "kind: sql"),
+        (load_sink, "kind: sql_sink"),
+        (load_job, "fleet: NAME"),
+    ],
 )
 def test_a_file_without_fields_is_told_which_to_write(tmp_path: Path, load, field, content, said) -> None:
     path = tmp_path / "file.yaml"

@@ -45,3 +45,20 @@ def test_nobody_goes_back_to_a_snapshot_that_does_not_open(tmp_path):
         first.write_bytes(content)
         assert workspace.rollback("pumps", actor="bob").actor == "bob"
         assert workspace.fleet("pumps").version == 1
+
+
+def test_a_rollback_that_is_sent_again_does_not_look_further_back(tmp_path):
+    """What lies beneath is damaged; the first time went back to what is whole, and that is what is told again."""
+    with shoal.open(tmp_path) as workspace:
+        blocks = tmp_path / "store" / "blocks"
+        workspace.promote("pumps", workspace.register(fleet(1.0)).version)
+        (damaged,) = blocks.iterdir()
+        for slope in (2.0, 3.0):
+            workspace.promote("pumps", workspace.register(fleet(slope)).version)
+        damaged.chmod(0o600)
+        damaged.write_bytes(b"not what it was")
+        first = workspace.rollback("pumps", idempotency_key="once")
+        assert first.after == 2
+        assert workspace.rollback("pumps", idempotency_key="once") == first
+        with pytest.raises(Conflict, match="pumps:1 cannot be opened"):
+            workspace.rollback("pumps", idempotency_key="twice")

@@ -1,6 +1,5 @@
 """Between gRPC's messages and the data plane's values."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -10,7 +9,7 @@ from google.protobuf.message import Message
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, raw_bytes
 from shoal.server.grpc import inference_pb2 as pb
-from shoal.server.parameters import MOST_TENSORS, require_plain_output
+from shoal.server.parameters import MOST_TENSORS, element_count, no_shared_memory, require_plain_output
 from shoal.serving.messages import (
     Data,
     Datatype,
@@ -40,9 +39,6 @@ _FIELDS: Final = {
     Datatype.BYTES: "bytes_contents",
 }
 """Where the elements of a datatype stand in a tensor's contents; FP16 and BF16 come raw only."""
-
-#: More elements than this are no request but an attempt to make us allocate.
-MOST_ELEMENTS: Final = 2**31
 
 
 def request_of(message: pb.ModelInferRequest) -> InferenceRequest:
@@ -157,7 +153,7 @@ def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, content: bytes) -
     if tensor.HasField("contents"):
         raise InvalidInput(f"input {tensor.name!r} has contents beside raw ones; send one of the two")
     datatype, shape = _datatype(tensor), tuple(tensor.shape)
-    count = _count(tensor.name, shape)
+    count = element_count(tensor.name, shape)
     return Tensor(
         name=tensor.name, datatype=datatype, shape=shape, data=elements(tensor.name, datatype, count, content)
     )
@@ -170,8 +166,8 @@ def _tensor(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         raise InvalidInput(f"input {name!r}: {datatype} has to be sent raw, in raw_input_contents")
     values: list[bool | int | float | bytes] = list(getattr(tensor.contents, field))
     if tensor.parameters and "shared_memory_region" in tensor.parameters:
-        raise InvalidInput(f"input {name!r}: shared memory is not offered here; send the data itself")
-    if len(values) != _count(name, shape):
+        raise no_shared_memory(name)
+    if len(values) != element_count(name, shape):
         raise InvalidInput(
             f"input {name!r} has shape {list(shape)}, but {len(values)} elements in {field}; make them fit"
         )
@@ -187,15 +183,6 @@ def _datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> Datatype:
             f"input {tensor.name!r} has the datatype {tensor.datatype!r}; it has to be one of {', '.join(_DATATYPES)}"
         )
     return datatype
-
-
-def _count(name: str, shape: Sequence[int]) -> int:
-    if len(shape) == 1 and 0 <= shape[0] <= MOST_ELEMENTS:  # as nearly all are
-        return shape[0]
-    count = math.prod(shape)
-    if count > MOST_ELEMENTS or (shape and min(shape) < 0):
-        raise InvalidInput(f"input {name!r} has the shape {list(shape)[:8]}; give the numbers of its elements")
-    return count
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
