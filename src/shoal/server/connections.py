@@ -27,6 +27,9 @@ from shoal.server.outgoing import EXCHANGE
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
+#: How long who was refused may still send what it has begun, in seconds.
+_LINGER_S: Final = 2.0
+
 _log = logging.getLogger("shoal.server")
 
 
@@ -58,6 +61,8 @@ class Connection(HttpToolsProtocol):
         What carries the encrypted bytes, of a connection that is secured.
     closing_since_s : float
         Since when the sweep has seen a secured connection wait for the client's goodbye.
+    lingers_until_s : float or None
+        How long a client that was refused may still send; None before that.
     """
 
     cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
@@ -69,6 +74,7 @@ class Connection(HttpToolsProtocol):
     made_s = 0.0
     carrier: socket.socket | None = None
     closing_since_s = 0.0
+    lingers_until_s: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
@@ -77,6 +83,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless the head of a request grows without end."""
+        if self.lingers_until_s is not None:
+            self._spare(data)
+            return
         before = self.cycle
         try:
             self.parser.feed_data(data)
@@ -88,14 +97,17 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not before:
             self.head_bytes = self.spare_bytes = 0
         elif before is not None and before.response_complete and before.more_body:
-            # It was answered before all of it had come. Who still sends hears the answer only if we take the rest.
-            self.spare_bytes += len(data)
-            if self.spare_bytes > self.most_spare_bytes:
-                self.transport.close()
+            self._spare(data)  # it was answered before all of it had come
         elif before is None or before.response_complete:
             self.head_bytes += len(data)
             if self.head_bytes > self.header_bytes:
                 self.refuse(431, "the head of the request is too large")
+
+    def _spare(self, data: bytes) -> None:
+        """Throw away what came, up to a limit: who still sends hears the answer only if we take the rest."""
+        self.spare_bytes += len(data)
+        if self.spare_bytes > self.most_spare_bytes:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin with the head of a request."""
@@ -176,7 +188,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request if it is there; who sends none for too long is found by :meth:`look`."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.lingers_until_s is not None:
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -188,20 +200,38 @@ class Connection(HttpToolsProtocol):
 
     def refuse(self, status: int, text: str) -> None:
         """Say why, and hang up."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.lingers_until_s is not None:
             return
         body = error_body(text)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say no more, and go when the client does, or soon.
+
+        The system takes back what was said to somebody who sends to a socket that is closed. TLS has a goodbye of its
+        own, for which the loop waits.
+        """
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.lingers_until_s, self.spare_bytes = time.monotonic() + _LINGER_S, 0
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+            self.cycle.message_event.set()
+        self.flow.resume_reading()
+        self.transport.write_eof()
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
-        return self.cycle is None or self.cycle.response_complete
+        return self.cycle is None or self.cycle.response_complete or self.lingers_until_s is not None
 
     def shutdown(self) -> None:
         """Close when no request is under way, else after its answer."""
+        if self.lingers_until_s is not None:
+            self.transport.close()
         super().shutdown()
         self.part()
 
@@ -221,6 +251,10 @@ class Connection(HttpToolsProtocol):
             self.closing_since_s = self.closing_since_s or now_s
             if now_s - self.closing_since_s > limits.handshake_s:  # some lose what they have not read when we go first
                 self.part()
+            return
+        if self.lingers_until_s is not None:
+            if now_s > self.lingers_until_s:
+                self.transport.close()
             return
         cycle = self.cycle
         is_idle = self.is_idle

@@ -1,10 +1,12 @@
 import asyncio
 import contextlib
 import socket
+import time
 
 import pytest
 from stack_world import world
 
+from shoal.server import connections
 from shoal.server.options import Limits
 
 INFER = "/v2/models/pumps/infer"
@@ -13,9 +15,7 @@ QUICK = Limits(header_s=0.3, body_s=0.3, idle_s=1, header_bytes=2000)
 
 async def said(reader):
     """All that comes until the other side hangs up."""
-    with contextlib.suppress(ConnectionResetError):
-        return await asyncio.wait_for(reader.read(), 10)
-    return b""
+    return await asyncio.wait_for(reader.read(), 10)
 
 
 def head(extra=""):
@@ -81,6 +81,45 @@ def test_a_client_that_sends_byte_by_byte_cannot_stay():
             answer = await told
             writer.close()
         assert b"408" in answer.split(b"\r\n")[0]
+
+    asyncio.run(run())
+
+
+def test_who_goes_on_sending_hears_why_it_was_refused_and_cannot_stay(monkeypatch):
+    monkeypatch.setattr(connections, "_LINGER_S", 0.5)
+
+    async def send(writer, seconds):
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            writer.write(f"GET /v2 HTTP/1.1\r\nx-more: {'y' * 2000}\r\n".encode())
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def run():
+        async with world(limits=Limits(header_bytes=2000)) as here:
+            reader, writer = await here.connect()
+            await send(writer, 0.2)  # without reading
+            assert b"431" in (await asyncio.wait_for(reader.readuntil(b"}"), 5)).split(b"\r\n")[0]
+            with pytest.raises(ConnectionError):
+                await send(writer, 10)
+            writer.close()
+            assert here.http.connections == 0
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_body_took_too_long_is_over_for_who_works_on_it():
+    async def run():
+        async with world(limits=QUICK) as here:
+            reader, writer = await here.connect()
+            writer.write(head("content-length: 10\r\nexpect: 100-continue\r\n") + b"abc")
+            assert b" 408 " in await said(reader)
+            while here.http._state.tasks:
+                await asyncio.sleep(0.01)
+            writer.write(b"defghij" + head("content-length: 1\r\n") + b"x")
+            assert await said(reader) == b""
+            writer.close()
+        assert len(here.echo.scopes) == 1
 
     asyncio.run(run())
 
