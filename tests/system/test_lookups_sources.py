@@ -351,6 +351,33 @@ def test_the_newest_row_that_is_not_in_the_future_counts(tmp_path: Path, postgre
     asyncio.run(reader.close())
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_source_that_has_no_row_yet_knows_no_key_and_has_it_with_the_first(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'none.db'}" if database == "sqlite" else postgres.home
+    kind = "timestamptz" if database == "postgresql" else "text"
+
+    def execute(statement: str) -> None:
+        if database == "postgresql":
+            with postgres.connect() as connection:
+                connection.execute(statement)
+        else:
+            with contextlib.closing(sqlite3.connect(tmp_path / "none.db")) as lite, lite:
+                lite.execute(statement)
+
+    execute(f"CREATE TABLE none_yet (id integer, since {kind}, age double precision)")
+
+    async def go() -> None:
+        source = {"kind": "sql", "url": url, "table": "none_yet", "connections": 1}
+        async with opened(source, tmp_path, features=["age"], as_of="since") as lookup:
+            assert (await lookup.complete([(1,), (2,)])).columns["age"] == [None, None]
+            execute("INSERT INTO none_yet VALUES (1, '2026-01-31 12:00:00', 2.5)")
+            assert (await lookup.complete([(1,), (2,)])).columns["age"] == [2.5, None]
+
+    asyncio.run(go())
+
+
 def test_a_slow_statement_is_ended_and_the_next_one_answered(tmp_path: Path, postgres: Postgres) -> None:
     url = postgres_pumps(postgres)
 

@@ -1,6 +1,7 @@
 """A PostgreSQL server that stops, crashes, is full, slow or read-only: errors are ours, and it goes on by itself."""
 
 import datetime as dt
+import math
 import multiprocessing
 import signal
 import threading
@@ -18,7 +19,7 @@ from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, ShardPlan
 from shoal.registry import Lineage, Registry, ServerRecord
 from shoal.registry.tables import audit_head
-from shoal.storage import sql
+from shoal.storage import postgresql_engine, sql
 from shoal.storage.sql import Database
 from tests.databases import PostgresqlServer
 
@@ -63,7 +64,9 @@ def fill(url: str) -> list[psycopg.Connection]:
         return taken
 
 
-def test_a_restart_between_two_calls_is_not_noticed(server, registry):
+@pytest.mark.parametrize("idle_s", [0.0, math.inf])
+def test_a_restart_between_two_calls_is_not_noticed(server, registry, monkeypatch, idle_s):
+    monkeypatch.setattr(postgresql_engine, "_IDLE_S", idle_s)
     before = registry.head()
     for stop in (signal.SIGINT, signal.SIGQUIT):
         server.stop(stop)

@@ -243,7 +243,7 @@ class Definition:
         incomplete = {} if completed.incomplete is None else completed.incomplete.reasons
         refused = first_reasons([_unreadable(rows), _of_wrong_type(rows, scored, self._schema), incomplete])
         found = self._evaluation.evaluate(
-            _seen(rows, scored, self._schema), scored, Violations.of(refused, rows.height)
+            _seen(rows, scored, self._schema, self._evaluation.inputs), scored, Violations.of(refused, rows.height)
         )
         if completed.defaulted is not None:
             found.note(completed.defaulted)
@@ -255,11 +255,11 @@ class Definition:
         )
 
 
-def _seen(rows: pl.DataFrame, scored: Scored, schema: FleetSchema) -> pl.DataFrame:
-    """The key columns and features in the types in which requests bring them."""
-    keys = scored.resolved.keys
-    columns = [_typed(rows[f.name], FEATURE_DTYPES[f.kind]) for f in schema.features if f.name not in keys.columns]
-    return keys.hstack(columns) if keys.width else frame_of(columns, rows.height)
+def _seen(rows: pl.DataFrame, scored: Scored, schema: FleetSchema, names: Sequence[str]) -> pl.DataFrame:
+    """Key columns and features in the types in which requests bring them."""
+    keys, kinds = scored.resolved.keys, {feature.name: FEATURE_DTYPES[feature.kind] for feature in schema.features}
+    columns = [keys[name] if name in keys.columns else _typed(rows[name], kinds[name]) for name in names]
+    return frame_of(columns, rows.height)
 
 
 def _typed(column: pl.Series, dtype: pl.DataType) -> pl.Series:

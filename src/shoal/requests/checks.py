@@ -64,13 +64,18 @@ class Checks:
         self._inputs = _compiled(spec.inputs, schema.inputs, "inputs")
         self._outputs = _compiled(spec.outputs, {**outputs, **probability_columns(schema)}, "outputs")
 
+    @property
+    def columns(self) -> set[str]:
+        """The inputs that are checked."""
+        return {condition.column for condition in self._inputs}
+
     def inputs(self, frame: pl.DataFrame) -> Violations | None:
         """Rows whose inputs are not allowed; None where all are.
 
         Parameters
         ----------
         frame : polars.DataFrame
-            The key columns and features.
+            The inputs that :attr:`columns` names.
         """
         return _broken(self._inputs, frame)
 

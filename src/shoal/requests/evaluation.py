@@ -31,6 +31,8 @@ class Evaluation:
         The threshold and rules.
     checks : Checks
         The checks.
+    inputs : tuple of str
+        The key columns and features that either looks at.
 
     Raises
     ------
@@ -41,6 +43,9 @@ class Evaluation:
     def __init__(self, spec: ServingSpec, schema: FleetSchema) -> None:
         self.rules = Rules(spec, schema)
         self.checks = Checks(spec.checks, schema, self.rules.outputs)
+        seen = self.rules.columns
+        self.inputs = tuple(name for name in schema.inputs if name in seen | self.checks.columns)
+        self._sees_outcome = "outcome" in seen
 
     def evaluate(self, seen: pl.DataFrame, scored: Scored, incomplete: Violations | None) -> "Evaluated":
         """Check the inputs of rows, apply the rules to their answers, and check what came of it.
@@ -51,7 +56,7 @@ class Evaluation:
         Parameters
         ----------
         seen : polars.DataFrame
-            The key columns and features, in the types of :class:`FleetSchema`.
+            The columns of :attr:`inputs`, in the types of :class:`FleetSchema`.
         scored : Scored
             What scoring found for the same rows; outcomes are changed in it.
         incomplete : Violations or None
@@ -66,8 +71,8 @@ class Evaluation:
                 found.note(broken)
             else:
                 found.refuse(broken, Outcome.INVALID, Reason.WRONG_TYPE)
-        outcome = scored.outcome_column.cast(pl.String)
-        applied = self.rules.apply(beside(seen, [*scored.predictions, outcome]))
+        outcome = [scored.outcome_column.cast(pl.String)] if self._sees_outcome else []
+        applied = self.rules.apply(beside(seen, [*scored.predictions, *outcome]))
         found.frame = applied.frame
         if applied.failed is not None:
             found.refuse(applied.failed, Outcome.FAILED, Reason.NOT_FINITE_ANSWER)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.errors import ConnectionFailed, DeadlineExceeded, ShoalError, StorageError, Unavailable
@@ -22,6 +22,9 @@ FETCHES = 4
 
 MOST_KEYS = 2_000
 """Keys of one fetch."""
+
+_GRACE_S = 0.25
+"""A reader keeps its limit itself; one that does not is left alone so long after it, in seconds."""
 
 _MISSING: Values = ()
 
@@ -246,7 +249,8 @@ class Lookup:
         self._stats.fetches += 1
         self._stats.keys += len(keys)
         try:
-            found = await _within(self._reader.fetch(keys, self._timeout_s), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s + _GRACE_S):
+                found = await self._reader.fetch(keys, self._timeout_s)
         except TimeoutError:
             self._stats.timeouts += 1
             return self._failed(self._found.late(self._timeout_s), len(keys))
@@ -315,11 +319,6 @@ class Lookup:
         if reason is not None:
             reasons[position] = reason
         return features
-
-
-async def _within(fetch: Awaitable[Sequence[Found]], timeout_s: float) -> Sequence[Found]:
-    """A reader keeps the limit itself; this is for one that does not."""
-    return await asyncio.wait_for(fetch, timeout_s + 0.25)
 
 
 def _size(values: Sequence[object]) -> int:

@@ -15,9 +15,6 @@ from shoal.requests.violations import Violations, first_reasons
 from shoal.storage.query import row_expression
 from shoal.types import RESERVED_COLUMNS, Task
 
-#: Of a few rows, thinking of a better plan would take longer than the plan.
-_AS_IT_STANDS = pl.QueryOptFlags.none()
-
 _LONGEST = 200
 
 
@@ -72,6 +69,11 @@ class Rules:
             visible |= compiled.types
 
     @property
+    def columns(self) -> set[str]:
+        """What the rules look at: inputs, outputs and ``outcome``."""
+        return {name for rule in self._rules for name in rule.columns}
+
+    @property
     def added(self) -> dict[str, pl.DataType]:
         """The output columns beyond the task's."""
         return {name: dtype for name, dtype in self.outputs.items() if name not in self._schema.outputs}
@@ -85,7 +87,7 @@ class Rules:
         Parameters
         ----------
         frame : polars.DataFrame
-            The key columns and features, the task's outputs and, if a rule speaks of it, ``outcome`` as a word.
+            The task's outputs, and what else :attr:`columns` names; ``outcome`` as a word.
         """
         if self._threshold is not None:
             frame = _decide(frame, self._threshold, self._schema)
@@ -168,8 +170,8 @@ class _Compiled:
     ) -> Iterator[pl.DataFrame]:
         """All rows at once; if that fails, in halves, until the rows that fail stand alone."""
         try:
-            lazy = chosen.lazy().with_columns(value.alias(name) for name, value in values.items())
-            yield lazy.select(list(values)).collect(optimizations=_AS_IT_STANDS)
+            found = chosen.with_columns(value.alias(name) for name, value in values.items())
+            yield pl.DataFrame([found[name] for name in values])
         except PolarsError as error:
             if len(rows) == 1:
                 failed[int(rows[0])] = f"{self.words} failed: {_first_line(error)}"

@@ -9,6 +9,7 @@ from shoal.requests.evaluation import Evaluated, Evaluation
 from shoal.requests.outputs import beside
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
+from shoal.scoring.columns import RowColumns
 from shoal.serving.inputs import InputSchema
 from shoal.serving.outputs import ScoredBatch, Values
 from shoal.serving.rows import Rows
@@ -42,7 +43,9 @@ class RuledScoring(Scoring):
         self._evaluation = Evaluation(spec, schema)
         self.rules = self._evaluation.rules
         self._rejects = spec.checks.on_input == "reject"
-        self._dates = [column for column in table.keys if column.type is KeyType.DATE]
+        self._dates = [
+            column for column in table.keys if column.type is KeyType.DATE and column.name in self._evaluation.inputs
+        ]
 
     def __call__(self, requests: Sequence[Rows]) -> Sequence[Part | Exception]:
         """Score the rows of many requests in one call; a request that a check refuses gets the refusal.
@@ -53,9 +56,7 @@ class RuledScoring(Scoring):
             The rows of one of them cannot be converted.
         """
         columns = self.inputs.columns(requests)
-        found = self._evaluation.evaluate(
-            self._seen(columns.frame()), self.score(columns), _notes(requests, columns.height)
-        )
+        found = self._evaluation.evaluate(self._seen(columns), self.score(columns), _notes(requests, columns.height))
         parts = parts_of(RuledBatch(found), requests)
         if not self._rejects:
             return parts
@@ -71,16 +72,16 @@ class RuledScoring(Scoring):
         """
         if not self._rejects:
             return
-        broken = self._evaluation.checks.inputs(self._seen(self.inputs.columns([rows]).frame()))
+        broken = self._evaluation.checks.inputs(self._seen(self.inputs.columns([rows])))
         if broken is not None and broken.rows.any():
             row = int(broken.rows.argmax())
             raise _refused(row, broken.reasons[row])
 
-    def _seen(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows as checks and rules see them."""
-        return (
-            beside(frame, [coerce(frame[column.name], column)[0] for column in self._dates]) if self._dates else frame
-        )
+    def _seen(self, rows: RowColumns) -> pl.DataFrame:
+        """What checks and rules see of rows."""
+        frame = rows.frame(self._evaluation.inputs)
+        dates = [coerce(frame[column.name], column)[0] for column in self._dates]
+        return beside(frame, dates) if dates else frame
 
 
 class RuledBatch(ScoredBatch):

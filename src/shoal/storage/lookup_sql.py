@@ -72,6 +72,7 @@ class SqlReader:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="shoal-lookup")
         self._source = _source(table, query, wanted)
         self._time: Callable[[dt.datetime], object] | None = None
+        self._statements: dict[type, sa.Select[Any]] = {}
         self._running: weakref.WeakSet[_Running] = weakref.WeakSet()
 
     async def fetch(self, keys: Sequence[Key], timeout_s: float) -> list[Values | None]:
@@ -89,7 +90,8 @@ class SqlReader:
         self._running.add(running)
         work = loop.run_in_executor(self._threads, self._read, read, running)
         try:
-            return await asyncio.wait_for(work, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await work
         except (TimeoutError, asyncio.CancelledError):
             running.interrupt()
             loop.call_later(_GRACE_S, running.cut)
@@ -128,9 +130,9 @@ class SqlReader:
         width = len(self._wanted.keys)
         with self._engine.connect() as connection, running.on(connection.connection.dbapi_connection):
             limit = self._limit(connection)
+            statement, limits = self._statement(limit), {} if self._wanted.as_of is None else {"limit": limit}
             for start in range(0, len(keys), _MOST_KEYS):
-                statement = self._statement(keys[start : start + _MOST_KEYS], limit)
-                for row in connection.execute(statement):
+                for row in connection.execute(statement, self._asked(keys[start : start + _MOST_KEYS]) | limits):
                     found[_normal(row[:width])].append(tuple(row[width:]))
         timed = self._wanted.as_of is not None
         rows = (found.get(_normal(key)) for key in keys)
@@ -141,8 +143,8 @@ class SqlReader:
         with self._engine.connect() as connection, running.on(connection.connection.dbapi_connection):
             for start in range(0, len(keys), _MOST_KEYS):
                 left = None if most is None else most + 1 - len(rows)
-                statement = self._everything().where(self._among(keys[start : start + _MOST_KEYS])).limit(left)
-                rows += connection.execute(statement)
+                statement = self._everything().where(self._among()).limit(left)
+                rows += connection.execute(statement, self._asked(keys[start : start + _MOST_KEYS]))
                 if most is not None and len(rows) > most:
                     return None
         return _frame(rows, self._wanted.all)
@@ -162,30 +164,37 @@ class SqlReader:
             self._time = _writer(example)
         return self._time(dt.datetime.now(dt.UTC))
 
-    def _statement(self, keys: Sequence[Key], limit: object) -> sa.Select[Any]:
-        key_columns = [self._source.c[name] for name in self._wanted.keys]
-        read = [*key_columns, *(self._source.c[name] for name in self._wanted.columns)]
-        if self._wanted.as_of is None:
-            return sa.select(*read).where(self._among(keys))
-        return self._newest(read, key_columns, self._among(keys), limit)
+    def _statement(self, limit: object) -> sa.Select[Any]:
+        """What asks for some keys; made once, which takes longer than running it."""
+        made = self._statements.get(type(limit))
+        if made is None:
+            key_columns = [self._source.c[name] for name in self._wanted.keys]
+            read = [*key_columns, *(self._source.c[name] for name in self._wanted.columns)]
+            if self._wanted.as_of is None:
+                made = sa.select(*read).where(self._among())
+            else:
+                made = self._newest(read, key_columns, sa.bindparam("limit", type_=sa.literal(limit).type))
+            self._statements[type(limit)] = made
+        return made
 
-    def _among(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
+    def _among(self) -> sa.ColumnElement[bool]:
         key_columns = [self._source.c[name] for name in self._wanted.keys]
+        asked: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
+        return (key_columns[0] if len(key_columns) == 1 else sa.tuple_(*key_columns)).in_(asked)
+
+    def _asked(self, keys: Sequence[Key]) -> dict[str, object]:
         values = [self._bound(key) for key in keys]
-        if len(key_columns) == 1:
-            return key_columns[0].in_([value[0] for value in values])
-        return sa.tuple_(*key_columns).in_(values)
+        return {"keys": [value[0] for value in values] if len(self._wanted.keys) == 1 else values}
 
     def _newest(
         self,
         read: Sequence[sa.ColumnElement[Any]],
         key_columns: Sequence[sa.ColumnElement[Any]],
-        among: sa.ColumnElement[bool],
-        limit: object,
+        limit: sa.ColumnElement[Any],
     ) -> sa.Select[Any]:
         """The newest rows of each key that are not in the future; several where they are of the same time."""
         as_of = self._source.c[self._wanted.as_of or ""]
-        past = among & (as_of <= sa.literal(limit))
+        past = self._among() & (as_of <= limit)
         newest = (
             sa.select(*(column.label(f"k{i}") for i, column in enumerate(key_columns)), sa.func.max(as_of).label("at"))
             .where(past)

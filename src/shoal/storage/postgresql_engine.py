@@ -1,10 +1,13 @@
 """What only PostgreSQL understands: its driver, pool and session settings, and its error codes.
 
 Each process keeps a few connections open and opens more for a while when many threads ask at once, so that dozens of
-workers fit under PostgreSQL's usual limit of a hundred. A connection is tried before each use: a server that was
-restarted is noticed before anything has run on it, when beginning anew is harmless.
+workers fit under PostgreSQL's usual limit of a hundred. A connection that has idled, or on which the server has said
+something meanwhile, is tried before it is used: a server that was restarted is noticed before anything has run on it,
+when beginning anew is harmless.
 """
 
+import select
+import time
 from typing import cast
 
 import sqlalchemy as sa
@@ -15,6 +18,9 @@ KEPT_CONNECTIONS = 4
 """Connections that a process keeps open between uses."""
 MORE_CONNECTIONS = 6
 """Connections that it opens beside those, and closes after use."""
+
+_IDLE_S = 1.0
+"""A connection that was not used for so long may have no server any more that could say that it goes, in seconds."""
 
 _SCHEMA_LOCK = 0x5A0A1
 """Number of the advisory lock around migrations."""
@@ -75,7 +81,6 @@ def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
         url,
         pool_size=KEPT_CONNECTIONS,
         max_overflow=MORE_CONNECTIONS,
-        pool_pre_ping=True,
         pool_use_lifo=True,
         connect_args=connecting,
     )
@@ -87,7 +92,40 @@ def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
         connection.commit()
 
     sa.event.listen(made, "connect", set_up)
+    sa.event.listen(made, "checkin", _given_back)
+    sa.event.listen(made, "checkout", _require_alive)
     return made
+
+
+def _given_back(_connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+    record.info["used_s"] = time.monotonic()
+
+
+def _require_alive(connection: sa.PoolProxiedConnection, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+    """Have the pool connect anew where the server is not there any more.
+
+    A trip to the server each time would cost as much as many a transaction does. One that ends, or ends a session,
+    closes the connection, which shows without asking.
+    """
+    from psycopg import Error
+
+    used_s = record.info.get("used_s")
+    if used_s is None or (time.monotonic() - used_s < _IDLE_S and not _was_told(connection)):
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Error as error:
+        raise sa.exc.InvalidatePoolError from error
+
+
+def _was_told(connection: sa.PoolProxiedConnection) -> bool:
+    """Whether something has come that nobody asked for, such as the end of the connection."""
+    if connection.closed:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def begin(connection: sa.Connection, *, writes: bool) -> None:
@@ -98,8 +136,11 @@ def begin(connection: sa.Connection, *, writes: bool) -> None:
     from psycopg import Connection, IsolationLevel  # an optional dependency
 
     raw = cast("Connection[object]", connection.connection.dbapi_connection)
-    raw.isolation_level = IsolationLevel.READ_COMMITTED if writes else IsolationLevel.REPEATABLE_READ
-    raw.read_only = None if writes else True
+    level, read_only = (IsolationLevel.READ_COMMITTED, None) if writes else (IsolationLevel.REPEATABLE_READ, True)
+    if raw.isolation_level != level:
+        raw.isolation_level = level
+    if raw.read_only != read_only:
+        raw.read_only = read_only
 
 
 def lock_schema(connection: sa.Connection) -> None:

@@ -211,23 +211,26 @@ class Database:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
         except sa.exc.DBAPIError as error:
             dialect = sqlite_engine if self._is_sqlite else postgresql_engine
-            translated = dialect.translated(error, str(self.engine.url.database) if self._is_sqlite else where)
+            translated = dialect.translated(error, str(self.engine.url.database) if self._is_sqlite else self._where)
             if translated is None:
                 raise
             raise translated from error
         except sa.exc.TimeoutError as error:
             raise StorageError(
-                f"{where}: all of this process's connections have been in use for too long; try again"
+                f"{self._where}: all of this process's connections have been in use for too long; try again"
             ) from error
         except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
             raise InvalidInput(
                 "the database cannot keep this value; leave out odd characters and huge numbers", detail=str(error)
             ) from error
+
+    @property
+    def _where(self) -> str:
+        return self.engine.url.render_as_string(hide_password=True)
 
     def _upgrade(self) -> None:
         if self._is_sqlite:
