@@ -10,6 +10,10 @@ does not depend on how many neighbours it has; a kernel that wants a vectorised 
 import contextlib
 import hashlib
 import os
+import platform
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +22,8 @@ from typing import Any, TypeVar, cast
 import numba
 from numba import types as nt
 from numba.core.caching import UserProvidedCacheLocator
+
+from shoal.errors import InvalidInput
 
 FAST = {"contract", "nsz", "arcp"}
 
@@ -49,6 +55,11 @@ ANSWERS = (
 
 
 _PACKAGE = Path(__file__).parents[1]
+_LEVELS = re.compile("x86-64(-v[234])?")
+_ASK = (
+    "import sys, llvmlite.binding as llvm; llvm.initialize_native_target(); "
+    "llvm.Target.from_default_triple().create_target_machine(cpu=sys.argv[1])"
+)
 
 
 def use_cache_below(folder: Path) -> None:
@@ -103,7 +114,17 @@ class CompiledBefore(UserProvidedCacheLocator):
 
 
 def use_cpu(name: str) -> None:
-    """Compile for a kind of CPU, e.g. ``x86-64-v3``, not for this machine's; the cache then fits all that have it."""
+    """Compile for a kind of CPU, e.g. ``x86-64-v3``, not for this machine's; the cache then fits all that have it.
+
+    Raises
+    ------
+    InvalidInput
+        LLVM knows no such CPU. It says so in words only, and ends the process when it compiles; so a child is asked.
+    """
+    if not (platform.machine() == "x86_64" and _LEVELS.fullmatch(name)):
+        asked = subprocess.run([sys.executable, "-c", _ASK, name], capture_output=True, text=True, check=False)  # noqa: S603
+        if asked.returncode or "not a recognized processor" in asked.stderr:
+            raise InvalidInput(f"SHOAL_CPU is {name!r}, and the compiler knows no such CPU here; write e.g. x86-64-v3")
     vars(numba.config).update(CPU_NAME=name, CPU_FEATURES="")
 
 

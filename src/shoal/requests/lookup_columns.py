@@ -24,7 +24,8 @@ def key_columns(spec: LookupSpec, schema: FleetSchema) -> tuple[KeyColumn, ...]:
     Raises
     ------
     InvalidSpec
-        One is a number that is no key, or ``key_types`` contradicts the fleet.
+        One is a number that is no key or no column of the fleet and has no type, or ``key_types`` contradicts the
+        fleet.
     """
     types = {column.name: column.type for column in schema.keys}
     for feature in schema.features:
@@ -35,7 +36,13 @@ def key_columns(spec: LookupSpec, schema: FleetSchema) -> tuple[KeyColumn, ...]:
     for name, kind in spec.key_types.items():
         if types.setdefault(name, kind) is not kind:
             raise InvalidSpec(f"field 'lookup.key_types': {name!r} is {types[name]} in this fleet; leave it out")
-    return tuple(KeyColumn(name=name, type=types.get(name, KeyType.STRING)) for name in spec.keys)
+    for name in spec.keys:
+        if name not in types:
+            raise InvalidSpec(
+                f"field 'lookup.keys': the fleet has no column {name!r}; if requests are to bring it besides, say its "
+                f"type: key_types: {{{name}: string}}"
+            )
+    return tuple(KeyColumn(name=name, type=types[name]) for name in spec.keys)
 
 
 def feature_kinds(spec: LookupSpec, schema: FleetSchema) -> list[FeatureKind]:

@@ -170,6 +170,8 @@ def translated(error: sa.exc.DBAPIError, where: str) -> StorageError | InvalidAr
         return InvalidInput(
             "the database cannot keep this value; leave out odd characters and huge numbers", detail=said
         )
+    if isinstance(error, sa.exc.ProgrammingError) and error.statement is None:  # before there was a connection
+        return InvalidInput(f"{where}: {said}; mend SHOAL_DATABASE_URL")
     if isinstance(error, sa.exc.OperationalError | sa.exc.InternalError):
         return StorageError(f"{where}: {said}; check that the database can be reached and try again")
     return None
