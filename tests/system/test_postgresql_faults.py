@@ -210,6 +210,12 @@ def test_a_process_takes_few_connections_and_gives_most_of_them_back(url):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize(("option", "words"), [("zz=1", "zz"), ("connect_timeout=abc", "connect_timeout")])
+def test_an_option_that_there_is_not_is_told(url, option, words):
+    with pytest.raises(InvalidInput, match=f"{words}.*SHOAL_DATABASE_URL"):
+        Registry(Database(f"{url}{'&' if '?' in url else '?'}{option}")).head()
+
+
 def test_a_statement_that_takes_too_long_is_given_up(url):
     database = Database(with_options(url, "-c statement_timeout=50"))
     with pytest.raises(StorageError, match="took too long"), database.read() as connection:

@@ -140,6 +140,20 @@ def test_the_time_of_a_request_is_limited_at_both_doors(home, tmp_path):
     assert over_grpc.value.details() == over_rest.json()["error"]
 
 
+def test_the_rows_of_a_request_are_limited_as_the_server_is_told(home, tmp_path):
+    def asked(client, rows):
+        document = request()
+        for one in document["inputs"]:
+            one |= {"shape": [rows], "data": one["data"] * rows}
+        return client.post(INFER, json=document)
+
+    with serving(home, tmp_path, "pumps", "--no-grpc", "--max-rows", "250000") as server, server.client() as client:
+        many, more = asked(client, 250_000), asked(client, 250_001)
+    assert (many.status_code, len(many.json()["outputs"][0]["data"])) == (200, 250_000)
+    assert more.status_code == 413
+    assert more.json()["error"] == "250001 rows in one request; send at most 250000 at a time"
+
+
 def test_a_killed_worker_is_replaced_while_the_other_serves(home, tmp_path):
     with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server:
         before = server.workers()

@@ -52,6 +52,8 @@ _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_clie
               help="Seconds that a request may take.")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(min=1), default=64 * 2**20, show_default=True,
               help="Bytes that a request may have.")  # fmt: skip
+@click.option("--max-rows", type=click.IntRange(min=1), default=200_000, show_default=True,
+              help="Rows that a request may have; a fleet may allow fewer.")  # fmt: skip
 @click.option("--max-requests", type=click.IntRange(min=1), default=4096, show_default=True,
               help="Requests under way at once, per worker; more are refused.")  # fmt: skip
 @click.option("--batching/--no-batching", default=True, show_default=True,
@@ -76,6 +78,7 @@ def serve(
     drain_timeout: float,
     request_timeout: float,
     max_body: int,
+    max_rows: int,
     max_requests: int,
     keep_predictions: float,
     max_backlog: int,
@@ -97,7 +100,7 @@ def serve(
     from shoal.server.supervisor import Supervisor, may_listen
     from shoal.serving.deferred_options import DeferredOptions
 
-    limits = Limits(request_s=request_timeout, body_bytes=max_body, requests=max_requests)
+    limits = Limits(request_s=request_timeout, body_bytes=max_body, rows=max_rows, requests=max_requests)
     wanted = msgspec.convert(
         {
             **options,

@@ -82,6 +82,8 @@ def rotate(
 ) -> tuple[ApiKeyRecord, ApiKeyRecord]:
     """Put a new key in the place of one, which is taken for ``overlap_s`` yet; both as they are now, the old one first.
 
+    Unless told when it expires, the new one is taken for as long as the old one was made for.
+
     Raises
     ------
     NotFound
@@ -98,6 +100,8 @@ def rotate(
         raise Conflict(f"the API key {key_id} was revoked or has expired; make a new one with `shoal keys create`")
     end = at + dt.timedelta(seconds=overlap_s)
     end = end if before.expires_at is None else min(end, before.expires_at)
+    if expires_at is None and before.expires_at is not None:
+        expires_at = at + (before.expires_at - before.created_at)
     new = ApiKeyRecord(
         id=new_id, name=before.name, role=before.role, hash=new_hash, created_at=at, created_by=actor,
         expires_at=expires_at,

@@ -193,7 +193,8 @@ def _try(conditions: Sequence[_Condition], columns: Mapping[str, pl.DataType], s
         try:
             example.fill_null("").select(condition.broken)
         except PolarsError as error:
-            problem = str(error).splitlines()[0]
+            lines = str(error).splitlines()
+            problem = next((line for line in lines if line.startswith("error: ")), lines[0])
             raise InvalidSpec(f"field 'checks.{side}.{condition.column}' cannot be checked: {problem}") from error
 
 

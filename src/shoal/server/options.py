@@ -19,6 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ----------
     body_bytes : int
         Largest body of a request.
+    rows : int
+        Most rows of a request.
     bodies_bytes : int
         Most bytes of bodies under way at once.
     requests : int
@@ -40,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     body_bytes: int = 64 * 2**20
+    rows: int = 200_000
     bodies_bytes: int = 512 * 2**20
     requests: int = 4096
     connections: int = 10_000

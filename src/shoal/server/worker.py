@@ -320,9 +320,11 @@ def _at(routes: Iterable[tuple[str, str]], app: ASGIApp) -> dict[str, ASGIApp]:
 
 
 def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:
-    return workspace.data_plane(
-        options.fleets, options=ServingOptions(batching=options.batching), category=options.category
+    rows = options.limits.rows
+    serving = ServingOptions(
+        batching=options.batching, max_rows=rows, queue_rows=max(rows, ServingOptions().queue_rows)
     )
+    return workspace.data_plane(options.fleets, options=serving, category=options.category)
 
 
 class _Gauges:

@@ -219,13 +219,13 @@ class _Gathered:
         self.size_bytes += int(frame.estimated_size())
 
 
-def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:
+def scan_log(folder: Path | str, fleet: str) -> pl.LazyFrame:
     """What was logged of a fleet, of all its snapshots; columns that a snapshot does not have are null there.
 
     Parameters
     ----------
-    folder : Path
-        The log's.
+    folder : Path or str
+        The log's, ``SHOAL_HOME/predictions`` unless told otherwise.
     fleet : str
         The fleet's name.
 
@@ -234,7 +234,7 @@ def scan_log(folder: Path, fleet: str) -> pl.LazyFrame:
     StorageError
         Nothing was logged of it.
     """
-    files = logged_files(folder, fleet)
+    files = logged_files(Path(folder), fleet)
     if not files:
         raise StorageError(f"nothing was logged of fleet {fleet!r} yet; its serving spec says what is, in `log`")
     return pl.concat(

@@ -204,6 +204,13 @@ def test_replacing_does_not_prolong_a_key(registry):
     assert (old.expires_at, new.expires_at) == (soon, soon + dt.timedelta(days=1))
 
 
+def test_a_key_that_expires_is_replaced_by_one_that_is_taken_as_long(registry, clock):
+    make(registry, expires_at=NOW + dt.timedelta(days=90))
+    clock.move(86_400)
+    _, new = registry.rotate_key("k1", new_id="k2", new_hash="x", overlap_s=60, actor="bob")
+    assert new.expires_at == clock.now + dt.timedelta(days=90)
+
+
 def test_what_cannot_be_replaced_stays_as_it_was(registry):
     make(registry)
     make(registry, "k2")

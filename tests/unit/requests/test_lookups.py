@@ -329,6 +329,7 @@ def test_closing_ends_what_is_under_way() -> None:
     [
         ({"features": ["speed"]}, "field 'lookup.features': the fleet has no feature 'speed'; it has age, kind, own"),
         ({"keys": ["own"]}, "'own' is a numeric feature; look up by texts and keys"),
+        ({"keys": ["stie"]}, "field 'lookup.keys': the fleet has no column 'stie'; if requests are to bring it"),
         ({"key_types": {"site": "integer"}}, "field 'lookup.key_types': 'site' is string in this fleet"),
         ({"defaults": {"age": "old"}}, "field 'lookup.defaults.age': 'old' is not what this feature is: numeric"),
         ({"defaults": {"kind": 5}}, "field 'lookup.defaults.kind'"),
