@@ -15,16 +15,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from shoal.errors import ShoalError, StorageError
+from shoal.errors import ShoalError
 from shoal.registry import ServerRecord
 from shoal.server.certificates import Certificates
 from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import new_server
+from shoal.server.listening import listen, reachable, reserve, where
 from shoal.server.offspring import Process, prepare, start_worker
 from shoal.server.options import ServerOptions, require_keys_beyond_loopback
 from shoal.settings import Settings
@@ -33,7 +34,6 @@ from shoal.telemetry.metrics import without_gauges
 from shoal.telemetry.pages import Page, new_page
 from shoal.workspace import Workspace
 
-_BACKLOG: Final = 2048
 _LOOK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
@@ -129,12 +129,12 @@ class Supervisor:
         self._on_news = on_news
         self._certificates = None if options.tls is None else Certificates(options.tls)
         self._sockets = contextlib.ExitStack()
-        self._listener = self._sockets.enter_context(_listen(options.host, options.port, "--port"))
+        self._listener = self._sockets.enter_context(listen(options.host, options.port, "--port"))
         self._admin = self._grpc = None
         if options.admin_port is not None:
-            self._admin = self._sockets.enter_context(_listen(options.host, options.admin_port, "--admin-port"))
+            self._admin = self._sockets.enter_context(listen(options.host, options.admin_port, "--admin-port"))
         if options.grpc_port is not None:
-            self._grpc = self._sockets.enter_context(_reserve(options.host, options.grpc_port))
+            self._grpc = self._sockets.enter_context(reserve(options.host, options.grpc_port))
         count = options.workers + (self._admin is not None)
         self._seats = [_Seat(number=number, manages=number == options.workers) for number in range(count)]
         self._pages = [new_page() for _ in self._seats]
@@ -151,13 +151,13 @@ class Supervisor:
         """Where the server listens."""
         return Addresses(
             url=self._url(self._listener),
-            grpc=_where(self._grpc) if self._grpc is not None else None,
+            grpc=where(self._grpc) if self._grpc is not None else None,
             admin_url=self._url(self._admin) if self._admin is not None else None,
             fleets=self._fleets,
         )
 
     def _url(self, bound: socket.socket) -> str:
-        return f"{'http' if self._certificates is None else 'https'}://{_where(bound)}"
+        return f"{'http' if self._certificates is None else 'https'}://{where(bound)}"
 
     def run(self) -> bool:
         """Serve until a signal comes; True when every request under way was answered.
@@ -241,13 +241,13 @@ class Supervisor:
     def _reached(self) -> ServerRecord:
         """What is told of this server to those who look for one."""
         addresses = self.addresses()
-        url = self._options.url or _reachable(addresses.url)
+        url = self._options.url or reachable(addresses.url)
         if self._options.url is None:
             self._require_name(url)
         return new_server(
             url.rstrip("/"),
-            grpc_url=_reachable(addresses.grpc),
-            admin_url=_reachable(addresses.admin_url),
+            grpc_url=reachable(addresses.grpc),
+            admin_url=reachable(addresses.admin_url),
             category=self._options.category,
             clock=utc_now,
         )
@@ -280,6 +280,10 @@ class Supervisor:
             elif isinstance(message, Failed):
                 self._has_failed(seat, message.error)
         if seat.channel.ended:
+            self._hang_up(seat)
+
+    def _hang_up(self, seat: _Seat) -> None:
+        if seat.channel is not None:
             self._selector.unregister(seat.channel)
             seat.channel.connection.close()
             seat.channel = None
@@ -322,10 +326,7 @@ class Supervisor:
             self._blank(seat)
             if seat.channel is not None:
                 self._hear_from(seat)
-            if seat.channel is not None:
-                self._selector.unregister(seat.channel)
-                seat.channel.connection.close()
-                seat.channel = None
+            self._hang_up(seat)
             if not self._announced and self._failure is None:
                 self._failure = f"a worker ended while starting ({how}); its log is on the standard error"
             healthy = seat.ready and now_s - seat.started_s > _HEALTHY_S
@@ -378,64 +379,6 @@ class Supervisor:
         self._selector.close()
         for page in (*self._pages, *self._statistics, *self._handovers):
             os.close(page)
-
-
-def _listen(host: str, port: int, option: str) -> socket.socket:
-    listener = _socket(host)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(listener, host, port, option)
-    try:
-        listener.listen(_BACKLOG)
-    except OSError as error:  # who binds to a port at the same moment is found out here
-        listener.close()
-        raise _taken(host, port, option, error) from error
-    return listener
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """Hold a port without listening on it, so that it stays ours while workers come and go.
-
-    Whoever shares ports may bind to one that is shared already, another server as well as our workers. So it is taken
-    for us alone first, which fails when anybody else has it, and is shared from then on.
-    """
-    with _listen(host, port, "--grpc-port") as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held = _socket(host)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _bind(held, host, alone.getsockname()[1], "--grpc-port")
-    return held
-
-
-def _socket(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-
-
-def _bind(unbound: socket.socket, host: str, port: int, option: str) -> None:
-    try:
-        unbound.bind((host.strip("[]"), port))
-    except (OSError, OverflowError) as error:
-        unbound.close()
-        raise _taken(host, port, option, error) from error
-
-
-def _taken(host: str, port: int, option: str, error: Exception) -> StorageError:
-    reason = getattr(error, "strerror", None) or error
-    return StorageError(f"cannot listen on {host}:{port}: {reason}; choose another {option} or --host")
-
-
-def _where(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-_Address = TypeVar("_Address", str, str | None)
-
-
-def _reachable(address: _Address) -> _Address:
-    """An address that others can use: a server that listens everywhere is reached by its machine's name."""
-    if address is None:
-        return address
-    return address.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())  # noqa: S104
 
 
 def _how(code: int) -> str:
