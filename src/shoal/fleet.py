@@ -22,7 +22,7 @@ from shoal.table.columns import with_metrics
 from shoal.table.comparison import compare
 from shoal.table.estimators import from_estimators
 from shoal.table.facts import ModelFacts
-from shoal.table.keys import check_key, frame_of_keys, key_text
+from shoal.table.keys import check_key, frame_of_keys, key_text, level_name
 from shoal.table.models import Entry, ModelTable, from_packed
 from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
@@ -187,7 +187,7 @@ class Fleet:
         Every metric is a column ``metric.NAME``.
         """
         frame = self.table.frame
-        names = ["+".join(level) or "global" for level in self.levels]
+        names = [level_name(level) for level in self.levels]
         level = pl.Series("level", names, dtype=pl.String).gather(frame["level"].cast(pl.Int64))
         return with_metrics(frame.with_columns(level).drop("_number", strict=False))
 

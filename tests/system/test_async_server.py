@@ -125,7 +125,7 @@ def test_what_is_not_there_is_said_so(client, path, status):
         ("/v2/models/pumps/versions/9/infer", request(), 404, "no snapshot 9"),
         ("/v2/models/pumps:d9/infer", {"inputs": request()["inputs"][1:]}, 404, "no model"),
         ("/v2/models/fans/infer", request(), 404, "fans"),
-        ("/invocations", {"instances": [["d1", "x", 2.0]]}, 400, "'a'"),
+        ("/invocations", {"instances": [{"device": "d1", "b": 2.0}]}, 400, "'a'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_at_once(client, home, path, asked, status, said):

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import OneClassSVM
 
 import shoal
 from shoal import Fleet
@@ -46,6 +47,20 @@ FLEETS = {
     "category": Fleet.from_estimators(
         keys=["k"], models={(7,): category()}, features=["c", "x"], task="regression", name="category"
     ),
+}
+
+
+def of_task(name, task, estimator, y=None):
+    rows = np.column_stack([X, X[::-1]])
+    fitted = estimator.fit(rows) if y is None else estimator.fit(rows, y)
+    return Fleet.from_estimators(keys=["k"], models={(7,): fitted}, features=["x", "y"], task=task, name=name)
+
+
+TASKS = {
+    "texts": of_task("texts", "classification", LogisticRegression(), ["a", "b", "c", "c"]),
+    "numbers": of_task("numbers", "classification", LogisticRegression(), [1, 2, 2, 1]),
+    "flags": of_task("flags", "classification", LogisticRegression(), [True, False, False, True]),
+    "anomaly": of_task("anomaly", "anomaly", OneClassSVM(nu=0.5)),
 }
 FLOATS = [7.0, -1.0, 7.5, float("nan"), None, float("inf"), 1e30]
 KEYS = {
@@ -85,7 +100,7 @@ def world(tmp_path_factory):
     """The fleets of a workspace, and as many remote ones."""
     folder = tmp_path_factory.mktemp("conversions")
     with shoal.open(folder / "home") as workspace:
-        for name, fleet in FLEETS.items():
+        for name, fleet in (FLEETS | TASKS).items():
             workspace.register(fleet)
             workspace.promote(name, 1)
         with serving(folder / "home", folder / "server", "--no-grpc") as server, shoal.connect(server.url) as client:
@@ -94,10 +109,9 @@ def world(tmp_path_factory):
 
 def answer(fleet, frame):
     try:
-        found = fleet.predict(frame, **WISHES)
+        return fleet.predict(frame, **WISHES)
     except InvalidInput as error:
         return str(error)
-    return found.with_columns(pl.col("outcome", "model_level").cast(pl.String))
 
 
 def require_same(world, name, frame):
@@ -126,6 +140,13 @@ def test_features_of_any_form(world, name, form):
     require_same(world, "category", given | {name: values})
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_answers_of_every_task(world, name):
+    found = require_same(world, name, {"k": [7, 7, 8], "x": ["0.5", "x", None], "y": [1.0, 2.0, 3.0]})
+    assert set(found["outcome"]) >= {"scored", "invalid"}
+    require_same(world, name, {"k": [], "x": [], "y": []})
+
+
 def test_what_is_compared_is_more_than_refusals(world):
     found = require_same(world, "integer", {"k": FLOATS, "x": ["1", "x", "2", "3", "4", "5", "6"]})
     assert found["outcome"].to_list() == [
@@ -148,5 +169,8 @@ def test_what_nobody_waits_for_is_converted_as_well(world):
     workspace, client, _ = world
     frame = {"k": [7.0, 7.5], "x": ["1", "2"]}
     expected = answer(workspace.fleet("integer"), frame).drop("k")
+    expected = expected.with_columns(pl.col("model_level").cast(pl.String))  # a result does not say which there are
     for made in (workspace.submit("integer", frame, **WISHES), client.submit("integer", frame, **WISHES)):
-        assert client.result(made, timeout_s=20).equals(expected)
+        found = client.result(made, timeout_s=20)
+        assert found.schema == expected.schema
+        assert found.equals(expected)

@@ -90,7 +90,7 @@ class Asked:
             version = answers[0].model_version if answers else self._version
             piece = rows.slice(start, ROWS_PER_REQUEST)
             answers.append((yield from asked(self._infer(piece, outputs, version))))
-        predicted = pl.concat([answer_frame(one) for one in answers])
+        predicted = pl.concat([answer_frame(one, self._described.levels) for one in answers])
         return pl.concat([key_frame(rows, self._described), predicted], how="horizontal")
 
     def submitting(

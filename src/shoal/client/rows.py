@@ -16,6 +16,7 @@ ROWS_PER_REQUEST: Final = 10_000
 """More rows are asked about in several requests, all of one snapshot."""
 
 _key_types: Final = reading(dict[str, KeyType])
+_names: Final = reading(list[str])
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +32,8 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
         What it takes and gives.
     properties : dict
         ``task``; of a fleet ``keys``: so many inputs, from the first on, are key columns; ``key_types``: JSON with the
-        types of these and of what features are looked up by, by name; ``labels``.
+        types of these and of what features are looked up by, by name; ``levels``: JSON with the names of the levels,
+        finest first; ``labels``.
     """
 
     name: str
@@ -54,6 +56,11 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     def key_types(self) -> dict[str, KeyType]:
         """Types of the key columns, and of the columns that features are looked up by."""
         return _key_types(str(self.properties.get("key_types", "{}")).encode())
+
+    @property
+    def levels(self) -> list[str]:
+        """Names of the levels that a fleet's models are keyed by, finest first."""
+        return _names(str(self.properties.get("levels", "[]")).encode())
 
 
 def request_body(frame: pl.DataFrame, described: Described, outputs: Sequence[str]) -> bytes:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shoal.families.contract import Answers
 from shoal.scoring.resolve import Resolved
+from shoal.table.keys import level_name
 from shoal.table.models import ModelTable
 from shoal.types import Bytes, Counts, Integers, Outcome, Reason, Task
 
@@ -100,7 +101,7 @@ class Scored:
     @property
     def level_column(self) -> pl.Series:
         """The answering level: its key columns joined by ``+``, ``global`` for none; null where no model answered."""
-        names = ["+".join(level) or "global" for level in self.table.levels]
+        names = [level_name(level) for level in self.table.levels]
         if len(self.levels) and self.levels[0] >= 0 and (self.levels == self.levels[0]).all():
             same = pl.Series([names[self.levels[0]]], dtype=pl.Enum(names))
             return same.new_from_index(0, len(self.levels)).alias("model_level")

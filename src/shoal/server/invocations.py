@@ -2,30 +2,36 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec
+import polars as pl
 
+from shoal.batch.columns import CASTS, TypeSearch
 from shoal.errors import InvalidInput, NotReady
 from shoal.server.pieces import LARGE_BYTES, read_list
-from shoal.server.wire import decode
+from shoal.server.wire import decode, strung
+from shoal.serving.addresses import split
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
 from shoal.serving.plane import DataPlane
 
 CSV_KIND: Final = b"text/csv"
 _FLEET_HEADER: Final = b"x-shoal-fleet"
 _SHOWN: Final = 10
-_WORDS: Final = {"true": True, "false": False, "1": True, "0": False}
+_CSV_KINDS: Final = ("integer", "number", "boolean")
+_NUMBERS: Final = (Datatype.INT64, Datatype.FP64)
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 _Cell: TypeAlias = bool | int | float | str | None
-_Columns: TypeAlias = "dict[str, Sequence[_Cell]]"
+_Columns: TypeAlias = "Mapping[str, Sequence[_Cell]]"
+_Nested: TypeAlias = list[_Cell | list[_Cell]]
 
 
 class _Split(msgspec.Struct, frozen=True):
-    columns: list[str]
+    columns: list[str | int]
     data: list[list[_Cell]]
 
 
@@ -35,11 +41,11 @@ class _Invocation(msgspec.Struct, frozen=True):
     dataframe_split: _Split | None = None
     dataframe_records: list[dict[str, _Cell]] | None = None
     instances: list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
-    inputs: dict[str, list[_Cell] | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
+    inputs: dict[str, _Nested | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None = None
 
 
 class _SplitOutline(msgspec.Struct, frozen=True):
-    columns: list[str]
+    columns: list[str | int]
     data: msgspec.Raw
 
 
@@ -57,7 +63,7 @@ _outline_decoder: Final = msgspec.json.Decoder(_Outline)
 _lists_decoder: Final = msgspec.json.Decoder(list[list[_Cell]])
 _records_decoder: Final = msgspec.json.Decoder(list[dict[str, _Cell]])
 _rows_decoder: Final = msgspec.json.Decoder(list[dict[str, _Cell] | list[_Cell] | _Cell])
-_cells_decoder: Final = msgspec.json.Decoder(list[_Cell])
+_cells_decoder: Final = msgspec.json.Decoder(list[_Cell | list[_Cell]])
 _cell_decoder: Final = msgspec.json.Decoder(_Cell)
 _columns_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -68,14 +74,17 @@ def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes)
     Raises
     ------
     InvalidInput
-        There are several fleets, or none, and the request names none.
+        There are several fleets, or none, and the request names none; or it names two.
     NotReady
         It names none, and the server does not serve any yet.
     """
     given = headers.get(_FLEET_HEADER, b"").decode("latin-1")
-    named = given or (parse_qs(query.decode("latin-1"), max_num_fields=100).get("fleet") or [""])[0]
+    asked = parse_qs(query.decode("latin-1")).get("fleet", [])
+    named = list(dict.fromkeys([given, *asked] if given else asked))
+    if len(named) > 1:
+        raise InvalidInput(f"?fleet= and the header X-Shoal-Fleet name {named[0]!r} and {named[1]!r}; name one")
     if named:
-        return named
+        return named[0]
     served = [entry.name for entry in plane.index(ready=True)]
     if not served and not plane.ready():
         raise NotReady("the server is starting; try again")
@@ -85,7 +94,18 @@ def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes)
     return served[0]
 
 
-def invocation_request(body: bytes, kind: bytes, metadata: ModelMetadata) -> InferenceRequest:
+def keys_said(plane: DataPlane, model: str) -> tuple[TensorMetadata, ...]:
+    """The key columns of a fleet where one of its models is asked, whose address says them."""
+    fleet, key = split(model)
+    if key is None:
+        return ()
+    described = plane.model_metadata(fleet)
+    return described.inputs[: int(described.properties["keys"])]
+
+
+def invocation_request(
+    body: bytes, kind: bytes, metadata: ModelMetadata, said: Sequence[TensorMetadata] = ()
+) -> InferenceRequest:
     """Read a request.
 
     Parameters
@@ -96,15 +116,19 @@ def invocation_request(body: bytes, kind: bytes, metadata: ModelMetadata) -> Inf
         Its content type; JSON unless it is CSV.
     metadata : ModelMetadata
         Of the fleet or model that is asked. Columns that it does not take are left out, as MLflow does.
+    said : sequence of TensorMetadata
+        Inputs that are not left out though it does not take them, so that they are refused: key columns that the
+        address says, maybe otherwise than the rows.
 
     Raises
     ------
     InvalidInput
         It is of none of MLflow's forms, or its rows are not all of one length.
     """
+    taken = {one.name: one for one in (*metadata.inputs, *said)}
     names = [one.name for one in metadata.inputs]
-    columns = _csv_columns(body, metadata.inputs) if kind == CSV_KIND else _json_columns(body, names)
-    inputs = [_tensor(one, columns[one.name]) for one in metadata.inputs if one.name in columns]
+    columns = _csv_columns(body, taken) if kind == CSV_KIND else _json_columns(body, names, taken)
+    inputs = [_tensor(one, columns[one.name]) for one in taken.values() if one.name in columns]
     answers = [one.name for one in metadata.outputs]
     wanted = ("prediction",) if "prediction" in answers else ("score", "is_anomaly")
     return InferenceRequest(model=metadata.name, inputs=tuple(inputs), outputs=wanted)
@@ -119,16 +143,35 @@ def predictions(response: InferenceResponse) -> list[object]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _json_columns(body: bytes, names: Sequence[str]) -> _Columns:
+def _json_columns(body: bytes, names: Sequence[str], taken: Collection[str]) -> _Columns:
+    """Columns by name; ``names`` are those of columns without one, in their order."""
     asked = decode(_decoder, body) if len(body) < LARGE_BYTES else _large_invocation(body)
     given = [one for one in msgspec.structs.astuple(asked) if one is not None]
     if len(given) != 1:
         raise InvalidInput("give one of dataframe_split, dataframe_records, instances and inputs, and only one")
     if asked.dataframe_split is not None:
-        return _transposed(asked.dataframe_split.columns, asked.dataframe_split.data)
+        return _transposed(_named(asked.dataframe_split.columns, names), asked.dataframe_split.data)
     if isinstance(asked.inputs, dict):
-        return {name: column if isinstance(column, list) else [column] for name, column in asked.inputs.items()}
-    return _rows(given[0], names)
+        return {name: _flat(name, column) for name, column in asked.inputs.items() if name in taken}
+    return _rows(given[0], names, taken)
+
+
+def _named(columns: Sequence[str | int], names: Sequence[str]) -> Sequence[str]:
+    """Names of a frame's columns; those without any, which are numbered then, are in the order of the inputs."""
+    if not all(type(column) is int for column in columns):
+        return columns  # type: ignore[return-value]
+    if list(columns) != list(range(len(names))):
+        raise InvalidInput(
+            f"the columns have to have names; numbered from 0 on they are {list(names)[:_SHOWN]}, in that order"
+        )
+    return names
+
+
+def _flat(name: str, column: _Nested | _Cell) -> Sequence[_Cell]:
+    if not isinstance(column, list):
+        return [column]
+    is_nested = list in set(map(type, column))
+    return strung(column, name, (len(column), 1)) if is_nested else column  # type: ignore[return-value]
 
 
 def _large_invocation(body: bytes) -> _Invocation:
@@ -149,7 +192,7 @@ def _large_invocation(body: bytes) -> _Invocation:
 
 def _large_inputs(
     raw: bytes,
-) -> dict[str, list[_Cell] | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None:
+) -> dict[str, _Nested | _Cell] | list[dict[str, _Cell] | list[_Cell] | _Cell] | None:
     if not raw.startswith(b"{"):
         return None if raw == b"null" else read_list(raw, _rows_decoder)
     columns = {name: bytes(column) for name, column in _columns_decoder.decode(raw).items()}
@@ -159,13 +202,13 @@ def _large_inputs(
     }
 
 
-def _rows(rows: Sequence[object], names: Sequence[str]) -> _Columns:
+def _rows(rows: Sequence[object], names: Sequence[str], taken: Collection[str]) -> _Columns:
     """Columns of rows, each a mapping by name, a list in the order of the inputs, or the value of the only input."""
     kinds = set(map(type, rows))
     if kinds <= {dict}:
         records: Sequence[dict[str, _Cell]] = rows  # type: ignore[assignment]
         present = set(chain.from_iterable(records)) if records else set(names)
-        return {name: [record.get(name) for record in records] for name in names if name in present}
+        return {name: [record.get(name) for record in records] for name in taken if name in present}
     if kinds == {list}:
         return _transposed(names, rows)  # type: ignore[arg-type]
     if not kinds & {dict, list} and len(names) == 1:
@@ -183,7 +226,8 @@ def _transposed(names: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> _Colum
     return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
 
 
-def _csv_columns(body: bytes, inputs: Sequence[TensorMetadata]) -> _Columns:
+def _csv_columns(body: bytes, taken: Mapping[str, TensorMetadata]) -> _Columns:
+    """Columns of a table, with the types that they have in a file that is scored; an empty cell is missing."""
     try:
         rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -191,26 +235,43 @@ def _csv_columns(body: bytes, inputs: Sequence[TensorMetadata]) -> _Columns:
     if not rows:
         raise InvalidInput("the body is empty; its first line has to name the columns")
     columns = _transposed(rows[0], rows[1:])
-    return {one.name: _parsed(one, columns[one.name]) for one in inputs if one.name in columns}
-
-
-def _parsed(described: TensorMetadata, cells: Sequence[_Cell]) -> list[_Cell]:
-    """Values of a column of CSV, whose cells are all texts; an empty one is missing."""
-    try:
-        return [_value(described.datatype, str(cell)) if cell else None for cell in cells]
-    except (ValueError, KeyError) as error:
-        raise InvalidInput(f"column {described.name!r} has to be {described.datatype}: {error}") from error
-
-
-def _value(datatype: Datatype, text: str) -> _Cell:
-    if datatype is Datatype.BYTES:
-        return text
-    if datatype is Datatype.BOOL:
-        return _WORDS[text.strip().lower()]
-    return int(text) if datatype is Datatype.INT64 else float(text)
+    texts = {name: [cell or None for cell in column] for name, column in columns.items() if name in taken}
+    frame = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
+    types = TypeSearch({name for name, one in taken.items() if one.datatype is Datatype.BYTES})
+    types.look(frame)
+    typed = [CASTS[kind](pl.col(name)) for name, kind in types.found.items() if kind in _CSV_KINDS]
+    return frame.with_columns(typed).fill_nan(None).to_dict(as_series=False)
 
 
 def _tensor(described: TensorMetadata, values: Sequence[_Cell]) -> Tensor:
+    """A column as the tensor that its values make it, so that one that does not fit costs its row only."""
     if described.datatype is Datatype.INT64:  # a table with missing values has made floats of whole numbers
         values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
-    return Tensor(name=described.name, datatype=described.datatype, shape=(len(values),), data=list(values))
+    datatype = _datatype(described.datatype, values)
+    if datatype is Datatype.BYTES:
+        is_number = described.datatype is Datatype.FP64
+        values = [None if value is None else _text(value, is_number=is_number) for value in values]
+    return Tensor(name=described.name, datatype=datatype, shape=(len(values),), data=list(values))
+
+
+def _datatype(wanted: Datatype, values: Sequence[_Cell]) -> Datatype:
+    """What values are; texts where they are of several kinds, or not all whole numbers where these are wanted."""
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return wanted
+    if kinds == {bool}:
+        return Datatype.BOOL
+    if not kinds <= {int, float} or (wanted is Datatype.INT64 and not all(map(_is_whole, values))):
+        return Datatype.BYTES
+    return wanted if wanted in _NUMBERS else Datatype.FP64
+
+
+def _is_whole(value: _Cell) -> bool:
+    return value is None or (type(value) is int and _LEAST <= value <= _MOST)
+
+
+def _text(value: bool | float | str, *, is_number: bool) -> str:
+    """A value as a text that is read back as just that; true and false are numbers where numbers are wanted."""
+    if isinstance(value, bool):
+        return repr(float(value)) if is_number else str(value).lower()
+    return value if isinstance(value, str) else repr(value)

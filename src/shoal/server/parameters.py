@@ -29,9 +29,18 @@ def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | 
         Point of ``time.monotonic()`` at which its time is over anyway, in seconds; None where it never is.
     parameters : mapping of str to value
         The request's; ``timeout`` is in microseconds, as Triton's clients mean it.
+
+    Raises
+    ------
+    InvalidInput
+        ``timeout`` is no time.
     """
     timeout = parameters.get("timeout")
-    if type(timeout) is not int or not 0 < timeout < _LONGEST_TIMEOUT:
+    if timeout is None:
+        return deadline_s
+    if type(timeout) is not int or timeout <= 0:
+        raise InvalidInput("the parameter timeout has to be a whole number of microseconds above 0, e.g. 250000")
+    if timeout >= _LONGEST_TIMEOUT:
         return deadline_s
     asked_s = time.monotonic() + timeout * _MICROSECOND_S
     return asked_s if deadline_s is None else min(deadline_s, asked_s)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from shoal.errors import InvalidInput, NotFound
 from shoal.server.bodies import packed, read_body
 from shoal.server.errors import WrongContent
-from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, predictions
+from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, keys_said, predictions
 from shoal.server.large import large_request
 from shoal.server.options import Limits
 from shoal.server.outgoing import OUTGOING, Outgoing
@@ -183,10 +183,10 @@ class InferenceApp:
         headers: Mapping[bytes, bytes] = scope["shoal.headers"]
         kind = _require_kind(headers, _JSON_KIND, CSV_KIND)
         model = chosen_fleet(self._plane, headers, scope["query_string"])
-        metadata = self._plane.model_metadata(model)
+        metadata, said = self._plane.model_metadata(model), keys_said(self._plane, model)
         scope["shoal.fleet"] = model.partition(":")[0]
         body = await read_body(receive, headers, self._body_bytes)
-        request = await self._apart(len(body), functools.partial(invocation_request, body, kind, metadata))
+        request = await self._apart(len(body), functools.partial(invocation_request, body, kind, metadata, said))
         del body
         deferred = self._later(headers)
         if deferred is not None:

@@ -91,7 +91,9 @@ class SingleModel:
         NotFound
             There is no such model.
         """
-        if self.level < 0 or (len(levels) and levels[0] != self.level):
+        if not len(levels):
+            _ = self.number  # nothing was looked for yet
+        elif self.level < 0 or levels[0] != self.level:
             raise self.missing()
 
 

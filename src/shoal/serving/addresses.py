@@ -55,6 +55,8 @@ def parse_key(fleet: str, keys: Sequence[KeyColumn], text: str) -> ModelAddress:
     NotFound
         No model can have that key: too many or too few parts, or one that is not of its column's type.
     """
+    if not keys:
+        raise NotFound(f"{fleet!r} has one model and no key: write {fleet}")
     parts = text.split(":") if len(text) <= LONGEST_ADDRESS else []
     if len(parts) != len(keys):
         shape = ":".join([fleet, *(column.name.upper() for column in keys)])

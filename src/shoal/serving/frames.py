@@ -9,6 +9,7 @@ import polars as pl
 
 from shoal.errors import InvalidInput, StorageError
 from shoal.scoring.columns import require_feature, to_numbers, to_texts
+from shoal.scoring.outcomes import OUTCOME_WORDS
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
@@ -95,8 +96,15 @@ def request_tensors(
     )  # fmt: skip
 
 
-def answer_frame(answered: Answered) -> pl.DataFrame:
+def answer_frame(answered: Answered, levels: Sequence[str] = ()) -> pl.DataFrame:
     """The outputs of an answer as columns; several elements per row become an array.
+
+    Parameters
+    ----------
+    answered : Answered
+        The answer.
+    levels : sequence of str
+        Names of the fleet's levels, finest first; where they are not known, ``model_level`` is a column of texts.
 
     Raises
     ------
@@ -104,7 +112,7 @@ def answer_frame(answered: Answered) -> pl.DataFrame:
         They are not of the types that the protocol promises.
     """
     try:
-        return pl.DataFrame([_column(output) for output in answered.outputs])
+        return pl.DataFrame([_column(output, _dtype(output, levels)) for output in answered.outputs])
     except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise StorageError(f"the server's answer cannot be read ({error}); is it a Shoal server?") from error
 
@@ -155,8 +163,17 @@ def _feature(one: TensorMetadata, column: pl.Series) -> tuple[Datatype, Elements
     return one.datatype, [None if value != value else value for value in values]
 
 
-def _column(output: Output) -> pl.Series:
-    values = pl.Series(output.name, output.data, dtype=DTYPES[output.datatype])
+def _dtype(output: Output, levels: Sequence[str]) -> pl.DataType:
+    """The type that :meth:`Fleet.predict` gives the column."""
+    if output.name == OUTCOME_WORDS.name:
+        return OUTCOME_WORDS.dtype
+    if output.name == "model_level" and levels:
+        return pl.Enum(levels)
+    return DTYPES[output.datatype]
+
+
+def _column(output: Output, dtype: pl.DataType) -> pl.Series:
+    values = pl.Series(output.name, output.data, dtype=dtype)
     if len(output.shape) < 2:
         return values
     width = output.shape[1]

@@ -3,8 +3,8 @@
 Everything that could make a merged batch fail is refused here, before the request meets others.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from shoal.errors import InvalidInput
 from shoal.scoring.columns import Flags, RowColumns, to_numbers
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.serving.rows import Column, Rows, merged_booleans, merged_integers, merged_numbers, merged_texts
-from shoal.serving.tensors import read_booleans, read_integers, read_numbers, read_texts
+from shoal.serving.tensors import read_booleans, read_integers, read_numbers, read_texts, read_unsigned
 from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, Floats, KeyColumn, KeyType
 
@@ -25,7 +25,7 @@ KEY_DATATYPES: Final = {
     KeyType.DATE: Datatype.BYTES,
 }
 
-Convert: TypeAlias = Callable[[pl.Series], tuple[Column, Flags | None]]
+Convert: TypeAlias = Callable[[Tensor], tuple[Column, Flags | None]]
 
 #: Bytes that an element of a list counts for, beside a text's own.
 ELEMENT_BYTES = 40
@@ -54,9 +54,9 @@ class Input:
         From a tensor's datatype and elements to a column; raises :class:`InvalidInput`.
     merge : callable
         From the columns of many requests to one series, or an array where it is numbers.
-    convert : callable or None
-        From texts to a column, and where they cannot be any of its values, as a fleet does with the texts of a frame;
-        None where texts are refused, or are what it takes.
+    convert : mapping of Datatype to callable
+        For datatypes with elements that it may not be able to hold, such as texts where it is numbers: from a tensor to
+        a column, and where there are such elements, as a fleet does with a frame.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Input:
     key: bool
     read: Callable[[Tensor], Column]
     merge: Callable[[str, Sequence[Column]], pl.Series | Floats]
-    convert: Convert | None = None
+    convert: Mapping[Datatype, Convert] = field(default_factory=dict)
 
 
 class InputSchema:
@@ -150,8 +150,8 @@ class InputSchema:
                 rows = shape[0] if shape else -1
             if not shape or shape[0] != rows or (len(shape) > 1 and shape[1:] != (1,)) or len(tensor.data) != rows:
                 raise _misshapen(tensor, rows)
-            if convert is not None and tensor.datatype == "BYTES":
-                column = _converted(tensor, convert, position, wrong)
+            if tensor.datatype in convert:
+                column = _converted(tensor, convert[tensor.datatype], position, wrong)
             else:
                 column = read(tensor)
                 size_bytes += _text_bytes(column) if tensor.datatype == "BYTES" else 0
@@ -236,7 +236,7 @@ class InputSchema:
 
 
 def _converted(tensor: Tensor, convert: Convert, position: int, wrong: dict[int, Flags]) -> Column:
-    column, bad = convert(merged_texts(tensor.name, [read_texts(tensor)]))
+    column, bad = convert(tensor)
     if bad is not None:
         wrong[position] = bad
     return column
@@ -261,20 +261,24 @@ def _key_input(position: int, column: KeyColumn, *, key: bool) -> Input:
         KeyType.BOOLEAN: (read_booleans, merged_booleans),
     }
     read, merge = readers[column.type]
-    datatype = KEY_DATATYPES[column.type]
-    # What is looked up by has no outcome that could say of a row that its text was none: it is refused.
-    convert = _converting(column) if key and datatype is not Datatype.BYTES else None
     return Input(
-        name=column.name, datatype=datatype, position=position, key=key, read=read, merge=merge, convert=convert
+        name=column.name, datatype=KEY_DATATYPES[column.type], position=position, key=key, read=read, merge=merge,
+        convert=_key_conversions(column, key=key),
     )  # fmt: skip
 
 
-def _converting(key: KeyColumn) -> Convert:
-    def convert(texts: pl.Series) -> tuple[Column, Flags | None]:
-        values, wrong = coerce(texts, key)
-        return values.to_list(), wrong
+def _key_conversions(column: KeyColumn, *, key: bool) -> Mapping[Datatype, Convert]:
+    def converted(given: pl.Series) -> tuple[Column, Flags | None]:
+        values, wrong = coerce(given, column)
+        # What is looked up by and cannot be a key finds nothing, as in a job.
+        return values.to_list(), wrong if key else None
 
-    return convert
+    if KEY_DATATYPES[column.type] is Datatype.BYTES:
+        return {}
+    conversions: dict[Datatype, Convert] = {Datatype.BYTES: lambda tensor: converted(_texts(tensor))}
+    if column.type is KeyType.INTEGER:
+        conversions[Datatype.UINT64] = lambda tensor: converted(read_unsigned(tensor))
+    return conversions
 
 
 def _feature_input(position: int, feature: Feature) -> Input:
@@ -285,5 +289,9 @@ def _feature_input(position: int, feature: Feature) -> Input:
         )  # fmt: skip
     return Input(
         name=name, datatype=Datatype.FP64, position=position, key=False, read=read_numbers, merge=merged_numbers,
-        convert=to_numbers,
+        convert={Datatype.BYTES: lambda tensor: to_numbers(_texts(tensor))},
     )  # fmt: skip
+
+
+def _texts(tensor: Tensor) -> pl.Series:
+    return merged_texts(tensor.name, [read_texts(tensor)])

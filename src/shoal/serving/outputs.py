@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shoal.errors import InvalidInput
 from shoal.scoring.outcomes import Scored
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
+from shoal.table.keys import level_name
 from shoal.table.models import ModelTable
 from shoal.types import Label, Outcome, Task
 
@@ -253,5 +254,5 @@ def _outcomes(batch: ScoredBatch) -> Values:
 
 def _levels(table: ModelTable) -> Callable[[ScoredBatch], Values]:
     # The log wants them of every call, of one row often, where a series would cost more than the model.
-    names = [*["+".join(level) or "global" for level in table.levels], None]  # position -1: no level
+    names = [*[level_name(level) for level in table.levels], None]  # position -1: no level
     return lambda batch: [names[level] for level in batch.scored.levels.tolist()]

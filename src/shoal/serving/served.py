@@ -26,6 +26,7 @@ from shoal.serving.rows import Rows
 from shoal.serving.ruled import RuledScoring
 from shoal.serving.scoring import Part, Scoring, values_of
 from shoal.serving.statistics import FleetCounters
+from shoal.table.keys import level_name
 
 if TYPE_CHECKING:
     from shoal.serving.between import Between
@@ -231,7 +232,7 @@ class ServedFleet:
         single = None if key is None else self.models[key]
         given = self._given(request)
         rows, _ = await self._apart(given > HEAVY_ROWS, self._rows, request, single)
-        if single is not None and rows.rows:
+        if single is not None:
             _ = single.number  # raises if there is none
         if isinstance(self._scoring, RuledScoring) and (self.between is None or self.between.lookup is None):
             await self._apart(given > HEAVY_ROWS, self._scoring.require, rows)
@@ -317,6 +318,7 @@ class ServedFleet:
         if key is None:
             inputs = self.inputs.metadata()
             properties["models"] = self.snapshot.model_count
+            properties["levels"] = msgspec.json.encode([level_name(level) for level in self.fleet.levels]).decode()
             properties["keys"] = len(self.fleet.keys)  # so many inputs, from the first on, are key columns
         else:
             layout = self.models[key].layout

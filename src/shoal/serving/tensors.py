@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
@@ -34,7 +35,6 @@ _WHOLE = frozenset(d for d in NUMPY if d not in _FLOATS and d is not Datatype.BO
 _RANGES: Final[dict[Datatype, tuple[int, int]]] = {
     datatype: (int(np.iinfo(str(NUMPY[datatype])).min), int(np.iinfo(str(NUMPY[datatype])).max)) for datatype in _WHOLE
 }
-_LARGEST_KEY = 2**63 - 1
 _FLOAT_KINDS: Final[tuple[set[type], ...]] = (
     {float},
     {int},
@@ -78,18 +78,16 @@ def _floats(values: Column) -> Floats:
 
 
 def read_integers(tensor: Tensor) -> Column:
-    """Integers that fit into 64 bits with their sign; raises :class:`InvalidInput` for anything else."""
+    """Integers of any datatype but ``UINT64``; raises :class:`InvalidInput` for anything else."""
     if tensor.datatype not in _WHOLE:
         raise _wrong_datatype(tensor, "an integer: INT64, or another integer datatype")
-    if type(tensor.data) is not np.ndarray:
-        values = _whole_numbers(tensor)
-        if tensor.datatype == "UINT64" and max([v for v in values if v is not None], default=0) > _LARGEST_KEY:
-            raise _out_of_range(tensor)
-        return values
-    array = _array(tensor)
-    if tensor.datatype == "UINT64" and array.size and int(array.max()) > _LARGEST_KEY:
-        raise _out_of_range(tensor)
-    return array.astype(np.int64)
+    return _array(tensor).astype(np.int64) if type(tensor.data) is np.ndarray else _whole_numbers(tensor)
+
+
+def read_unsigned(tensor: Tensor) -> pl.Series:
+    """Integers of ``UINT64``, which 64 bits with a sign may not hold; raises :class:`InvalidInput` for others."""
+    values = _array(tensor) if type(tensor.data) is np.ndarray else _whole_numbers(tensor)
+    return pl.Series(tensor.name, values, dtype=pl.UInt64)
 
 
 def _whole_numbers(tensor: Tensor) -> Sequence[int | None]:

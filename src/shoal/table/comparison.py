@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.table.block import FIXED, RAGGED, Block
+from shoal.table.keys import level_name
 from shoal.table.models import ModelTable
 from shoal.types import Integers
 
@@ -47,7 +48,7 @@ def compare(before: ModelTable, after: ModelTable) -> pl.DataFrame:
 
 
 def _side(table: ModelTable, suffix: str) -> pl.DataFrame:
-    names = pl.Series(["+".join(level) or "global" for level in table.levels], dtype=pl.String)
+    names = pl.Series([level_name(level) for level in table.levels], dtype=pl.String)
     frame = table.frame.with_columns(names.gather(table.frame["level"].cast(pl.Int64)).alias("level"))
     chosen = frame.select([column.name for column in table.keys] + ["level", *_SIDE, "_number"])
     return chosen.rename({name: name + suffix for name in [*_SIDE, "_number"]})

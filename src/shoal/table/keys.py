@@ -272,5 +272,10 @@ def key_text(columns: Sequence[KeyColumn], level: Level, key: Key) -> str:
     return ":".join(quote(_text(next(values)), safe="") if c.name in level else ANY for c in columns)
 
 
+def level_name(level: Level) -> str:
+    """A level as people read it: its key columns joined by ``+``, ``global`` for none."""
+    return "+".join(level) or "global"
+
+
 def _text(value: KeyValue) -> str:
     return value if isinstance(value, str) else json.dumps(value) if isinstance(value, bool) else str(value)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shoal.table.keys import key_text
+from shoal.table.keys import key_text, level_name
 from shoal.training.splitting import Role, Roles
 from shoal.types import Integers, Key, KeyColumn, Level
 
@@ -49,7 +49,7 @@ class Segments:
     @property
     def name(self) -> str:
         """The level as people read it."""
-        return "+".join(self.level) or "global"
+        return level_name(self.level)
 
 
 def group(

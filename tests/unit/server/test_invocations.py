@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
-from rest_world import CLASSIFIER, COLUMN, DETECTOR, ROWS, expected, make_home, rest_world
+from rest_world import CLASSIFIER, COLUMN, DETECTOR, ROWS, expected, make_home, request, rest_world
+
+from shoal.errors import InvalidInput
 
 CSV = {"content-type": "text/csv"}
 COLUMNS = ["device", "line", "x", "y"]
@@ -38,6 +41,9 @@ def rest(home):
         {"inputs": BY_COLUMN},
         {"inputs": TABLE},
         {"inputs": {**BY_COLUMN, "line": [1.0, 2.0]}},
+        {"inputs": {**BY_COLUMN, "line": ["1", "2"], "x": ["1.0", "3"]}},
+        {"inputs": {name: [[value] for value in column] for name, column in BY_COLUMN.items()} | {"other": [[1, 2]]}},
+        {"dataframe_split": {"columns": [0, 1, 2, 3], "data": TABLE}},
     ],
 )
 def test_every_form_answers_as_the_estimators_do(rest, asked):
@@ -64,9 +70,81 @@ def test_csv_is_a_table_too(rest):
     told = rest.ask("POST", "/invocations?fleet=ridges", body, CSV)
     np.testing.assert_allclose(told.json["predictions"][:2], expected(), rtol=1e-9)
     assert told.json["predictions"][2] is None
-    for bad in (b"", b"x\n1,2\n", b"device,line,x,y\na,one,1,2\n", b"\xff\xfe", b'device\n"a', b"x,x\n1,2\n"):
+    for bad in (b"", b"x\n1,2\n", b"\xff\xfe", b'device\n"a', b"x,x\n1,2\n"):
         told = rest.ask("POST", "/invocations?fleet=ridges", bad, CSV)
         assert (told.status, list(told.json)) == (400, ["error"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x", "abc"), ("x", "NA"), ("x", ""), ("line", "one"), ("line", 1.5), ("line", "1.5"), ("line", 2**63),
+        ("line", 2**64 - 1), ("line", -(2**70)), ("line", 1e300), ("line", True), ("device", "nobody"), ("device", 7),
+        ("x", None), ("line", None), ("device", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["dataframe_records", "dataframe_split", "instances", "inputs"])
+def test_a_value_that_does_not_fit_costs_its_row_only(rest, form, name, value):
+    odd = {**RECORDS[0], "x": 0.1, name: value}
+    records = [{**RECORDS[0], "x": 0.1}, odd, RECORDS[1]]
+    rows = [list(record.values()) for record in records]
+    forms = {
+        "dataframe_records": records,
+        "dataframe_split": {"columns": COLUMNS, "data": rows},
+        "instances": rows,
+        "inputs": {name: [record[name] for record in records] for name in COLUMNS},
+    }
+    told = rest.post("/invocations?fleet=ridges", {form: forms[form]})
+    assert told.status == 200, told.body
+    wanted = expected(("a", "b"), (1, 2), [[0.1, 2.0], [3.0, -4.0]])
+    assert told.json["predictions"][1] is None
+    np.testing.assert_allclose(told.json["predictions"][::2], wanted, rtol=1e-9)
+
+
+def test_a_number_is_the_same_whatever_stands_beside_it(rest):
+    numbers = [0.1, 1 / 3, 1e22, -5e-324, 1.7976931348623157e308, 2**53 + 1, -0.0, 7, 2**62 + 1]
+    alone = rest.post("/invocations?fleet=column", {"instances": numbers}).json["predictions"]
+    beside = rest.post("/invocations?fleet=column", {"instances": [*numbers, "abc"]}).json["predictions"]
+    texts = rest.post("/invocations?fleet=column", {"instances": list(map(repr, numbers))}).json["predictions"]
+    assert [*alone, None] == beside
+    assert alone == texts
+    ones, flags, mixed = (
+        rest.post("/invocations?fleet=column", {"instances": rows}).json["predictions"]
+        for rows in ([1.0, 0.0, 0.5], [True, False], [True, False, 0.5, "x"])
+    )
+    assert ones[:2] == flags
+    assert [*ones, None] == mixed
+
+
+CELLS = {
+    "numbers": ["1", "2.5", "-3e2", "", "inf", "1e400", "nan", "NaN"],
+    "a text": ["1", "abc", "2.5", "", "NA", " 1", "1 ", "+1", ".5", "0x1", "1_0", "true", "inf", "nan"],
+    "flags": ["true", "false", ""],
+    "capital flags": ["True", "False", ""],
+    "nothing": ["", ""],
+    "whole": ["1", "2", "", "3"],
+    "whole as numbers": ["1.0", "2.0", "", "2.5", "nan", "1e30"],
+    "too large": ["1", "9223372036854775808", "18446744073709551615", "2"],
+}
+
+
+@pytest.mark.parametrize("name", ["line", "x", "device"])
+@pytest.mark.parametrize("cells", CELLS)
+def test_csv_is_read_as_a_file_that_is_scored(rest, tmp_path, name, cells):
+    columns = {"device": "a", "line": "1", "x": "0.5", "y": "2"}
+    rows = [{**columns, name: cell} for cell in CELLS[cells]]
+    body = "\n".join([",".join(columns), *[",".join(row.values()) for row in rows]]).encode()
+    told = rest.ask("POST", "/invocations?fleet=ridges", body, CSV)
+    (tmp_path / "rows.csv").write_bytes(body)
+    job = {"fleet": "ridges", "input": str(tmp_path / "rows.csv"), "output": str(tmp_path / "out")}
+    try:
+        rest.workspace.score(job)
+    except InvalidInput:
+        assert (told.status, list(told.json)) == (400, ["error"])
+        return
+    scored = pl.concat([pl.read_parquet(part) for part in sorted((tmp_path / "out").glob("part-*.parquet"))])
+    assert told.status == 200, told.body
+    assert told.json["predictions"] == scored["prediction"].to_list()
 
 
 def test_scalars_and_single_rows(rest):
@@ -116,15 +194,50 @@ def test_the_only_fleet_need_not_be_named(home, rest):
         {"dataframe_split": {"columns": ["x"], "data": [[1, 2]]}},
         {"dataframe_split": {"columns": ["x", "x"], "data": [[1, 2]]}},
         {"dataframe_split": {"data": [[1, 2]]}},
-        {"inputs": {**BY_COLUMN, "line": [1.5, 2]}},
-        {"inputs": {**BY_COLUMN, "line": ["1", "2"]}},
-        {"inputs": {**BY_COLUMN, "x": [True, False]}},
+        {"inputs": {**BY_COLUMN, "line": [True, False]}},
         {"inputs": {**BY_COLUMN, "device": [1, 2]}},
+        {"inputs": {**BY_COLUMN, "x": [[1], 2]}},
+        {"inputs": {**BY_COLUMN, "x": [[1, 2], [3, 4]]}},
+        {"dataframe_split": {"columns": [0, 1, 2], "data": [row[:3] for row in TABLE]}},
+        {"dataframe_split": {"columns": [1, 2, 3, 4], "data": TABLE}},
+        {"dataframe_split": {"columns": ["device", "line", "x", 3], "data": TABLE}},
     ],
 )
 def test_what_is_no_table_is_refused(rest, asked):
     told = rest.post("/invocations?fleet=ridges", asked)
     assert (told.status, list(told.json)) == (400, ["error"])
+
+
+def test_what_the_address_says_is_not_said_by_rows_as_well(rest):
+    """As over the protocol: the key columns are refused, whether they say the same or not."""
+    path = "/invocations?fleet=ridges:a:1"
+    protocol = rest.post("/v2/models/ridges:a:1/infer", request())
+    assert protocol.status == 400
+    for asked in (
+        {"dataframe_records": RECORDS},
+        {"dataframe_split": {"columns": COLUMNS, "data": TABLE}},
+        {"inputs": BY_COLUMN},
+        {"instances": [{"x": 1.0, "y": 2.0, "device": "a"}]},
+    ):
+        told = rest.post(path, asked)
+        assert told.status == 400
+        assert told.json["error"] == protocol.json["error"]
+    assert rest.ask("POST", path, b"line,x,y\n1,1,2\n", CSV).status == 400
+    assert rest.ask("POST", path, b"x,y,other\n1,2,3\n", CSV).json["predictions"] == [pytest.approx(expected()[0])]
+
+
+def test_two_names_are_one_too_many(rest):
+    asked = {"instances": [1.0]}
+    same = rest.post("/invocations?fleet=column", asked, **{"x-shoal-fleet": "column"})
+    assert same.status == 200
+    for query, header in (("fleet=ridges", "column"), ("fleet=column", "ridges"), ("fleet=column&fleet=ridges", "")):
+        told = rest.post(f"/invocations?{query}", asked, **({"x-shoal-fleet": header} if header else {}))
+        assert told.status == 400
+        assert "'column'" in told.json["error"]
+        assert "'ridges'" in told.json["error"]
+    told = rest.post("/invocations?fleet=column:1", asked)
+    assert (told.status, told.json["error"]) == (404, "'column' has one model and no key: write column")
+    assert rest.post("/invocations?" + "&".join(["x=1"] * 200) + "&fleet=column", asked).status == 200
 
 
 def test_other_kinds_of_body_are_refused(rest):

@@ -107,9 +107,9 @@ def _parts(request):
 
 
 split = st.fixed_dictionaries(
-    {"columns": st.lists(st.text(max_size=3), max_size=3), "data": st.lists(ELEMENTS, max_size=4)}
+    {"columns": st.lists(st.text(max_size=3) | st.integers(0, 3), max_size=3), "data": st.lists(ELEMENTS, max_size=4)}
 )
-mappings = st.dictionaries(st.text(max_size=3), ELEMENTS, max_size=4)
+mappings = st.dictionaries(st.text(max_size=3), ELEMENTS | st.lists(ELEMENTS, max_size=3), max_size=4)
 tables = st.dictionaries(
     st.sampled_from(["dataframe_split", "dataframe_records", "instances", "inputs", "params"]),
     split | mappings | st.lists(ELEMENTS, max_size=5) | CELLS,

@@ -317,6 +317,27 @@ def test_a_single_model_is_addressed_by_its_key(rest, write):
     assert found.json["model_name"] == address
 
 
+def test_a_model_that_there_is_not_is_not_found_without_rows_either(rest):
+    none = {"inputs": [tensor("x", "FP64", [], [0]), tensor("y", "FP64", [], [0])]}
+    told = rest.post("/v2/models/ridges:a:1/infer", none)
+    assert (told.status, told.output("prediction")) == (200, [])
+    for address in ("ridges:a:2", "ridges:*:*", "ridges:*:1"):
+        assert rest.post(f"/v2/models/{address}/infer", none).status == 404
+
+
+def test_a_fleet_of_one_model_is_asked_by_its_name(rest):
+    told = rest.post("/v2/models/column:1/infer", {"inputs": [tensor("x", "FP64", [1.0])]})
+    assert (told.status, told.json["error"]) == (404, "'column' has one model and no key: write column")
+
+
+def test_an_integer_that_no_key_can_be_costs_its_row_only(rest):
+    asked = request(outputs=[{"name": "prediction"}, {"name": "outcome"}])
+    asked["inputs"][1] = tensor("line", "UINT64", [2**64 - 1, 2])
+    told = rest.post(INFER, asked)
+    assert told.output("outcome") == ["invalid", "scored"]
+    np.testing.assert_allclose(told.output("prediction")[1], expected()[1], rtol=1e-9)
+
+
 def test_an_older_version_can_be_asked(tmp_path):
     make_home(tmp_path / "home")
     with rest_world(tmp_path / "home", ["ridges"]) as rest:
@@ -379,6 +400,12 @@ def test_a_deadline_that_has_passed_is_an_answer_of_its_own(rest):
     assert told.status in (200, 400)
     assert rest.post(INFER, request(parameters={"timeout": 10**6, "custom": "x"})).status == 200
     assert rest.post(INFER, request(parameters={"timeout": 1})).status == 504
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, "abc", True, 1.5])
+def test_a_timeout_that_is_no_time_is_refused(rest, timeout):
+    told = rest.post(INFER, request(parameters={"timeout": timeout}))
+    assert (told.status, "timeout" in told.json["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(

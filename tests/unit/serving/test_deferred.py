@@ -239,6 +239,7 @@ HOPELESS = {
         "21 rows",
     ),
     "model": (InferenceRequest(model="pumps:nobody", inputs=request().inputs[1:]), NotFound, "no model"),
+    "model without rows": (InferenceRequest(model="pumps:nobody", inputs=(tensor("x", []),)), NotFound, "no model"),
     "version": (InferenceRequest(model="pumps", inputs=request().inputs, version="99"), NotFound, "99"),
     "check": (request(-1.0), InvalidInput, "row 1"),
 }

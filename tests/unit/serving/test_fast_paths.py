@@ -79,8 +79,9 @@ def test_arrays_are_scored_as_the_frame_is(kind, rows):
     schema = InputSchema(fleet.keys, fleet.features)
     requests = [schema.rows(request_of(rows_for(fleet, rng, n), fleet.name).inputs) for n in (rows, 1, rows)]
     threads = Threads()
-    short = score(fleet.table, schema.columns(requests), threads=threads)
-    long = score(fleet.table, schema.columns(requests).frame(), threads=threads)
+    columns = schema.columns(requests)
+    short = score(fleet.table, columns, threads=threads)
+    long = score(fleet.table, columns.frame(columns.columns), threads=threads)
     assert short.frame.equals(long.frame)
     assert short.frame.select(pl.all().is_null().sum()).equals(long.frame.select(pl.all().is_null().sum()))
     assert short.outcomes.tolist() == long.outcomes.tolist()

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from shoal.errors import InvalidInput
 from shoal.serving.inputs import InputSchema
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, Tensor
 from shoal.serving.tensors import NUMPY
+from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
 from tests.unit.serving.fleets import CONTEXT, FLEETS, tensor
 
@@ -42,7 +44,7 @@ def inputs(**changed):
 
 
 def frame(**changed):
-    return SCHEMA.columns([SCHEMA.rows(inputs(**changed))]).frame()
+    return SCHEMA.columns([SCHEMA.rows(inputs(**changed))]).frame(GOOD)
 
 
 def test_good_inputs_become_columns():
@@ -72,8 +74,11 @@ def test_good_inputs_become_columns():
         ({"number": Tensor(name="number", datatype=Datatype.FP64, shape=(2,), data=[1.0])}, "1 elements"),
         ({"integer": ("FP64", [1.0, 2.0])}, "has to be an integer"),
         ({"integer": ("INT64", [2**63, 2])}, "out of range"),
-        ({"integer": ("UINT64", [2**63, 2])}, "out of range"),
-        ({"integer": ("UINT64", np.array([2**63, 2], dtype=np.uint64))}, "out of range"),
+        ({"integer": ("UINT64", [2**64, 2])}, "out of range"),
+        ({"integer": ("UINT64", [-1, 2])}, "out of range"),
+        ({"integer": ("UINT64", [1.5, 2])}, "whole numbers"),
+        ({"integer": ("UINT64", np.array([1, 2], dtype=np.uint32))}, "elements are uint32"),
+        ({"boolean": ("UINT64", [1, 0])}, "true or false"),
         ({"boolean": ("INT64", [1, 0])}, "true or false"),
         ({"string": ("INT64", [1, 0])}, "has to be a text"),
         ({"string": ("BYTES", ["\ud800", "a"])}, "Unicode"),
@@ -94,7 +99,7 @@ def test_texts_are_taken_for_numbers_and_keys_and_those_that_are_none_are_marked
     }  # fmt: skip
     plain, given_texts = SCHEMA.rows(inputs()), SCHEMA.rows(inputs(**texts))
     columns = SCHEMA.columns([plain, given_texts, plain])
-    rows = columns.frame().slice(2, 2)
+    rows = columns.frame(GOOD).slice(2, 2)
     assert (rows["number"][0], rows["integer"].to_list(), rows["boolean"].to_list()) == (1.5, [7, None], [True, None])
     assert np.isnan(rows["number"][1])
     marked = [False, False, False, True, False, False]
@@ -105,10 +110,26 @@ def test_texts_are_taken_for_numbers_and_keys_and_those_that_are_none_are_marked
     assert SCHEMA.columns([plain]).wrong == {}
 
 
-def test_what_is_looked_up_by_takes_no_texts_for_numbers():
+@pytest.mark.parametrize("values", [[2**63 - 1, 2**63], [2**63 - 1, 2**64 - 1], [7, None], []])
+def test_an_integer_that_no_key_can_be_is_marked_as_a_fleet_does(values):
+    column = pl.Series("integer", values, dtype=pl.UInt64)
+    expected, wrong = coerce(column, KeyColumn(name="integer", type=KeyType.INTEGER))
+    forms = [values] if None in values else [values, np.array(values, dtype=np.uint64)]
+    for data in forms:
+        rows = SCHEMA.rows([Tensor(name=n, datatype=Datatype(d), shape=(len(values),), data=g[: len(values)])
+                            for n, (d, g) in {**GOOD, "integer": ("UINT64", data)}.items()])  # fmt: skip
+        columns = SCHEMA.columns([rows])
+        assert columns.series("integer").to_list() == expected.to_list()
+        assert {name: flags.tolist() for name, flags in columns.wrong.items()} == (
+            {} if wrong is None else {"integer": wrong.tolist()}
+        )
+
+
+@pytest.mark.parametrize(("datatype", "given"), [("BYTES", ["7", "x", None]), ("UINT64", [7, 2**64 - 1, None])])
+def test_what_is_looked_up_by_and_cannot_be_a_key_is_missing_as_in_a_job(datatype, given):
     schema = InputSchema([], [], [KeyColumn(name="shop", type=KeyType.INTEGER)])
-    with pytest.raises(InvalidInput, match="has to be an integer"):
-        schema.rows([Tensor(name="shop", datatype=Datatype.BYTES, shape=(1,), data=["7"])])
+    rows = schema.rows([Tensor(name="shop", datatype=Datatype(datatype), shape=(3,), data=given)])
+    assert (rows.columns, rows.wrong) == (([7, None, None],), {})
 
 
 def test_a_request_without_inputs_is_refused():

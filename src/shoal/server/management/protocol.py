@@ -66,10 +66,10 @@ _OWN: Final[Mapping[str, Node]] = {
     ),
     "OutputTensor": record(_TENSOR, {"data": listed(_CELL), "parameters": record({}, {"binary_data_size": _SIZE})}),
     "Invocation": either(
-        record({"dataframe_split": record({"columns": listed(TEXT), "data": listed(listed(_CELL))})}),
+        record({"dataframe_split": record({"columns": listed(either(TEXT, WHOLE)), "data": listed(listed(_CELL))})}),
         record({"dataframe_records": listed({"type": "object", "additionalProperties": _CELL})}),
         record({"instances": _ROWS}),
-        record({"inputs": either({"type": "object", "additionalProperties": either(listed(_CELL), _CELL)}, _ROWS)}),
+        record({"inputs": either({"type": "object", "additionalProperties": either(_DATA, _CELL)}, _ROWS)}),
     ),
     "ModelStatistics": record(
         {
