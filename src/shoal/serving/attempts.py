@@ -126,7 +126,7 @@ class Attempts:
         """How long to wait before the next attempt, in seconds."""
         options = self._options
         if isinstance(error, _BUSY):
-            return max(error.retry_after_s, options.backoff_s)
+            return max(error.retry_after_s or 0.0, options.backoff_s)
         return min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
