@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -443,7 +444,13 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
         ({"kind": "sql_sink", "url": "sqlite:///x", "table": "a; DROP TABLE b"}, "table"),
         ({"kind": "sql_sink", "url": "sqlite:///x"}, "table"),
         ({"kind": "parquet_sink", "folder": "/x", "colour": "red"}, "colour"),
+        ({"kind": "sql_sink", "url": "mysql://ada@db/shop", "table": "t"}, "SQLite or PostgreSQL, not of 'mysql'"),
+        ({"kind": "sql_sink", "url": "/tmp/results.db", "table": "t"}, "SQLite or PostgreSQL; write sqlite:///PATH"),
         ({"kind": "webhook", "url": "http://a/x", "hosts": ["b"], "secret": "${S}"}, "hosts"),
+        ({"kind": "webhook", "url": "http://127.0.0.1:18099/h", "hosts": ["127.0.0.1"], "secret": "${S}"},
+         "own host '127.0.0.1:18099' is not among them; write it as it is here"),
+        ({"kind": "webhook", "url": "https://me:pw@[::1]:443/h", "hosts": ["::1"], "secret": "${S}"},
+         "own host '[::1]' is not among them"),
         ({"kind": "webhook", "url": "http://a/x", "hosts": ["a"], "secret": "plain"}, "secret"),
         ({"kind": "webhook", "url": "http://a/x", "hosts": ["a"], "secret": "${S}", "headers": {"Authorization": "x"}},
          "Authorization"),
@@ -452,8 +459,25 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
     ],
 )  # fmt: skip
 def test_a_definition_that_is_wrong_is_refused(spec, said):
-    with pytest.raises(InvalidSpec, match=said.replace("$", r"\$")):
+    with pytest.raises(InvalidSpec, match=re.escape(said)):
         load_sink(spec)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x", "postgresql://ada:${PW}@db/shop", "postgresql+psycopg://db/x", "${URL}"]
+)
+def test_the_databases_that_take_results_may_be_named(url):
+    assert load_sink({"kind": "sql_sink", "url": url, "table": "t"}).url == url
+
+
+def test_what_is_said_of_sinks_calls_them_so(light):
+    spec = {"kind": "sql_sink", "url": "postgresql://ada:secret@db/shop", "table": "t"}
+    with pytest.raises(InvalidInput, match=r"^'a b' cannot name a sink;"):
+        light.set_sink("a b", {**spec, "url": "sqlite:///x"})
+    with pytest.raises(InvalidInput, match=r"^the sink 'results' holds a password;"):
+        light.set_sink("results", spec)
+    with pytest.raises(InvalidInput, match=r"^'a b' cannot name a source;"):
+        light.set_source("a b", {"kind": "parquet", "path": "x"})
 
 
 def test_requests_only_name_sinks(light):
