@@ -18,6 +18,7 @@
     ├── Forbidden               somebody we know, who may not do this
     ├── Unavailable             not now: try again after ``retry_after_s``
     │   ├── NotReady            a server or a fleet is still starting, or ends
+    │   │   └── Unloaded        somebody unloaded the fleet; it does not come back by itself
     │   └── Overloaded          a queue is full
     ├── DeadlineExceeded        the answer would have come too late; nothing was lost but time
     └── StorageError            the disk is full, a folder is not writable, a database is gone
@@ -125,17 +126,21 @@ class Unavailable(ShoalError):
 
     Attributes
     ----------
-    retry_after_s : float
-        When trying again makes sense, in seconds from now.
+    retry_after_s : float or None
+        When trying again makes sense, in seconds from now; None where it only does after somebody did something.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0, detail: str = "") -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = 1.0, detail: str = "") -> None:
         super().__init__(message, detail=detail)
         self.retry_after_s = retry_after_s
 
 
 class NotReady(Unavailable):
     """A server or a fleet is still starting, or ends."""
+
+
+class Unloaded(NotReady):
+    """A fleet was unloaded on purpose; it is served again once somebody loads it."""
 
 
 class Overloaded(Unavailable):

@@ -18,7 +18,10 @@ from shoal.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Sho
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind
 from shoal.security.permissions import Role
+from shoal.serving.deferred import Wishes, new_prediction
+from shoal.serving.messages import InferenceRequest
 from shoal.serving.payloads import decode_response
+from tests.unit.serving.fleets import tensor
 
 PATIENCE_S = 30.0
 
@@ -148,12 +151,21 @@ def test_what_cannot_be_used_is_refused_at_once(place):
         place.submit("pumps", rows(60_000))
 
 
+def accepted_before_it_took_another_input(world, frame):
+    """What is kept of a request that fitted once, e.g. before a promotion; its id."""
+    inputs = tuple([tensor(name, values) for name, values in frame.items()])
+    asked = InferenceRequest(model="pumps", inputs=inputs)
+    new = new_prediction(asked, Wishes(), principal="ann", request_id="r", attempts=5)
+    with shoal.open(world[0]) as workspace:
+        [made] = workspace.predictions.accept([new])
+    return made
+
+
 def test_failures_say_why_and_are_replayed(world, place, client):
     missing = {"device": ["d1"], "a": [1.0]}
     with pytest.raises(InvalidInput, match="lacks the input"):
-        client.submit("pumps", missing)  # a server refuses it at once; a workspace only writes it down
-    with shoal.open(world[0]) as workspace:
-        failed = workspace.submit("pumps", missing)
+        place.submit("pumps", missing)
+    failed = accepted_before_it_took_another_input(world, missing)
     record = place.predictions.wait(failed, timeout_s=PATIENCE_S)
     assert record.state is PredictionState.FAILED
     with pytest.raises(ShoalError, match="lacks the input"):

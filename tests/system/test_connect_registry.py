@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 
+import httpx
 import polars as pl
 import pytest
 from serve_process import make_home, serving, wait_until
@@ -79,6 +81,62 @@ LOOKUPS = {
 @pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
 def test_what_is_looked_up_is_what_the_workspace_says(client, workspace, look):
     assert look(client) == look(workspace)
+
+
+NAIVE = dt.datetime(2020, 1, 1)
+EARLY = dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=2)))
+NEW_YEAR = "2020-01-01T00:00:00"
+PREDICTIONS, PURGE = "/api/v1/predictions", "/api/v1/predictions/purge"
+REFUSALS = {
+    "a state": (lambda one: one.predictions.listed(state="zz"), f"{PREDICTIONS}?state=zz"),
+    "a kind": (lambda one: one.predictions.listed(kind="zz"), f"{PREDICTIONS}?kind=zz"),
+    "a time without a zone": (lambda one: one.predictions.listed(since=NAIVE), f"{PREDICTIONS}?since={NEW_YEAR}"),
+    "a text": (lambda one: one.predictions.listed(since="2020-01-01"), f"{PREDICTIONS}?since=2020-01-01"),
+    "a date": (lambda one: one.predictions.listed(until=NAIVE.date()), f"{PREDICTIONS}?until=2020-01-01"),
+    "a time before all": (
+        lambda one: one.predictions.listed(since=EARLY), f"{PREDICTIONS}?since=0001-01-01T00:00:00%2B02:00",
+    ),
+    "below none": (lambda one: one.predictions.listed(limit=-1), f"{PREDICTIONS}?limit=-1"),
+    "none": (lambda one: one.predictions.of_request("r", limit=0), "/api/v1/requests/r/predictions?limit=0"),
+    "no number": (lambda one: one.predictions.listed(limit="ten"), f"{PREDICTIONS}?limit=ten"),
+    "before no time": (lambda one: one.predictions.purge("x", before=NAIVE), f"{PURGE}?fleet=x&before={NEW_YEAR}"),
+    "a state of runs": (lambda one: one.runs(state="zz"), "/api/v1/runs?state=zz"),
+    "no runs": (lambda one: one.ledger.runs(limit=-1), "/api/v1/runs?limit=-1"),
+    "no audit": (lambda one: one.registry.audit(limit=0), "/api/v1/audit?limit=0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ask", "path"), REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_be_listed_is_refused_in_the_same_words_everywhere(world, client, workspace, ask, path):
+    _, server, keys = world
+    said = []
+    for one in (workspace, client):
+        with pytest.raises(InvalidInput) as refused:
+            ask(one)
+        said.append(str(refused.value))
+    base = server.url if "predictions" in path else server.admin_url
+    method = "POST" if "purge" in path else "GET"
+    headers = {"authorization": f"Bearer {keys[Role.ADMIN]}"}
+    told = httpx.request(method, base + path, headers=headers, trust_env=False)
+    assert told.status_code == 400
+    assert [*said, told.json()["error"]] == [said[0]] * 3
+
+
+def test_a_time_of_any_zone_is_understood_everywhere(client, workspace):
+    east = dt.datetime(2020, 1, 1, 5, tzinfo=dt.timezone(dt.timedelta(hours=5)))
+    for one in (client, workspace):
+        assert one.predictions.listed(since=east, until="2021-01-01T00:00:00+02:00", state="failed") == []
+
+
+@pytest.mark.parametrize("wish", [{"key": ("d1",)}, {"name": 3}, {"tag": ["a"]}])
+def test_services_are_asked_for_by_texts(client, workspace, wish):
+    said = set()
+    for one in (client, workspace):
+        with pytest.raises(InvalidInput) as refused:
+            one.services(**wish)
+        said.add(str(refused.value))
+    [text] = said
+    assert text.startswith(f"{next(iter(wish))} has to be a text")
 
 
 @pytest.mark.parametrize("door", ["url", "admin_url"])

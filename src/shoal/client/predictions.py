@@ -11,10 +11,10 @@ from shoal.client import records
 from shoal.client.exchange import Door, Question, asking, get, part, reading, send
 from shoal.client.sending import Dialogue, Pause, asked
 from shoal.client.transport import AsyncTransport, Transport
-from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.serving.documents import prediction_frame
+from shoal.storage import filters
 
 _PATH: Final = "/api/v1/predictions"
 _LONGEST_WAIT_S: Final = 10.0
@@ -153,17 +153,15 @@ def _listed(
     limit: int,
 ) -> Question[list[PredictionRecord]]:
     return get(
-        _PATH, records.predictions, door=Door.INFERENCE, state=state, kind=kind, fleet=fleet, principal=principal,
-        since=_text(since), until=_text(until), limit=limit,
+        _PATH, records.predictions, door=Door.INFERENCE, state=filters.word("state", PredictionState, state),
+        kind=filters.word("kind", PredictionKind, kind), fleet=fleet, principal=principal,
+        since=_text("since", since), until=_text("until", until),
+        limit=filters.limit(limit, most=filters.MOST),
     )  # fmt: skip
 
 
-def _text(moment: dt.datetime | None) -> str | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise InvalidInput(f"{moment} has no time zone; give it one, as datetime.now(UTC) has")
-    return moment.isoformat()
+def _text(what: str, moment: dt.datetime | None) -> str | None:
+    return None if moment is None else filters.moment(what, moment).isoformat()
 
 
 def _one(prediction_id: str, wait_s: float | None) -> Question[PredictionRecord]:
@@ -181,11 +179,11 @@ def _replay_failed(fleet: str | None) -> Question[int]:
 
 
 def _of_request(request_id: str, principal: str | None, limit: int) -> Question[list[PredictionRecord]]:
-    path = f"/api/v1/requests/{part(request_id)}/predictions"
+    path, limit = f"/api/v1/requests/{part(request_id)}/predictions", filters.limit(limit, most=filters.MOST)
     return get(path, records.predictions, door=Door.INFERENCE, principal=principal, limit=limit)
 
 
 def _purge(fleet: str, before: dt.datetime) -> Question[int]:
     read = reading(_Purged)
-    path = f"{_PATH}/purge{asking({'fleet': fleet, 'before': _text(before)})}"
+    path = f"{_PATH}/purge{asking({'fleet': fleet, 'before': _text('before', before)})}"
     return send("POST", path, None, lambda content: read(content).purged, door=Door.INFERENCE)

@@ -30,15 +30,15 @@ from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
 from shoal.security.api_keys import ApiKeyRecord, IssuedKey
 from shoal.security.permissions import Role, role_of
-from shoal.serving.services import Service
+from shoal.serving.services import Service, require_texts
 from shoal.serving.sinks import SinkSpec
+from shoal.storage import filters
 from shoal.storage.documents import read_document
 from shoal.types import InputFile, Json
 
 API: Final = "/api/v1"
-MOST: Final = 10_000
+MOST: Final = filters.MOST
 """Most that a listing holds."""
-
 Named = TypeVar("Named")
 
 
@@ -48,6 +48,7 @@ class _Pinned(msgspec.Struct):
 
 def services(name: str | None, tag: str | None, category: str | None, key: str | None) -> Question[list[Service]]:
     """Which servers hold which fleets; every door knows."""
+    require_texts(name=name, tag=tag, category=category, key=key)
     return get(f"{API}/services", reading(list[Service]), name=name, tag=tag, category=category, key=key)
 
 
@@ -205,7 +206,8 @@ def rotate_key(key_id: str, overlap_s: float, expires_s: float | None) -> Questi
 
 def audit(object: str | None, limit: int) -> Question[list[AuditEntry]]:  # noqa: A002
     """The newest changes."""
-    return _get(f"{API}/audit", records.many(AuditEntry, json=("before", "after")), object=object, limit=limit)
+    read, limit = records.many(AuditEntry, json=("before", "after")), filters.limit(limit, most=MOST)
+    return _get(f"{API}/audit", read, object=object, limit=limit)
 
 
 def verify_audit(noted: str | None) -> Question[AuditCheck]:
@@ -216,6 +218,7 @@ def verify_audit(noted: str | None) -> Question[AuditCheck]:
 def runs(state: RunState | None, fleet: str | None, kind: str | None, limit: int) -> Question[list[RunRecord]]:
     """The newest runs."""
     read = records.many(RunRecord, json=("spec",))
+    state, limit = filters.word("state", RunState, state), filters.limit(limit, most=MOST)
     return _get(f"{API}/runs", read, state=state, fleet=fleet, kind=kind, limit=limit)
 
 

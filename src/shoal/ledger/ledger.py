@@ -80,7 +80,13 @@ class Ledger:
     def runs(
         self, *, state: RunState | None = None, fleet: str | None = None, kind: str | None = None, limit: int = 50
     ) -> list[RunRecord]:
-        """The newest runs, newest first, filtered."""
+        """The newest runs, newest first, filtered.
+
+        Raises
+        ------
+        InvalidInput
+            There is no such state, or the limit is none.
+        """
         with self._database.read() as connection:
             return runs.listed(connection, state=state, fleet=fleet, kind=kind, limit=limit)
 

@@ -9,6 +9,7 @@ from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_ids import id_of, parsed_id, unknown
 from shoal.ledger.prediction_records import PredictionKind, PredictionRecord
 from shoal.ledger.prediction_tables import predictions
+from shoal.storage import filters
 
 _c = predictions.c
 _LISTED = [column for column in predictions.columns if column.name not in ("request", "answer")]
@@ -46,11 +47,19 @@ def many(connection: sa.Connection, ids: Sequence[str]) -> list[PredictionRecord
 def of_request(
     connection: sa.Connection, request_id: str, *, principal: str | None, limit: int
 ) -> list[PredictionRecord]:
-    """The newest durable results of a request, newest first, with all that is kept of them."""
+    """The newest durable results of a request, newest first, with all that is kept of them.
+
+    Raises
+    ------
+    InvalidInput
+        The limit is none.
+    """
     wanted = sa.and_(_c.kind == sa.literal_column("'stored'"), _c.request_id == request_id)
     if principal is not None:
         wanted = sa.and_(wanted, _c.principal == principal)
-    found = connection.execute(sa.select(predictions).where(wanted).order_by(_c.number.desc()).limit(limit))
+    found = connection.execute(
+        sa.select(predictions).where(wanted).order_by(_c.number.desc()).limit(filters.limit(limit))
+    )
     return [_record(row) for row in found.mappings()]
 
 
@@ -65,12 +74,19 @@ def listed(
     until: dt.datetime | None,
     limit: int,
 ) -> list[PredictionRecord]:
-    """The newest predictions, newest first, filtered; without what was asked and answered."""
+    """The newest predictions, newest first, filtered; without what was asked and answered.
+
+    Raises
+    ------
+    InvalidInput
+        There is no such state or kind, a time has no zone, or the limit is none.
+    """
+    state, kind = filters.word("state", PredictionState, state), filters.word("kind", PredictionKind, kind)
     wanted = {"state": state, "kind": kind, "fleet": fleet, "principal": principal}
     conditions = [_c[name] == str(value) for name, value in wanted.items() if value is not None]
-    conditions += [] if since is None else [_c.accepted_at >= since]
-    conditions += [] if until is None else [_c.accepted_at < until]
-    query = sa.select(*_LISTED).where(*conditions).order_by(_c.number.desc()).limit(limit)
+    conditions += [] if since is None else [_c.accepted_at >= filters.moment("since", since)]
+    conditions += [] if until is None else [_c.accepted_at < filters.moment("until", until)]
+    query = sa.select(*_LISTED).where(*conditions).order_by(_c.number.desc()).limit(filters.limit(limit))
     return [_record(row) for row in connection.execute(query).mappings()]
 
 

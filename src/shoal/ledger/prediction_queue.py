@@ -125,13 +125,14 @@ def _values(
     if state is PredictionState.CLAIMED:
         until = now + dt.timedelta(seconds=lease_s)
         return {"answer": result.answer, "delivery": result.delivery, "lease_until": until}
+    kept: dict[str, object] = {} if result.answer is None else {"answer": result.answer}
     if state is PredictionState.WAITING:
         more = 0 if result.counts else 1
         due_at = now + dt.timedelta(seconds=result.delay_s) if result.delay_s else None
-        return {"error": result.error, "due_at": due_at, "most_attempts": result.claim.most_attempts + more}
+        again = {"error": result.error, "due_at": due_at, "most_attempts": result.claim.most_attempts + more}
+        return again | kept
     forget_at = forgotten_at(now, kept_s(result.claim, keep_s))
-    ended: dict[str, object] = {"error": result.error, "settled_at": now, "forget_at": forget_at}
-    return {**ended, "answer": result.answer} if state is PredictionState.DONE else ended
+    return {"error": result.error, "settled_at": now, "forget_at": forget_at} | kept
 
 
 def sweep_needed(connection: sa.Connection, *, now: dt.datetime) -> bool:

@@ -141,7 +141,7 @@ class PredictionResult(msgspec.Struct, frozen=True, kw_only=True):
     state : PredictionState
         Where it goes: ``waiting`` to be tried again, ``claimed`` to be kept and go on with.
     answer : bytes or None
-        What was answered.
+        What was answered, kept whatever becomes of the prediction; None leaves what is kept as it is.
     delivery : str or None
         What a sink has to remember.
     error : str or None

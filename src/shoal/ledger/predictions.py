@@ -25,6 +25,7 @@ from shoal.ledger.prediction_records import (
     Turn,
     Wanted,
 )
+from shoal.storage.filters import moment
 from shoal.storage.sql import Database
 
 _LOOK_S: Final = 0.05
@@ -303,6 +304,11 @@ class Predictions:
             Only what was asked in this name.
         limit : int
             How many at most.
+
+        Raises
+        ------
+        InvalidInput
+            The limit is none.
         """
         with self._database.read() as connection:
             return listings.of_request(connection, request_id, principal=principal, limit=limit)
@@ -328,6 +334,11 @@ class Predictions:
             Only those that were accepted then or later, and before; aware.
         limit : int
             How many at most.
+
+        Raises
+        ------
+        InvalidInput
+            There is no such state or kind, a time has no zone, or the limit is none.
         """
         with self._database.read() as connection:
             return listings.listed(
@@ -344,8 +355,13 @@ class Predictions:
             Whose.
         before : datetime
             Those that were accepted before this; aware.
+
+        Raises
+        ------
+        InvalidInput
+            The time has no zone.
         """
-        gone = 0
+        gone, before = 0, moment("before", before)
         while True:
             with self._database.write() as connection:  # in steps, so that others can write in between
                 some = retention.purge(connection, fleet, before=before)

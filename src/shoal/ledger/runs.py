@@ -18,6 +18,7 @@ from shoal.jobs.states import (
 )
 from shoal.ledger.records import RunRecord, ShardPlan
 from shoal.ledger.tables import run_inputs, runs, shards
+from shoal.storage import filters
 from shoal.types import InputFile, Json
 
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -91,8 +92,15 @@ def one(connection: sa.Connection, run_id: str, *, lock: bool = False) -> RunRec
 def listed(
     connection: sa.Connection, *, state: RunState | None, fleet: str | None, kind: str | None, limit: int
 ) -> list[RunRecord]:
-    """Runs, newest first."""
-    query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+    """Runs, newest first.
+
+    Raises
+    ------
+    InvalidInput
+        There is no such state, or the limit is none.
+    """
+    query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(filters.limit(limit))
+    state = filters.word("state", RunState, state)
     for column, value in ((runs.c.state, state), (runs.c.fleet, fleet), (runs.c.kind, kind)):
         if value is not None:
             query = query.where(column == str(value))

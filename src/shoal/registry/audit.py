@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from shoal.registry.records import AuditEntry, Head
 from shoal.registry.tables import audit, audit_head
+from shoal.storage import filters
 from shoal.storage.columns import json_text
 from shoal.types import Json
 
@@ -81,8 +82,14 @@ def head(connection: sa.Connection) -> Head:
 
 
 def entries(connection: sa.Connection, *, object: str | None, limit: int) -> list[AuditEntry]:  # noqa: A002
-    """The newest entries, newest first, of one object or of all."""
-    query = sa.select(audit).order_by(audit.c.number.desc()).limit(limit)
+    """The newest entries, newest first, of one object or of all.
+
+    Raises
+    ------
+    InvalidInput
+        The limit is none.
+    """
+    query = sa.select(audit).order_by(audit.c.number.desc()).limit(filters.limit(limit))
     if object is not None:
         query = query.where(audit.c.object == object)
     return [_entry(row) for row in connection.execute(query).mappings()]

@@ -245,8 +245,19 @@ class Deployment:
         with self._database.read() as connection:
             return sources.one(connection, name)
 
-    def set_source(self, name: str, spec: Mapping[str, Json] | None, *, actor: str) -> None:
+    def set_source(self, name: str, spec: Mapping[str, Json] | None, *, actor: str, noun: str = "source") -> None:
         """Say what a name means from now on; None: nothing.
+
+        Parameters
+        ----------
+        name : str
+            The name.
+        spec : mapping or None
+            Its definition.
+        actor : str
+            In whose name.
+        noun : str
+            What people call it, for messages: sinks are kept among sources.
 
         Raises
         ------
@@ -254,4 +265,4 @@ class Deployment:
             The name is not safe, or the spec holds a password; secrets are references to environment variables.
         """
         with self._database.write() as connection:
-            sources.change(connection, name, spec, actor=actor, at=self._database.now(connection))
+            sources.change(connection, name, spec, noun=noun, actor=actor, at=self._database.now(connection))

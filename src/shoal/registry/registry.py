@@ -307,7 +307,13 @@ class Registry(Deployment):
             return aliases.history(connection, name, alias)
 
     def audit(self, *, object: str | None = None, limit: int = 100) -> list[AuditEntry]:  # noqa: A002
-        """The newest changes, newest first, of one object (``flights``, ``flights:3``, ``flights@champion``) or all."""
+        """The newest changes, newest first, of one object (``flights``, ``flights:3``, ``flights@champion``) or all.
+
+        Raises
+        ------
+        InvalidInput
+            The limit is none.
+        """
         with self._database.read() as connection:
             return audit.entries(connection, object=object, limit=limit)
 

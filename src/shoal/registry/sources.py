@@ -38,20 +38,20 @@ def one(connection: sa.Connection, name: str) -> SourceRecord:
 
 
 def change(
-    connection: sa.Connection, name: str, spec: Mapping[str, Json] | None, *, actor: str, at: dt.datetime
+    connection: sa.Connection, name: str, spec: Mapping[str, Json] | None, *, noun: str, actor: str, at: dt.datetime
 ) -> None:
-    """Say what a name means from now on; None: nothing.
+    """Say what a name means from now on; None: nothing. ``noun`` is what people call it: a source, or a sink.
 
     Raises
     ------
     InvalidInput
         The name is not safe, or the spec holds a password.
     """
-    check_name(name, what="a source")
+    check_name(name, what=f"a {noun}")
     after: Json = None if spec is None else json_value(json_text(spec))
     if any(_PASSWORD.search(text) for text in _texts(after)):
         raise InvalidInput(
-            f"the source {name!r} holds a password; put it into an environment variable and write ${{NAME}} instead"
+            f"the {noun} {name!r} holds a password; put it into an environment variable and write ${{NAME}} instead"
         )
     row = _row(connection, name, lock=True)
     before: Json = None if row is None else row["spec"]

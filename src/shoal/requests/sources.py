@@ -212,7 +212,7 @@ def _problems_of_http(source: HttpSource) -> Iterator[str]:
     if "{" in parts.netloc:
         yield "field 'url': the host is fixed; placeholders may stand behind it"
     elif not allowed(source.url, source.hosts):
-        yield f"field 'hosts': the URL's own host {parts.netloc!r} is not among them"
+        yield f"field 'hosts': {not_among(source.url)}"
     if parts.fragment or "@" in parts.netloc:
         yield "field 'url': send credentials in a header, as ${NAME}"
     for name, value in source.headers.items():
@@ -224,13 +224,24 @@ def _problems_of_http(source: HttpSource) -> Iterator[str]:
 
 def allowed(url: str, hosts: tuple[str, ...]) -> bool:
     """Whether an address is at one of the hosts; a host without a port means the protocol's own."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        return False
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    name = (parts.hostname or "").lower()
-    name = f"[{name}]" if ":" in name else name
+    name, port, usual = _place(url)
     spellings = {f"{name}:{port or usual}"} | ({name} if port in (None, usual) else set())
     return usual is not None and any(host.lower() in spellings for host in hosts)
+
+
+def not_among(url: str) -> str:
+    """What is wrong where an address is at none of its hosts, and how its own would have to be written."""
+    name, port, usual = _place(url)
+    host = name if port in (None, usual) else f"{name}:{port}"
+    return f"the URL's own host {host!r} is not among them; write it as it is here"
+
+
+def _place(url: str) -> tuple[str, int | None, int | None]:
+    """The host of an address, its port where it says one, and the port that its protocol usually has."""
+    parts = urlsplit(url)
+    name = (parts.hostname or "").lower()
+    try:
+        port, usual = parts.port, {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = usual = None
+    return f"[{name}]" if ":" in name else name, port, usual

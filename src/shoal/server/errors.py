@@ -58,7 +58,7 @@ def status_of(error: BaseException) -> int:
 
 def headers_of(error: BaseException) -> list[tuple[bytes, bytes]]:
     """What the status wants said in a header: when to come back, how to prove who one is, what to ask instead."""
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable) and error.retry_after_s is not None:
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     if isinstance(error, errors.Unauthenticated):
         return [(b"www-authenticate", b"Bearer")]

@@ -8,10 +8,9 @@ import datetime as dt
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
@@ -26,6 +25,7 @@ from shoal.server.wire import encode
 from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
 from shoal.serving.documents import prediction_document
 from shoal.serving.messages import InferenceRequest, RequestContext
+from shoal.storage import filters
 
 LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
@@ -35,14 +35,10 @@ PURGE: Final = "/api/v1/predictions/purge"
 OF_REQUEST: Final = "/api/v1/requests/{id}/predictions"
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
-_AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-_MOST_LISTED: Final = 10_000
 _MARGIN_S: Final = 0.5
 _NOBODY: Final = ""
 _ENDED: Final = 200
 _UNDER_WAY: Final = 202
-
-Word = TypeVar("Word", PredictionState, PredictionKind)
 
 
 def prefers_later(header: bytes) -> bool:
@@ -111,26 +107,25 @@ class PredictionsApp:
 
     async def _list(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "state", "kind", "fleet", "principal", "since", "until", "limit")
+        state = filters.word("state", PredictionState, asked.get("state"))
+        kind = filters.word("kind", PredictionKind, asked.get("kind"))
+        since, until = _time("since", asked), _time("until", asked)
+        limit = filters.limit(asked.get("limit", "50"), most=filters.MOST)
         principal = _whose(scope["shoal.principal"], asked.get("principal"))
         if principal == _NOBODY:
             return _ENDED, []
         found = await self._deferred.listed(
-            state=_word("state", PredictionState, asked.get("state")),
-            kind=_word("kind", PredictionKind, asked.get("kind")),
-            fleet=asked.get("fleet"),
-            principal=principal,
-            since=_time("since", asked.get("since")),
-            until=_time("until", asked.get("until")),
-            limit=_limit(asked.get("limit", "50")),
-        )
+            state=state, kind=kind, fleet=asked.get("fleet"), principal=principal, since=since, until=until,
+            limit=limit,
+        )  # fmt: skip
         return _ENDED, [prediction_document(record) for record in found]
 
     async def _of_request(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "principal", "limit")
+        limit = filters.limit(asked.get("limit", "100"), most=filters.MOST)
         principal = _whose(scope["shoal.principal"], asked.get("principal"))
         if principal == _NOBODY:
             return _ENDED, []
-        limit = _limit(asked.get("limit", "100"))
         found = await self._deferred.of_request(_id(scope), principal=principal, limit=limit)
         return _ENDED, [prediction_document(record) for record in found]
 
@@ -155,7 +150,7 @@ class PredictionsApp:
 
     async def _purge(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "fleet", "before")
-        before = _time("before", asked.get("before"))
+        before = _time("before", asked)
         if before is None or not asked.get("fleet"):
             raise InvalidInput("say whose results, and which: fleet=NAME and before=2026-01-31T12:00:00Z")
         return _ENDED, {"purged": await self._deferred.purge(asked["fleet"], before=before)}
@@ -190,29 +185,8 @@ def _query(scope: Scope, *known: str) -> dict[str, str]:
     return asked
 
 
-def _word(what: str, words: type[Word], text: str | None) -> Word | None:
-    if text is None:
-        return None
-    try:
-        return words(text)
-    except ValueError as error:
-        raise InvalidInput(f"{what} is one of {', '.join(words)}, not {text[:60]!r}") from error
-
-
-def _time(what: str, text: str | None) -> dt.datetime | None:
-    if text is None:
-        return None
-    try:
-        found: dt.datetime = msgspec.convert(text, type=_AWARE)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"{what} has to be a time such as 2026-01-31T12:00:00Z, not {text[:60]!r}") from error
-    return found
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= _MOST_LISTED:
-        return int(text)
-    raise InvalidInput(f"limit has to be a number from 1 to {_MOST_LISTED}")
+def _time(what: str, asked: Mapping[str, str]) -> dt.datetime | None:
+    return filters.moment(what, asked[what]) if what in asked else None
 
 
 def _seconds(what: str, text: str) -> float:

@@ -1,5 +1,6 @@
 """One attempt at a claimed prediction: answered, delivered, or what follows from its failure."""
 
+import asyncio
 import logging
 import random
 import time
@@ -68,24 +69,35 @@ class Attempts:
             It is somebody else's by now; there is nothing to settle.
         """
         try:
-            return await self._answered(claim)
-        except LeaseLost:
-            raise
+            delivery = await self._delivery(claim)
+            answer = encode_response(delivery.response) if claim.answer is None else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the prediction's fate
             return self._failure(claim, error)
+        # What its sink did not take is kept as well: from now on it is only delivered.
+        return msgspec.structs.replace(await self._delivered(delivery), answer=answer, durable=delivery.durable)
 
-    async def _answered(self, claim: PredictionClaim) -> PredictionResult:
+    async def _delivered(self, delivery: Delivery) -> PredictionResult:
+        claim = delivery.claim
+        try:
+            if claim.sink is not None:
+                await self._deliveries.deliver(delivery)
+        except LeaseLost:
+            raise
+        except asyncio.CancelledError:  # the sink may get it all the same, so it must not get another
+            return given_back(claim)
+        except Exception as error:  # noqa: BLE001
+            return self._failure(claim, error)
+        return PredictionResult(claim=claim, state=PredictionState.DONE)
+
+    async def _delivery(self, claim: PredictionClaim) -> Delivery:
+        """What is to be delivered: the answer that is there already, or a new one."""
         deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
-        delivery = await self._delivery(claim, deadline_s)
+        delivery = await self._made(claim, deadline_s)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             raise DeadlineExceeded("its deadline passed while it was worked on")
-        if claim.sink is not None:
-            await self._deliveries.deliver(delivery)
-        answer = encode_response(delivery.response)
-        return PredictionResult(claim=claim, state=PredictionState.DONE, answer=answer, durable=delivery.durable)
+        return delivery
 
-    async def _delivery(self, claim: PredictionClaim, deadline_s: float | None) -> Delivery:
-        """What is to be delivered: the answer that is there already, or a new one."""
+    async def _made(self, claim: PredictionClaim, deadline_s: float | None) -> Delivery:
         if claim.answer is not None:
             return Delivery(claim=claim, response=decode_response(claim.answer))
         # A durable result is committed with what becomes of the claim: before, it could be one that never counts.
@@ -114,7 +126,7 @@ class Attempts:
         """How long to wait before the next attempt, in seconds."""
         options = self._options
         if isinstance(error, _BUSY):
-            return max(error.retry_after_s, options.backoff_s)
+            return max(error.retry_after_s or 0.0, options.backoff_s)
         return min(options.longest_backoff_s, options.backoff_s * 2.0 ** min(claim.attempt - 1, 30))
 
     def _said(self, claim: PredictionClaim, error: Exception) -> str:
@@ -128,6 +140,12 @@ class Attempts:
             _log.error("prediction %s of request %s failed", claim.id, claim.request_id, exc_info=error)
             text = f"something went wrong here, not with the request; the server's log says what: {claim.request_id}"
         return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())[:_LONGEST_ERROR]
+
+
+def given_back(claim: PredictionClaim) -> PredictionResult:
+    """What becomes of a prediction that a server cannot finish because it ends."""
+    error = "the server ended before it was done"
+    return PredictionResult(claim=claim, state=PredictionState.WAITING, error=error, counts=False)
 
 
 def _is_fit(error: ShoalError) -> bool:

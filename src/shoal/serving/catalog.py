@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
 from shoal.serving.contact import Contact
-from shoal.serving.desired import Known, Selection, Wanted, earlier
+from shoal.serving.desired import Known, Selection, Wanted, earlier, unloaded
 from shoal.serving.keeping import Keepers
 from shoal.serving.numbered import Numbered
 from shoal.serving.openings import Opener, Openings
@@ -91,6 +91,8 @@ class Catalog:
             The server does not serve it.
         NotReady
             It should, but cannot (yet), or the registry was not asked yet.
+        Unloaded
+            It was unloaded.
         """
         slot = self.slots.get(fleet)
         if slot is None or slot.served is None:
@@ -103,6 +105,8 @@ class Catalog:
             raise NotReady("the server is starting and does not know yet what it serves; try again")
         if slot is None:
             raise NotFound(f"no fleet {fleet[:100]!r} is served here; the repository's index lists those that are")
+        if not slot.wanted.loaded:
+            raise unloaded(fleet)
         raise NotReady(f"fleet {fleet!r} is not served: {slot.reason or 'it is being opened'}", detail=slot.detail)
 
     async def refresh(self) -> None:

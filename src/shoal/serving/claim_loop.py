@@ -28,7 +28,7 @@ from shoal.ledger.prediction_records import (
     Wanted,
 )
 from shoal.ledger.predictions import Predictions
-from shoal.serving.attempts import Attempts
+from shoal.serving.attempts import Attempts, given_back
 from shoal.serving.contact import LOOK_S, NOTHING_DONE
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.deliveries import Deliveries
@@ -361,16 +361,13 @@ class ClaimLoop:
         try:
             result = await self._attempts.result(claim)
         except asyncio.CancelledError:
-            if not self._holds(claim):
-                return
-            result = PredictionResult(
-                claim=claim, state=PredictionState.WAITING, error="the server ended before it was done", counts=False
-            )
+            result = given_back(claim)
         except LeaseLost:
             self._lose(claim)
             return
-        self._results.append((result, None))
-        self._wake.set()
+        if self._holds(claim):
+            self._results.append((result, None))
+            self._wake.set()
 
     async def _keep(self, deliveries: list[Delivery], name: str | None) -> set[int]:
         """Write down answers before a sink gets them; the numbers of those that are still ours."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, TooLarge
+from shoal.errors import InvalidInput, NotFound, TooLarge, Unloaded
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Acceptance, Backlog, NewPrediction, PredictionKind, PredictionRecord
 from shoal.ledger.predictions import Predictions
@@ -176,6 +176,8 @@ class DeferredPredictions:
             There is no such fleet here, no such model or version of it, or no such sink.
         NotReady
             It is not known yet which fleets are here.
+        Unloaded
+            The fleet was unloaded.
         TooLarge
             The request is too large, or has too many rows.
         Overloaded
@@ -193,7 +195,7 @@ class DeferredPredictions:
             await self._plane.check(request)
             if wishes.sink is not None:
                 await self._plane.contact.during(self._sinks.open(wishes.sink))
-        except (InvalidInput, NotFound, TooLarge):
+        except (InvalidInput, NotFound, TooLarge, Unloaded):
             known = await self._known(request, context, wishes)
             if known is None:
                 raise

@@ -2,7 +2,8 @@
 
 A sink that could show a result twice gets it in three steps: the answer is written down beside the name under which it
 is going to be delivered; it is delivered; the prediction is settled. Whoever takes the prediction over after a crash
-finds that name and asks the sink whether anything came of it.
+finds that name and asks the sink whether anything came of it. Where delivering twice is harmless the first step is left
+out: an answer that the sink did not take is written down with the attempt that failed.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shoal.errors import InvalidInput, NotFound
+from shoal.errors import InvalidInput, NotFound, Unloaded
 from shoal.registry import CHAMPION, Desired, Head, Reference, Registry, SnapshotRecord, parse_reference
 from shoal.types import Json
 
@@ -172,6 +172,11 @@ def earlier(registry: Registry, wanted: Wanted) -> list[SnapshotRecord]:
     named.pop(wanted.snapshot.version, None)
     records = [registry.snapshot(wanted.fleet, version) for version in list(named)[:STAND_INS]]
     return [record for record in records if record.collected_at is None]
+
+
+def unloaded(fleet: str) -> Unloaded:
+    """The refusal of what is asked of a fleet that was unloaded."""
+    return Unloaded(f"the fleet {fleet!r} is unloaded; `shoal fleets load {fleet}` loads it", retry_after_s=None)
 
 
 def _wanted(desired: Desired, sources: Mapping[str, Mapping[str, Json]]) -> Wanted:

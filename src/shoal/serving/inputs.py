@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import polars as pl
 
-from shoal.errors import InvalidInput
+from shoal.errors import InvalidInput, TooLarge
 from shoal.scoring.columns import Flags, RowColumns, to_numbers
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.serving.rows import Column, Rows, merged_booleans, merged_integers, merged_numbers, merged_texts
@@ -233,6 +233,20 @@ class InputSchema:
 
     def _names(self, keys: bool) -> list[str]:
         return [one.name for one in self.inputs if keys or not one.key]
+
+
+def given_rows(tensors: Sequence[Tensor], most: int) -> int:
+    """Rows of a request, before it is read.
+
+    Raises
+    ------
+    TooLarge
+        More than it may have.
+    """
+    given = len(tensors[0].data) if tensors else 0
+    if given > most:
+        raise TooLarge(f"{given} rows in one request; send at most {most} at a time")
+    return given
 
 
 def _converted(tensor: Tensor, convert: Convert, position: int, wrong: dict[int, Flags]) -> Column:

@@ -37,3 +37,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     inline_s: float = 0.002
     call_s: float = 0.02
     load_s: float = 60.0
+
+    def most_rows(self, wished: int | None) -> int:
+        """Rows of one request of a fleet that may have a narrower limit of its own."""
+        return min(self.max_rows, wished or self.max_rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shoal.errors import NotFound, NotReady
+from shoal.errors import NotFound, NotReady, Unloaded
 from shoal.fleet import Fleet
 from shoal.registry import Registry, SnapshotRecord
 from shoal.scoring.warming import warm_kernels
@@ -175,6 +175,8 @@ class DataPlane:
             There is no such fleet, model or version.
         TooLarge
             Too many rows.
+        Unloaded
+            The fleet was unloaded: nobody knows whether it ever comes back.
         """
         fleet, key = split(request.model)
         try:
@@ -182,6 +184,8 @@ class DataPlane:
                 served = self._catalog.current(fleet)
             else:
                 served = await self._catalog.version(fleet, request.version)
+        except Unloaded:
+            raise
         except NotReady:
             return
         await served.check(request, key)

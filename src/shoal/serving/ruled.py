@@ -84,6 +84,19 @@ class RuledScoring(Scoring):
         return beside(frame, dates) if dates else frame
 
 
+def scoring_of(table: ModelTable, inputs: InputSchema, spec: ServingSpec) -> Scoring:
+    """What runs for each call of a fleet: nothing but the models where no check or rule is set.
+
+    Raises
+    ------
+    InvalidSpec
+        The spec does not fit the fleet.
+    """
+    if spec.rules or spec.threshold or spec.checks.inputs or spec.checks.outputs or spec.lookup:
+        return RuledScoring(table, inputs, spec)
+    return Scoring(table, inputs)
+
+
 class RuledBatch(ScoredBatch):
     """What one call found, and what rules made of it.
 

@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
-from shoal.errors import TooLarge
 from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Batcher, Lane, Limits
 from shoal.requests.cost import Cost
 from shoal.requests.loading import load
-from shoal.requests.spec import FleetSchema, ServingSpec
+from shoal.requests.spec import FleetSchema
 from shoal.serving.addressed import SingleModel, SingleModels
 from shoal.serving.desired import Wanted
-from shoal.serving.inputs import InputSchema
+from shoal.serving.inputs import InputSchema, given_rows
 from shoal.serving.keeping import Keepers, Keeping
 from shoal.serving.messages import InferenceRequest, InferenceResponse, ModelMetadata, RequestContext, Tensor, Value
 from shoal.serving.options import ServingOptions
 from shoal.serving.outputs import Output, OutputSchema
 from shoal.serving.rows import Rows
-from shoal.serving.ruled import RuledScoring
-from shoal.serving.scoring import Part, Scoring, values_of
+from shoal.serving.ruled import RuledScoring, scoring_of
+from shoal.serving.scoring import Part, values_of
 from shoal.serving.statistics import FleetCounters
 from shoal.table.keys import level_name
 
@@ -110,7 +109,7 @@ class ServedFleet:
         self.between = between
         extra, brought = ((), ()) if between is None else (between.extra, between.brought)
         self.inputs = InputSchema(fleet.keys, fleet.features, extra, brought)
-        self._scoring = _scoring(fleet, self.inputs, spec)
+        self._scoring = scoring_of(fleet.table, self.inputs, spec)
         ruled = self._scoring.rules.outputs if isinstance(self._scoring, RuledScoring) else None
         self.outputs = OutputSchema(fleet.table, snapshot.version, ruled)
         if between is not None:
@@ -138,7 +137,7 @@ class ServedFleet:
         self.counters = FleetCounters(fleet.name, self.version, self.batcher.tally, cached)
         self._lane = lane
         self._under_way = 0
-        self._max_rows = min(options.max_rows, spec.limits.max_rows or options.max_rows)
+        self._max_rows = options.most_rows(spec.limits.max_rows)
         self._few_rows = min(PIECE_ROWS, self._max_rows)
         self._timeout_s = spec.limits.timeout_s
 
@@ -230,19 +229,12 @@ class ServedFleet:
         """
         self.outputs.wanted(request.outputs)
         single = None if key is None else self.models[key]
-        given = self._given(request)
+        given = given_rows(request.inputs, self._max_rows)
         rows, _ = await self._apart(given > HEAVY_ROWS, self._rows, request, single)
         if single is not None:
             _ = single.number  # raises if there is none
         if isinstance(self._scoring, RuledScoring) and (self.between is None or self.between.lookup is None):
             await self._apart(given > HEAVY_ROWS, self._scoring.require, rows)
-
-    def _given(self, request: InferenceRequest) -> int:
-        """Rows of a request, before it is read; raises TooLarge."""
-        given = len(request.inputs[0].data) if request.inputs else 0
-        if given > self._max_rows:
-            raise TooLarge(f"{given} rows in one request; send at most {self._max_rows} at a time")
-        return given
 
     def _rows(self, request: InferenceRequest, single: SingleModel | None) -> Rows:
         if single is None:
@@ -258,7 +250,7 @@ class ServedFleet:
         wanted: Sequence[Output],
     ) -> "_Answered":
         """Answer a request that has many rows, or of a fleet with a lookup or a cache."""
-        is_heavy = self._given(request) > HEAVY_ROWS
+        is_heavy = given_rows(request.inputs, self._max_rows) > HEAVY_ROWS
         rows, input_ns = await self._apart(is_heavy, self._rows, request, single)
 
         async def score(chosen: Rows) -> Sequence[Part]:
@@ -386,13 +378,6 @@ def between_of(wanted: Wanted, fleet: Fleet, cache: Path, before: "Between | Non
 
     schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
     return Between(spec, schema, snapshot, sources=wanted.sources, folder=cache, before=before)
-
-
-def _scoring(fleet: Fleet, inputs: InputSchema, spec: ServingSpec) -> Scoring:
-    """What runs for each call: nothing but the models where no check or rule is set."""
-    if spec.rules or spec.threshold or spec.checks.inputs or spec.checks.outputs or spec.lookup:
-        return RuledScoring(fleet.table, inputs, spec)
-    return Scoring(fleet.table, inputs)
 
 
 def _tensors(parts: Sequence[Part], wanted: Sequence[Output], single: SingleModel | None) -> tuple[Tensor, ...]:

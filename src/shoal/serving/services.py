@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from shoal.errors import InvalidInput
 from shoal.registry import Desired, Registry, ServerRecord
 
 ALIVE_S: Final = 5.0
@@ -156,7 +157,13 @@ def find_services(
         A segment key as addresses have it, ``key1:key2``: fleets that answer for it.
     has : callable
         Whether a fleet's snapshot answers for a key, by its own model or a coarser one.
+
+    Raises
+    ------
+    InvalidInput
+        A wish is no text.
     """
+    require_texts(name=name, tag=tag, category=category, key=key)
     wanted = {
         one.fleet: one
         for one in known.fleets.values()
@@ -176,6 +183,20 @@ def find_services(
     everything = name is tag is category is key is None
     found = [_service(one, wanted, is_asked_for, authenticated=known.authenticated) for one in known.servers]
     return [service for service in found if service.fleets or everything]
+
+
+def require_texts(**wishes: object) -> None:
+    """Refuse wishes that are no texts, such as a key as a tuple.
+
+    Raises
+    ------
+    InvalidInput
+        Names the first of them.
+    """
+    for what, wish in wishes.items():
+        if wish is not None and not isinstance(wish, str):
+            shape = " as addresses have it, such as d7 or JFK:LAX" if what == "key" else ""
+            raise InvalidInput(f"{what} has to be a text{shape}, not {repr(wish)[:60]}")
 
 
 def _service(

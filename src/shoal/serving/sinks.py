@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, cast
 import msgspec
 
 from shoal.errors import InvalidSpec, NotFound
-from shoal.requests.sources import allowed, resolved
+from shoal.requests.sources import allowed, not_among, resolved
 from shoal.serving.sink_kinds import FolderSink, Sink, TableSink
 from shoal.storage.columns import json_text
 from shoal.storage.documents import load_document, read_document
@@ -22,6 +22,7 @@ from shoal.storage.sink_parquet import SinkFolder
 from shoal.types import Json
 
 _REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_DATABASES: Final = ("sqlite", "postgresql", "postgres")
 _TABLE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_HEADER: Final = re.compile(r"auth|cookie|token|secret|key|password", re.IGNORECASE)
 _REMEMBERED_S: Final = 1.0
@@ -113,8 +114,8 @@ def load_sink(source: SinkSpec | Mapping[str, object] | Path | str) -> SinkSpec:
     if isinstance(source, Path | str):
         source = read_document(Path(source), "write fields such as 'kind: sql_sink', one per line")
     loaded = _of_kind(source) if isinstance(source, Mapping) else source
-    if isinstance(loaded, SqlSinkSpec) and not _TABLE.fullmatch(loaded.table):
-        raise InvalidSpec(f"field 'table' is {loaded.table!r}: write a name such as results or shop.results")
+    if isinstance(loaded, SqlSinkSpec):
+        _check_table(loaded)
     if isinstance(loaded, ParquetSinkSpec):
         loaded = ParquetSinkSpec(folder=str(Path(loaded.folder).expanduser().absolute()))
     if isinstance(loaded, WebhookSpec):
@@ -135,11 +136,24 @@ def _of_kind(values: Mapping[str, object]) -> SinkSpec:
     return load_document(fields, KINDS[cast("str", kind)], lists=("hosts",))
 
 
+def _check_table(spec: SqlSinkSpec) -> None:
+    if not _TABLE.fullmatch(spec.table):
+        raise InvalidSpec(f"field 'table' is {spec.table!r}: write a name such as results or shop.results")
+    scheme, says, _ = spec.url.partition("://")
+    database = scheme.partition("+")[0]
+    if not _REFERENCE.match(spec.url) and not (says and database in _DATABASES):
+        which = f", not of {database[:30]!r}" if says else ""
+        raise InvalidSpec(
+            f"field 'url': results go to tables of SQLite or PostgreSQL{which}; write sqlite:///PATH or "
+            "postgresql://USER@HOST/DATABASE"
+        )
+
+
 def _check_webhook(spec: WebhookSpec) -> None:
     if not spec.url.startswith(("http://", "https://")):
         raise InvalidSpec("field 'url' must be an address such as https://host/results")
     if not allowed(spec.url, spec.hosts):
-        raise InvalidSpec("field 'hosts': the URL's own host is not among them")
+        raise InvalidSpec(f"field 'hosts': {not_among(spec.url)}")
     for name, value in {"secret": spec.secret, "old_secret": spec.old_secret}.items():
         if value is not None and not _REFERENCE.fullmatch(value):
             raise InvalidSpec(f"field {name!r}: put it into an environment variable and write ${{NAME}} here")

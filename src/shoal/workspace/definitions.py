@@ -118,7 +118,7 @@ class Definitions(Generic[Spec]):
         if spec is None:
             self._require_unused(name)
         document = None if spec is None else self._sort.document(self._sort.load(spec))
-        self._registry.set_source(name, document, actor=self._actor)
+        self._registry.set_source(name, document, actor=self._actor, noun=self._sort.noun)
 
     def _require_free(self, name: str) -> None:
         for other in (SOURCES, SINKS):

@@ -97,7 +97,9 @@ def test_a_bare_name_is_what_is_served_also_without_a_champion(home, shoal, shoa
     assert {tensor.name: list(tensor.data) for tensor in asked.inputs} == {"device": ["d1"], "x": [2.0]}
 
 
-@pytest.mark.parametrize("words", [["line=four"], ["x=much"], ["x"], ["device=d1", "--sink", "nowhere"]])
+@pytest.mark.parametrize(
+    "words", [["line=four"], ["x=much"], ["x"], ["device=d1", "--sink", "nowhere"], ["device=d1", "line=4"]]
+)
 def test_what_cannot_be_submitted_is_refused(pumps, shoal, words):
     assert shoal("predictions", "submit", "pumps", *words, code=1).stderr
     assert pumps.predictions.listed() == []

@@ -121,6 +121,20 @@ def test_a_call_that_waits_for_anything_at_all_ends_in_time(workspace):
     assert "it took longer than it may" in details
 
 
+def test_a_fleet_that_was_unloaded_says_so_and_not_when_to_come_back(workspace):
+    async def work(here):
+        await here.plane.unload("pumps", actor="ada")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await here.unary("ModelInfer")(request(x=1.0), timeout=30)
+        return error.value
+
+    error = run(workspace, work)
+    assert (error.code(), error.details()) == (
+        grpc.StatusCode.UNAVAILABLE, "the fleet 'pumps' is unloaded; `shoal fleets load pumps` loads it",
+    )  # fmt: skip
+    assert "retry-after" not in dict(error.trailing_metadata())
+
+
 def test_the_time_that_a_fleet_gives_its_requests_holds_whatever_else_does(workspace, slow_lookup):
     workspace.set_serving("pumps", {**LOOKED_UP, "limits": {"timeout_s": 0.2}})
 

@@ -354,6 +354,17 @@ def test_an_older_version_can_be_asked(tmp_path):
             assert told.json["error"]
 
 
+def test_a_fleet_that_was_unloaded_says_so_and_not_when_to_come_back(tmp_path):
+    make_home(tmp_path / "home")
+    with rest_world(tmp_path / "home", []) as rest:
+        rest.ask("POST", "/v2/repository/models/column/unload")
+        for path in ("/v2/models/column/infer", "/v2/models/column/versions/1/infer"):
+            told = rest.post(path, {"inputs": [{"name": "id", "datatype": "BYTES", "shape": [1], "data": ["a"]}]})
+            assert told.status == 503
+            assert told.json["error"] == "the fleet 'column' is unloaded; `shoal fleets load column` loads it"
+            assert b"retry-after" not in told.headers
+
+
 def test_the_repository(tmp_path):
     make_home(tmp_path / "home")
     with rest_world(tmp_path / "home", []) as rest:

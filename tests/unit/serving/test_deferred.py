@@ -23,6 +23,7 @@ from shoal.errors import (
     StorageError,
     TooLarge,
     Unavailable,
+    Unloaded,
 )
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_records import Backlog
@@ -325,13 +326,42 @@ def test_what_cannot_be_answered_any_more_is_not_tried_again(light):
 
 def test_a_fleet_that_is_not_served_just_now_takes_requests_for_later(light):
     async def main():
-        async with process(light) as (deferred, plane):
-            await plane.plane.unload("pumps", actor="ada")
+        async with process(light, fleets=["pumps@canary"]) as (deferred, _):
             ids = [await accepted(deferred, one, context(), Wishes()) for one in (request(), HOPELESS["output"][0])]
-            await plane.plane.load("pumps", actor="ada")
+            light.promote("pumps", 1, alias="canary")
             return [(await ended(deferred, one)).state for one in ids]
 
     assert asyncio.run(main()) == [DONE, FAILED]
+
+
+def test_a_fleet_that_was_unloaded_takes_nothing_and_does_what_it_took_before_once_it_is_loaded(light):
+    async def main():
+        async with process(light) as (deferred, plane):
+            plane.may.clear()
+            before = await accepted(deferred, request(), context(), Wishes(idempotency_key="k"))
+            await until(lambda: plane.asked)
+            await plane.plane.unload("pumps", actor="ada")
+            plane.may.set()
+            await until(lambda: deferred.counts.retried)
+            waits = light.predictions.one(before)
+            refusals = [await refused(deferred, version) for version in (None, "1")]
+            again = await accepted(deferred, request(), context(), Wishes(idempotency_key="k"))
+            listed = light.predictions.listed()
+            await plane.plane.load("pumps", actor="ada")
+            return before, waits, refusals, again, listed, await ended(deferred, before)
+
+    before, waits, refusals, again, listed, done = asyncio.run(main())
+    assert refusals == ["the fleet 'pumps' is unloaded; `shoal fleets load pumps` loads it"] * 2
+    assert (waits.state, [one.id for one in listed], again) == (WAITING, [before], before)
+    assert (done.state, done.attempts) == (DONE, 2)
+
+
+async def refused(deferred, version):
+    """What is said of a request to a fleet that was unloaded."""
+    with pytest.raises(Unloaded) as error:
+        await accepted(deferred, msgspec.structs.replace(request(), version=version), context(), Wishes())
+    assert error.value.retry_after_s is None
+    return str(error.value)
 
 
 def test_a_server_that_is_busy_is_not_the_requests_fault(light):

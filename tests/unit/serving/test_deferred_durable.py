@@ -177,3 +177,22 @@ def test_of_one_request_id_each_prediction_is_kept(workspace, tmp_path):
     for one in durable:
         with pytest.raises(InvalidInput):
             Wishes(idempotency_key=one.idempotency_key).require_usable()
+
+
+def test_a_durable_result_is_kept_with_the_answer_that_a_table_did_not_take(workspace, tmp_path):
+    """Nothing is written down before a table gets it, so the attempt that fails keeps both."""
+    url = f"sqlite:///{tmp_path / 'none' / 'results.sqlite'}"
+    spec = {"kind": "sql_sink", "url": url, "table": "results"}
+    workspace.registry.set_source("table", document(load_sink(spec)), actor="ada")
+
+    async def main():
+        async with process(workspace) as (deferred, plane):
+            one = await accepted(deferred, ASKED, context(), Wishes(sink="table"))
+            failed, there = await ended(deferred, one), await kept(workspace, "r1")
+            (tmp_path / "none").mkdir()
+            await deferred.replay(one)
+            return failed, there, await ended(deferred, one), await kept(workspace, "r1"), plane.asked
+
+    failed, there, done, durable, asked = asyncio.run(main())
+    assert (failed.state, done.state, done.answer, len(asked)) == (FAILED, DONE, failed.answer, 1)
+    assert [one.id for one in there] == [one.id for one in durable] == arrived(tmp_path, "all")

@@ -7,9 +7,12 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import shoal
+from shoal.errors import InvalidInput, TooLarge, Unloaded
 from shoal.serving.frames import wanted_outputs
+from shoal.serving.messages import InferenceRequest
 from shoal.serving.options import ServingOptions
 from shoal.serving.payloads import decode_request
+from tests.unit.serving.fleets import tensor
 
 SPECS = {
     "nothing": {},
@@ -71,3 +74,54 @@ def test_the_version_is_that_of_the_reference(workspace):
         workspace.predictions.one(workspace.submit(text, {"device": ["a"], "x": [1.0], "y": [1.0]})).request
     )
     assert [ask(text).version for text in ("pumps", "pumps:1", "pumps@champion")] == [None, "1", "1"]
+
+
+ROW = {"device": ["a"], "x": [1.0], "y": [1.0]}
+REJECTING = {"checks": {"inputs": {"x": {"max": 0.5}}, "on_input": "reject"}}
+HOPELESS = {
+    "no features": ({}, {"device": ["a"]}),
+    "one feature": ({}, {"device": ["a"], "x": [1.0]}),
+    "a feature that no lookup brings": (SPECS["a lookup"], {"device": ["a"], "site": [7]}),
+    "nothing to look up by": (SPECS["a lookup"], {"device": ["a"], "y": [1.0]}),
+    "a check": (REJECTING, ROW),
+    "too many rows": ({"limits": {"max_rows": 1}}, {name: 2 * values for name, values in ROW.items()}),
+}
+
+
+@pytest.mark.parametrize(("spec", "rows"), HOPELESS.values(), ids=HOPELESS)
+def test_what_could_not_be_answered_is_refused_as_a_server_refuses_it(workspace, spec, rows):
+    before = workspace.submit("pumps", ROW, idempotency_key="before")
+    workspace.set_serving("pumps", spec)
+    with pytest.raises((InvalidInput, TooLarge)) as refused:
+        workspace.submit("pumps", rows, idempotency_key="once")
+    inputs = [tensor(name, values) for name, values in rows.items()]
+    with pytest.raises(type(refused.value)) as over_there:
+        asyncio.run(checked_by_a_server(workspace, InferenceRequest(model="pumps", inputs=tuple(inputs))))
+    assert str(refused.value) == str(over_there.value)
+    assert [one.id for one in workspace.predictions.listed()] == [before]
+
+
+def test_what_was_taken_before_is_told_where_it_is_though_it_fits_no_more(workspace):
+    made = workspace.submit("pumps", ROW, idempotency_key="once")
+    workspace.set_serving("pumps", REJECTING)
+    assert workspace.submit("pumps", ROW, idempotency_key="once") == made
+    workspace.set_serving("pumps", {}, loaded=False)
+    assert workspace.submit("pumps", ROW, idempotency_key="once") == made
+
+
+@pytest.mark.parametrize("reference", ["pumps", "pumps:1", "pumps@champion"])
+def test_a_fleet_that_was_unloaded_takes_nothing(workspace, reference):
+    workspace.unload("pumps")
+    with pytest.raises(Unloaded, match=r"^the fleet 'pumps' is unloaded; `shoal fleets load pumps` loads it$"):
+        workspace.submit(reference, ROW)
+    workspace.load("pumps")
+    assert workspace.submit(reference, ROW)
+
+
+async def checked_by_a_server(workspace, request):
+    plane = workspace.data_plane(["pumps"], options=ServingOptions())
+    await plane.start()
+    try:
+        await plane.check(request)
+    finally:
+        await plane.drain(1.0)

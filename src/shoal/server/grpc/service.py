@@ -133,7 +133,7 @@ class InferenceService:
     async def _refuse(self, call: Call, visit: Visit, error: Exception) -> None:
         """End a call by an error as the caller may see it."""
         shown = told(error, visit.request_id)
-        if isinstance(shown, Unavailable):
+        if isinstance(shown, Unavailable) and shown.retry_after_s is not None:
             retry = ("retry-after", f"{shown.retry_after_s:g}")
             call.set_trailing_metadata(((REQUEST_ID, visit.request_id), retry))
         await call.abort(code_of(shown), str(shown))

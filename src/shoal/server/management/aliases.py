@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from shoal.registry import CHAMPION, AliasChange, AliasRecord
 from shoal.registry.names import PRINTABLE
 from shoal.server.management.callers import PREFIX, acting_as
+from shoal.server.management.listings import Limit
 from shoal.workspace import Workspace
 
 Key = Annotated[
@@ -52,9 +53,7 @@ def router(workspace: Workspace) -> APIRouter:
         return registry.aliases(name)
 
     @routes.get("/fleets/{name}/history")
-    def show_history(
-        name: str, alias: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 50
-    ) -> list[AliasChange]:
+    def show_history(name: str, alias: str | None = None, limit: Limit = 50) -> list[AliasChange]:
         """Show how aliases moved, newest first."""
         return registry.alias_history(name, alias)[:limit]
 

@@ -11,10 +11,9 @@ from starlette.responses import Response
 from shoal.errors import InvalidInput
 from shoal.registry import CHAMPION, FleetRecord, ModelVersion, SnapshotRecord
 from shoal.server.management.callers import PREFIX, acting_as
-from shoal.server.management.listings import page_of
+from shoal.server.management.listings import Limit, page_of
 from shoal.workspace import Workspace
 
-Limit = Annotated[int, Query(ge=1, le=10_000)]
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
@@ -11,6 +11,7 @@ from shoal.registry import AuditCheck
 from shoal.security.api_keys import ApiKeyRecord
 from shoal.security.permissions import Role
 from shoal.server.management.callers import PREFIX, acting_as
+from shoal.server.management.listings import Limit
 from shoal.workspace import Workspace
 
 Expiry = Annotated[float | None, Field(gt=0, le=3_153_600_000, description="Seconds it is taken; null for ever")]
@@ -66,7 +67,7 @@ def router(workspace: Workspace) -> APIRouter:
     @routes.get("/audit")
     def list_audit(
         object: str | None = None,  # noqa: A002
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        limit: Limit = 50,
     ) -> list[dict[str, object]]:
         """List the newest changes, newest first."""
         return [msgspec.to_builtins(entry) for entry in workspace.registry.audit(object=object, limit=limit)]

@@ -1,10 +1,21 @@
-"""Answers that are long tables: a page of rows, how many there are, and the kinds of the columns."""
+"""Listings: what they are asked with, and answers that are long tables, a page of rows at a time."""
+
+from typing import Annotated, TypeAlias
 
 import msgspec
 import polars as pl
+from fastapi import Query
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
+from shoal.jobs.states import RunState
 from shoal.serving.listings import columns_of
+from shoal.storage import filters
+
+Limit: TypeAlias = Annotated[
+    int, BeforeValidator(lambda value: filters.limit(value, most=filters.MOST)), Query(ge=1, le=filters.MOST)
+]
+State: TypeAlias = Annotated[RunState | None, BeforeValidator(lambda value: filters.word("state", RunState, value))]
 
 
 def page_of(frame: pl.DataFrame, rows: str, *, offset: int, limit: int, **said: object) -> Response:

@@ -1,12 +1,10 @@
 """Runs: what was done, and what became of every row."""
 
-from typing import Annotated
-
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from shoal.jobs.states import RunState
 from shoal.server.management.callers import PREFIX
+from shoal.server.management.listings import Limit, State
 from shoal.workspace import Workspace
 
 
@@ -17,10 +15,10 @@ def router(workspace: Workspace) -> APIRouter:
 
     @routes.get("/runs")
     def list_runs(
-        state: RunState | None = None,
+        state: State = None,
         fleet: str | None = None,
         kind: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        limit: Limit = 50,
     ) -> list[dict[str, object]]:
         """List the newest runs, newest first."""
         found = ledger.runs(state=state, fleet=fleet, kind=kind, limit=limit)
