@@ -11,10 +11,10 @@ from shoal.client import records
 from shoal.client.exchange import Door, Question, asking, get, part, reading, send
 from shoal.client.sending import Dialogue, Pause, asked
 from shoal.client.transport import AsyncTransport, Transport
-from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.serving.documents import prediction_frame
+from shoal.times import in_utc
 
 _PATH: Final = "/api/v1/predictions"
 _LONGEST_WAIT_S: Final = 10.0
@@ -159,11 +159,7 @@ def _listed(
 
 
 def _text(moment: dt.datetime | None) -> str | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise InvalidInput(f"{moment} has no time zone; give it one, as datetime.now(UTC) has")
-    return moment.isoformat()
+    return None if moment is None else in_utc(moment).isoformat()
 
 
 def _one(prediction_id: str, wait_s: float | None) -> Question[PredictionRecord]:

@@ -8,10 +8,9 @@ import datetime as dt
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
@@ -26,6 +25,7 @@ from shoal.server.wire import encode
 from shoal.serving.deferred import LONGEST_DEADLINE_S, DeferredPredictions, Wishes
 from shoal.serving.documents import prediction_document
 from shoal.serving.messages import InferenceRequest, RequestContext
+from shoal.times import utc_time
 
 LIST: Final = "/api/v1/predictions"
 ONE: Final = "/api/v1/predictions/{id}"
@@ -35,7 +35,6 @@ PURGE: Final = "/api/v1/predictions/purge"
 OF_REQUEST: Final = "/api/v1/requests/{id}/predictions"
 
 _JSON_KIND: Final = (b"content-type", b"application/json")
-_AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _MOST_LISTED: Final = 10_000
 _MARGIN_S: Final = 0.5
 _NOBODY: Final = ""
@@ -200,13 +199,7 @@ def _word(what: str, words: type[Word], text: str | None) -> Word | None:
 
 
 def _time(what: str, text: str | None) -> dt.datetime | None:
-    if text is None:
-        return None
-    try:
-        found: dt.datetime = msgspec.convert(text, type=_AWARE)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"{what} has to be a time such as 2026-01-31T12:00:00Z, not {text[:60]!r}") from error
-    return found
+    return None if text is None else utc_time(text, what=what)
 
 
 def _limit(text: str) -> int:

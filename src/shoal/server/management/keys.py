@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from shoal.registry import AuditCheck
-from shoal.security.api_keys import ApiKeyRecord
+from shoal.security.api_keys import LONGEST_LIFE_S, LONGEST_OVERLAP_S, ApiKeyRecord
 from shoal.security.permissions import Role
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
-Expiry = Annotated[float | None, Field(gt=0, le=3_153_600_000, description="Seconds it is taken; null for ever")]
+Expiry = Annotated[float | None, Field(gt=0, le=LONGEST_LIFE_S, description="Seconds it is taken; null for ever")]
 
 
 class NewKey(BaseModel):
@@ -31,9 +31,9 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: Annotated[float, Field(ge=0, le=31_536_000, description="How long the old key is still taken")] = (
-        86_400.0
-    )
+    overlap_s: Annotated[
+        float, Field(ge=0, le=LONGEST_OVERLAP_S, description="How long the old key is still taken")
+    ] = 86_400.0
     expires_s: Expiry = None
 
 
