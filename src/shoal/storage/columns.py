@@ -19,6 +19,11 @@ UNKEEPABLE = "the database cannot keep this value; leave out odd characters and 
 """What is said of a value that one of the databases refuses."""
 
 
+def keepable(text: str) -> str:
+    """A text of unknown origin, such as an error's, without what one of the databases refuses."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ")
+
+
 def json_text(value: Json) -> str:
     """Write a JSON value as its one text, keys sorted; NaN and infinity become null."""
     return _encoder.encode(value).decode()

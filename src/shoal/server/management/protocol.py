@@ -249,6 +249,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="Try again all that failed, or those of one fleet.",
         query={"fleet": TEXT},
         answers={202: {JSON: record({"waiting": _SIZE})}},
+        refuses=(404,),
     ),
     ("GET", "/api/v1/requests/{id}/predictions"): Operation(
         tag=_PREDICTIONS,
@@ -268,6 +269,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         },
         needs=("fleet", "before"),
         answers={200: {JSON: record({"purged": _SIZE})}},
+        refuses=(404,),
     ),
     ("GET", "/metrics"): Operation(
         tag=_HEALTH, says="The metrics of all workers, for Prometheus.", answers={200: {"text/plain": TEXT}}
