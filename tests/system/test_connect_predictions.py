@@ -172,7 +172,8 @@ def test_failures_say_why_and_are_replayed(world, place, client):
         place.result(failed)
     assert place.predictions.replay(failed).state is PredictionState.WAITING
     assert place.predictions.wait(failed, timeout_s=PATIENCE_S).attempts == 2
-    assert place.predictions.replay_failed(fleet="nobody") == 0
+    with pytest.raises(NotFound, match="no fleet 'nobody'"):
+        place.predictions.replay_failed(fleet="nobody")
     assert place.predictions.replay_failed(fleet="pumps") >= 1
     assert place.predictions.wait(failed, timeout_s=PATIENCE_S).state is PredictionState.FAILED
     done = client.submit("pumps", rows(1))

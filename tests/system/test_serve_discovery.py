@@ -77,6 +77,25 @@ def test_a_key_finds_the_servers_that_answer_for_it(home, tmp_path):
         wait_until(lambda: found(key="JFK:SFO") == ["routes"] and found(key="JFK:LAX") == [])
 
 
+def test_without_keys_any_address_of_this_machine_is_served_and_found(home, tmp_path):
+    with (
+        serving(home, tmp_path / "one", "routes", "--no-grpc") as one,
+        serving(home, tmp_path / "two", "routes", "--no-grpc", "--host", "127.0.0.2") as two,
+        two.client() as client,
+    ):
+        assert two.url.startswith("http://127.0.0.2:")
+        assert client.get("/v2").status_code == 200
+        assert client.get("/v2", headers={"host": "two.example"}).status_code == 403
+        wait_until(lambda: len(client.get("/api/v1/services", params={"name": "routes"}).json()) == 2)
+        for url in (one.url, two.url):
+            with shoal.connect(url) as connected:
+                rows = {"origin": ["JFK"], "destination": ["LAX"], "a": [1.0], "b": [2.0]}
+                answers = [
+                    connected.fleet("routes").predict(rows)["prediction"][0] for _ in range(6)
+                ]  # of both in turns
+                assert answers == pytest.approx([2.9] * 6, rel=0.2)
+
+
 def test_a_global_model_answers_for_every_key_and_few_snapshots_are_kept_open(home):
     with shoal.open(home) as workspace:
         opened = []

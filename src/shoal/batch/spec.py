@@ -15,6 +15,7 @@ from shoal.requests.spec import ServingSpec
 from shoal.storage.documents import load_document, read_document
 from shoal.storage.query import check_predicate, check_preprocess
 from shoal.storage.tables import SUFFIXES
+from shoal.times import iso_time
 from shoal.types import RESERVED_COLUMNS
 
 InputFormat = Literal["auto", "parquet", "csv", "jsonl"]
@@ -39,6 +40,8 @@ ROW_IDS = frozenset({"_file", "_row"})
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
           "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
+_LONGEST_S = 3_153_600_000
+_MOST_DIGITS = 12
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -299,7 +302,12 @@ def parse_duration(text: str) -> dt.timedelta:
     match = re.fullmatch(r"\s*(\d+)\s*([smhdw])\s*", text)
     if match is None:
         raise InvalidSpec(f"field 'expires': {text!r} is not a duration; write e.g. 36h or 7d")
-    return dt.timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+    seconds = int(match[1]) * _SECONDS[match[2]] if len(match[1]) < _MOST_DIGITS else _LONGEST_S + 1
+    if seconds > _LONGEST_S:
+        raise InvalidSpec(
+            f"field 'expires': {text[:60]!r} is more than 100 years; leave it out for a run that waits on"
+        )
+    return dt.timedelta(seconds=seconds)
 
 
 def parse_limit(text: str | int) -> tuple[float, bool]:
@@ -324,7 +332,7 @@ def parse_time(text: str, field: str) -> dt.datetime:
     InvalidSpec
         It is not one.
     """
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidSpec(f"field {field!r}: {text!r} is not a date or time; write e.g. 2026-11-21") from error
+    moment = iso_time(text)
+    if moment is None:
+        raise InvalidSpec(f"field {field!r}: {text!r} is not a date or time; write e.g. 2026-11-21")
+    return moment

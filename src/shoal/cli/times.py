@@ -5,6 +5,9 @@ import re
 
 import click
 
+from shoal.errors import InvalidInput
+from shoal.times import utc_time
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -30,8 +33,9 @@ class Moment(click.ParamType[dt.datetime]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dt.datetime:
         """Read it."""
+        if isinstance(value, dt.datetime):
+            return value
         try:
-            moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time; write e.g. 2026-01-31 or 2026-01-31T12:00:00Z", param, ctx)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+            return utc_time(str(value), what="the time")
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)

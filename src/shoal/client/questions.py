@@ -28,7 +28,7 @@ from shoal.requests.loading import ADVICE
 from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
 from shoal.requests.spec import ServingSpec
-from shoal.security.api_keys import ApiKeyRecord, IssuedKey
+from shoal.security.api_keys import ApiKeyRecord, IssuedKey, require_life, require_overlap
 from shoal.security.permissions import Role, role_of
 from shoal.serving.services import Service, require_texts
 from shoal.serving.sinks import SinkSpec
@@ -189,6 +189,7 @@ def keys() -> Question[list[ApiKeyRecord]]:
 
 def create_key(name: str, role: Role | str, expires_s: float | None) -> Question[IssuedKey]:
     """Make an API key."""
+    require_life(expires_s)  # JSON has no infinity: it would become null, which is for ever
     body: dict[str, Json] = {"name": name, "role": role_of(role), "expires_s": expires_s}
     return _send("POST", f"{API}/keys", body, records.issued_key)
 
@@ -200,6 +201,8 @@ def revoke_key(key_id: str) -> Question[ApiKeyRecord]:
 
 def rotate_key(key_id: str, overlap_s: float, expires_s: float | None) -> Question[IssuedKey]:
     """Replace an API key."""
+    require_life(expires_s)
+    require_overlap(overlap_s)
     body: dict[str, Json] = {"overlap_s": overlap_s, "expires_s": expires_s}
     return _send("POST", f"{API}/keys/{part(key_id)}/rotate", body, records.issued_key)
 

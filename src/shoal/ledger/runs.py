@@ -19,6 +19,7 @@ from shoal.jobs.states import (
 from shoal.ledger.records import RunRecord, ShardPlan
 from shoal.ledger.tables import run_inputs, runs, shards
 from shoal.storage import filters
+from shoal.storage.columns import keepable
 from shoal.types import InputFile, Json
 
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -137,7 +138,7 @@ def transition(
     require_transition(RUN_TRANSITIONS, run.state, to, what=f"run {run_id}")
     if to is RunState.RUNNING and run.expires_at is not None and run.expires_at <= at:
         raise Conflict(f"run {run_id} expired at {run.expires_at:%Y-%m-%d %H:%M} UTC; start a new run")
-    values: dict[str, object] = {"state": to.value, "error": error}
+    values: dict[str, object] = {"state": to.value, "error": None if error is None else keepable(error)}
     if to is RunState.RUNNING:
         values |= {"started_at": run.started_at or at, "ended_at": None}
     if to is RunState.FAILED or to in FINAL_RUN_STATES:

@@ -12,6 +12,7 @@ from shoal.ledger import runs
 from shoal.ledger.claims import ClaimTable, Holding
 from shoal.ledger.records import Reconciliation, RunTotals, ShardClaim, ShardRecord
 from shoal.ledger.tables import shards
+from shoal.storage.columns import keepable
 from shoal.types import Counts, Json
 
 _CLAIMS = ClaimTable(
@@ -106,7 +107,7 @@ def fail(connection: sa.Connection, claimed: ShardClaim, error: str, *, retry: b
     LeaseLost
         Another worker holds the shard, or it is settled; nothing was changed.
     """
-    _settle(connection, claimed, ShardState.PENDING if retry else ShardState.FAILED, {"error": error})
+    _settle(connection, claimed, ShardState.PENDING if retry else ShardState.FAILED, {"error": keepable(error)})
 
 
 def release(connection: sa.Connection, claimed: ShardClaim) -> None:

@@ -146,14 +146,17 @@ def history(connection: sa.Connection, name: str, alias: str | None) -> list[Ali
     Raises
     ------
     NotFound
-        There is no such fleet.
+        There is no such fleet or alias.
     """
     fleet = catalog.found(connection, name)
     query = sa.select(alias_changes).where(alias_changes.c.fleet_id == fleet["id"])
     if alias is not None:
         query = query.where(alias_changes.c.alias == alias)
     query = query.order_by(alias_changes.c.at.desc(), alias_changes.c.alias, alias_changes.c.number.desc())
-    return [_record(name, row) for row in connection.execute(query).mappings()]
+    found = [_record(name, row) for row in connection.execute(query).mappings()]
+    if alias is not None and not found:
+        raise snapshots.no_alias(connection, fleet, alias)
+    return found
 
 
 def ever_named(connection: sa.Connection) -> set[tuple[str, int]]:

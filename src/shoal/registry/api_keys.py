@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from shoal.errors import Conflict, InvalidInput, NotFound
 from shoal.registry import audit
 from shoal.registry.tables import api_keys
-from shoal.security.api_keys import ApiKeyRecord
+from shoal.security.api_keys import ApiKeyRecord, require_overlap
 from shoal.security.permissions import Role
 from shoal.types import Json
 
@@ -89,12 +89,11 @@ def rotate(
     NotFound
         There is no such key.
     InvalidInput
-        The overlap is negative, or the new key would have expired already.
+        The overlap is negative or too long, or the new key would have expired already.
     Conflict
         The key was revoked or has expired, or there is one of the new id.
     """
-    if not overlap_s >= 0:
-        raise InvalidInput(f"the old key cannot be taken for {overlap_s} s more; give 0 s or more")
+    require_overlap(overlap_s)
     before = one(connection, key_id, lock=True)
     if not before.is_active(at):
         raise Conflict(f"the API key {key_id} was revoked or has expired; make a new one with `shoal keys create`")

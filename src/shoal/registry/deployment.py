@@ -180,7 +180,7 @@ class Deployment:
         NotFound
             There is no such key.
         InvalidInput
-            The overlap is negative, or the new key would have expired already.
+            The overlap is negative or too long, or the new key would have expired already.
         Conflict
             The old key was revoked or has expired, or there is one of the new id.
         """

@@ -14,7 +14,8 @@ PRINTABLE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """A text that a header can hold, as keys of requests are."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+_LATEST_VERSION = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ def parse_reference(text: str) -> Reference:
     """
     if ":" in text:
         name, _, version = text.partition(":")
-        if not _VERSION.fullmatch(version):
+        if not _VERSION.fullmatch(version) or int(version) > _LATEST_VERSION:
             raise InvalidInput(f"{text!r} does not name a snapshot; after ':' comes its version, e.g. {name}:3")
         return Reference(fleet=check_name(name, what="a fleet"), alias=None, version=int(version))
     name, at, alias = text.partition("@")

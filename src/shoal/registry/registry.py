@@ -301,7 +301,7 @@ class Registry(Deployment):
         Raises
         ------
         NotFound
-            There is no such fleet.
+            There is no such fleet or alias.
         """
         with self._database.read() as connection:
             return aliases.history(connection, name, alias)

@@ -13,8 +13,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from shoal.errors import Unauthenticated
+from shoal.errors import InvalidInput, Unauthenticated
 from shoal.security.permissions import Role
+
+LONGEST_LIFE_S: Final = 3_153_600_000.0
+"""For how long a key may be taken that expires, in seconds."""
+
+LONGEST_OVERLAP_S: Final = 31_536_000.0
+"""For how long a key may be taken beside the one that has replaced it, in seconds."""
 
 _ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 _ID_LENGTH: Final = 12
@@ -103,6 +109,36 @@ def new_key() -> NewKey:
     key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
     text = f"shoal_{key_id}_{secrets.token_hex(_SECRET_BYTES)}"
     return NewKey(id=key_id, text=text, hash=hash_of(text))
+
+
+def require_life(expires_s: float | None) -> None:
+    """Refuse what is no time for a key to be taken; None is for ever.
+
+    Raises
+    ------
+    InvalidInput
+        It is not above 0 seconds, or longer than 100 years.
+    """
+    if expires_s is not None and not 0 < expires_s <= LONGEST_LIFE_S:
+        raise InvalidInput(
+            f"an API key cannot be taken for {expires_s:g} s; give more than 0 s, at most {LONGEST_LIFE_S:.0f} s "
+            "(100 years), or nothing for ever"
+        )
+
+
+def require_overlap(overlap_s: float) -> None:
+    """Refuse what is no time for a key to be taken beside its successor.
+
+    Raises
+    ------
+    InvalidInput
+        It is negative, or longer than a year.
+    """
+    if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
+        raise InvalidInput(
+            f"the old key cannot be taken for {overlap_s:g} s more; give 0 s or more, at most "
+            f"{LONGEST_OVERLAP_S:.0f} s (a year)"
+        )
 
 
 def hash_of(text: str) -> str:

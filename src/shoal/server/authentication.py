@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import hashlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
@@ -13,12 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shoal.errors import Forbidden, ShoalError, Unauthenticated
 from shoal.security.api_keys import ApiKeyRecord, id_of, matches
 from shoal.security.principals import LOOPBACK, Principal
+from shoal.server.options import is_loopback
 from shoal.server.permissions import RouteTable, Rule
 from shoal.serving.contact import Contact
 
 _POLL_S: Final = 0.5
-_LOOPBACK_HOSTS: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 _REMEMBERED: Final = 10_000
+_REMEMBERED_HOSTS: Final = 100
 
 _log = logging.getLogger("shoal.server")
 
@@ -206,6 +208,9 @@ def _require_local(headers: Mapping[bytes, bytes]) -> None:
         raise Forbidden("without API keys only this machine is served, by its own name; make one: `shoal keys create`")
 
 
+@functools.lru_cache(maxsize=_REMEMBERED_HOSTS)
 def _is_loopback(host: bytes) -> bool:
-    name, _, port = host.rpartition(b":")
-    return host.lower() in _LOOPBACK_HOSTS or (port.isdigit() and name.lower() in _LOOPBACK_HOSTS)
+    """Whether this machine was named by an address of its own, which no name server can give to somebody else."""
+    text = host.decode("latin-1")
+    name, _, port = text.rpartition(":")
+    return is_loopback(text) or (port.isdigit() and is_loopback(name))

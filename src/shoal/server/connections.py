@@ -30,7 +30,17 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 #: How long who was refused may still send what it has begun, in seconds.
 _LINGER_S: Final = 2.0
 
+#: What a header is written with beside its name and value: a colon, a space and the end of the line.
+_BETWEEN_BYTES: Final = 4
+
+#: More than this no parser of URLs takes.
+_LONGEST_URL: Final = 2**16 - 1
+
 _log = logging.getLogger("shoal.server")
+
+
+class _LargeHead(Exception):
+    """The head of a request is larger than is allowed."""
 
 
 class Shared(ServerState):
@@ -55,6 +65,10 @@ class Connection(HttpToolsProtocol):
 
     Attributes
     ----------
+    head_bytes, spare_bytes : int
+        What came of a head that has not come as a whole, and of a body that nobody waits for.
+    taken_bytes : int
+        What came since the last head or more, in which the next one is.
     waiting_since_s : float or None
         Since when the sweep has seen it wait for the rest of a head or body; None while it does not.
     carrier : socket or None
@@ -68,7 +82,7 @@ class Connection(HttpToolsProtocol):
     cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
     waiting_since_s: float | None = None
     waited_for: object = None
-    head_bytes = spare_bytes = 0
+    head_bytes = spare_bytes = taken_bytes = 0
     header_bytes = Limits().header_bytes
     most_spare_bytes = Limits().body_bytes
     made_s = 0.0
@@ -87,21 +101,38 @@ class Connection(HttpToolsProtocol):
             self._spare(data)
             return
         before = self.cycle
+        is_body = before is not None and before.more_body
+        self.taken_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # there is nothing to upgrade to; the request is answered as it is
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _LargeHead):
+                self._refuse_head()
+            else:
+                self.send_400_response("")
             return
         if self.cycle is not before:
             self.head_bytes = self.spare_bytes = 0
-        elif before is not None and before.response_complete and before.more_body:
-            self._spare(data)  # it was answered before all of it had come
-        elif before is None or before.response_complete:
+            self.taken_bytes = len(data)
+        elif before is not None and is_body:
+            if before.response_complete:
+                self._spare(data)  # it was answered before all of it had come
+        else:
             self.head_bytes += len(data)
             if self.head_bytes > self.header_bytes:
-                self.refuse(431, "the head of the request is too large")
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self.refuse(431, "the head of the request is too large")
+
+    def _require_small_head(self) -> None:
+        """Refuse a head that has come as a whole and is too large; only where so much has come is it measured."""
+        if self.taken_bytes > self.header_bytes:
+            sizes = [len(name) + len(value) + _BETWEEN_BYTES for name, value in self.headers]
+            if len(self.url) + sum(sizes) > self.header_bytes or len(self.url) > _LONGEST_URL:
+                raise _LargeHead
 
     def _spare(self, data: bytes) -> None:
         """Throw away what came, up to a limit: who still sends hears the answer only if we take the rest."""
@@ -122,6 +153,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin with a request whose head has come."""
+        self._require_small_head()
         parser, before = self.parser, self.cycle
         version = parser.get_http_version()
         path, query = _parts(self.url)

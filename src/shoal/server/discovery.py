@@ -21,6 +21,7 @@ from shoal.fleet import Fleet
 from shoal.registry import Registry, ServerRecord
 from shoal.server.authentication import KeyRing
 from shoal.server.errors import answer
+from shoal.server.parameters import require_known
 from shoal.serving.contact import Contact
 from shoal.serving.holdings import Holdings
 from shoal.serving.plane import DataPlane
@@ -160,9 +161,7 @@ def _filters(query: bytes) -> dict[str, str]:
     """
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     asked = dict(pairs)
-    unknown = sorted(set(asked) - set(_FILTERS))
-    if unknown:
-        raise InvalidInput(f"services are asked for by {', '.join(_FILTERS)}, not by {unknown[:3]}")
+    require_known(asked, _FILTERS)
     if len(asked) < len(pairs):
         raise InvalidInput(
             "services are asked for by one name, one tag, one category and one key at a time; say each once"

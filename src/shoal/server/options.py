@@ -170,7 +170,7 @@ def require_keys_beyond_loopback(host: str, *, active_keys: int) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address. A name other than ``localhost`` may mean anything."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

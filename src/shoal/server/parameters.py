@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from shoal.errors import InvalidInput
@@ -44,6 +44,27 @@ def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | 
         return deadline_s
     asked_s = time.monotonic() + timeout * _MICROSECOND_S
     return asked_s if deadline_s is None else min(deadline_s, asked_s)
+
+
+def require_known(asked: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a parameter of a query that is not known; what was misspelt would be ignored.
+
+    Parameters
+    ----------
+    asked : iterable of str
+        The names that the query has.
+    known : sequence of str
+        Those that there are.
+
+    Raises
+    ------
+    InvalidInput
+        There is one that is none of them.
+    """
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        there = f"there is {', '.join(known)}" if known else "there are no parameters"
+        raise InvalidInput(f"{unknown[0][:60]!r} is not known here; {there}")
 
 
 def element_count(name: str, shape: Sequence[int]) -> int:

@@ -19,6 +19,7 @@ from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
+from shoal.server.parameters import require_known
 from shoal.server.permissions import Rule
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
@@ -140,6 +141,7 @@ class PredictionsApp:
         return _ENDED if record.is_settled else _UNDER_WAY, prediction_document(record)
 
     async def _replay(self, scope: Scope) -> tuple[int, object]:
+        _query(scope)
         prediction_id = _id(scope)
         _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.OPERATE)
         return _UNDER_WAY, prediction_document(await self._deferred.replay(prediction_id))
@@ -179,9 +181,7 @@ def _id(scope: Scope) -> str:
 
 def _query(scope: Scope, *known: str) -> dict[str, str]:
     asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    unknown = sorted(set(asked) - set(known))
-    if unknown:
-        raise InvalidInput(f"{unknown[0][:60]!r} is not known here; there is {', '.join(known)}")
+    require_known(asked, known)
     return asked
 
 

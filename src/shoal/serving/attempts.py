@@ -30,6 +30,7 @@ from shoal.serving.messages import RequestContext
 from shoal.serving.payloads import decode_request, decode_response, encode_response
 from shoal.serving.plane import DataPlane
 from shoal.serving.sink_kinds import Delivery
+from shoal.storage.columns import keepable
 
 _HOPELESS: Final = (InvalidInput, InvalidArtifact, NotFound, TooLarge)
 """Trying again would bring the same."""
@@ -139,7 +140,7 @@ class Attempts:
         else:
             _log.error("prediction %s of request %s failed", claim.id, claim.request_id, exc_info=error)
             text = f"something went wrong here, not with the request; the server's log says what: {claim.request_id}"
-        return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())[:_LONGEST_ERROR]
+        return " ".join(keepable(text).split())[:_LONGEST_ERROR]
 
 
 def given_back(claim: PredictionClaim) -> PredictionResult:

@@ -1,15 +1,27 @@
 """Column types that hold the same values on every database: aware times and JSON."""
 
 import datetime as dt
+from collections.abc import Callable
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
+from shoal.errors import InvalidInput
+from shoal.times import in_utc
 from shoal.types import Json
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[Json] = msgspec.json.Decoder()
+
+
+UNKEEPABLE = "the database cannot keep this value; leave out odd characters and huge numbers"
+"""What is said of a value that one of the databases refuses."""
+
+
+def keepable(text: str) -> str:
+    """A text of unknown origin, such as an error's, without what one of the databases refuses."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ")
 
 
 def json_text(value: Json) -> str:
@@ -29,16 +41,25 @@ class UtcTime(sa.types.TypeDecorator[dt.datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: D102
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone; use an aware time, e.g. datetime.now(UTC)")
-        return value.astimezone(dt.UTC)
+        return None if value is None else in_utc(value)
 
     def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: D102
         if value is None:
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class WholeText(sa.Text):
+    """Text without NUL, which PostgreSQL has none of and SQLite's own functions take for its end."""
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:  # noqa: D102
+        return _whole
+
+
+def _whole(value: str | None) -> str | None:
+    if value is not None and "\0" in value:
+        raise InvalidInput(UNKEEPABLE, detail="a text has a NUL character")
+    return value
 
 
 class JsonText(sa.types.TypeDecorator[Json]):

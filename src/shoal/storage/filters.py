@@ -2,17 +2,15 @@
 
 import datetime as dt
 import enum
-from typing import Annotated, Final, TypeVar
-
-import msgspec
+from typing import Final, TypeVar
 
 from shoal.errors import InvalidInput
+from shoal.times import in_utc, utc_time
 
 MOST: Final = 10_000
 """Most that one answer over the network lists."""
 
 _ANY: Final = 2**63 - 1
-_AWARE: Final = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _LONGEST: Final = 60
 
 Word = TypeVar("Word", bound=enum.StrEnum)
@@ -43,30 +41,26 @@ def word(what: str, words: type[Word], value: Word | str | None) -> Word | None:
         raise InvalidInput(f"{what} is one of {', '.join(words)}, not {_shown(value)}") from error
 
 
-def moment(what: str, value: dt.datetime | str) -> dt.datetime:
+def moment(what: str, value: dt.date | str) -> dt.datetime:
     """A point of time, in UTC.
 
     Parameters
     ----------
     what : str
         What happened then, for the message.
-    value : datetime or str
-        Aware, or a text of ISO 8601 with its zone.
+    value : datetime, date or str
+        An aware time, a day, or a text as :func:`~shoal.times.utc_time` reads it.
 
     Raises
     ------
     InvalidInput
-        It is neither, or so far away that UTC has no year for it.
+        It is none of them, or so far away that UTC has no year for it.
     """
-    try:
-        found: dt.datetime = msgspec.convert(value, type=_AWARE)
-        return found.astimezone(dt.UTC)
-    except (msgspec.ValidationError, OverflowError) as error:
-        said = value.isoformat() if isinstance(value, dt.date) else value
-        raise InvalidInput(
-            f"{what} has to be a time with a time zone such as 2026-01-31T12:00:00Z, in Python an aware datetime, not "
-            f"{_shown(said)}"
-        ) from error
+    if isinstance(value, dt.datetime):
+        return in_utc(value)
+    if not isinstance(value, dt.date | str):
+        raise InvalidInput(f"{what} has to be a time such as 2026-01-31T12:00:00Z, not {_shown(value)}")
+    return utc_time(str(value), what=what)
 
 
 def limit(value: int | str, *, most: int = _ANY) -> int:

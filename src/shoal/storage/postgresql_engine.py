@@ -13,6 +13,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.storage.columns import UNKEEPABLE
 
 KEPT_CONNECTIONS = 4
 """Connections that a process keeps open between uses."""
@@ -167,9 +168,7 @@ def translated(error: sa.exc.DBAPIError, where: str) -> StorageError | InvalidAr
     if code in _ADVICE:
         return StorageError(f"{where}: {_ADVICE[code]}")
     if isinstance(error, sa.exc.DataError):
-        return InvalidInput(
-            "the database cannot keep this value; leave out odd characters and huge numbers", detail=said
-        )
+        return InvalidInput(UNKEEPABLE, detail=said)
     if isinstance(error, sa.exc.ProgrammingError) and error.statement is None:  # before there was a connection
         return InvalidInput(f"{where}: {said}; mend SHOAL_DATABASE_URL")
     if isinstance(error, sa.exc.OperationalError | sa.exc.InternalError):

@@ -21,8 +21,9 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import InvalidInput, ShoalError, StorageError
 from shoal.storage import postgresql_engine, sqlite_engine
+from shoal.storage.columns import UNKEEPABLE
 from shoal.storage.files import storage_errors
 
 SCHEMA_VERSION = "0005"
@@ -219,14 +220,16 @@ class Database:
             if translated is None:
                 raise
             raise translated from error
+        except sa.exc.StatementError as error:  # it was not run: a value is none that its column can have
+            if isinstance(error.orig, ShoalError):
+                raise error.orig from error
+            raise
         except sa.exc.TimeoutError as error:
             raise StorageError(
                 f"{self._where}: all of this process's connections have been in use for too long; try again"
             ) from error
         except (UnicodeEncodeError, OverflowError) as error:  # half a character, or a number of more than 64 bits
-            raise InvalidInput(
-                "the database cannot keep this value; leave out odd characters and huge numbers", detail=str(error)
-            ) from error
+            raise InvalidInput(UNKEEPABLE, detail=str(error)) from error
 
     @property
     def _where(self) -> str:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from shoal.errors import InvalidArtifact, InvalidInput, StorageError
+from shoal.storage.columns import WholeText
 
 PRAGMAS = ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL")
 
@@ -58,6 +59,7 @@ def prepare(engine: sa.Engine, *, must_exist: bool) -> None:
             "an SQLite database in memory is not shared by the workers of a run; give SHOAL_DATABASE_URL an "
             "SQLAlchemy URL such as sqlite:////srv/shoal/shoal.db"
         )
+    engine.dialect.colspecs = {**engine.dialect.colspecs, sa.String: WholeText}  # texts that PostgreSQL would keep
     file = _File(must_exist=must_exist)
     sa.event.listen(engine, "do_connect", file.connect)
     sa.event.listen(engine, "connect", _set_up)

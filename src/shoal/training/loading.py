@@ -8,8 +8,9 @@ from shoal.errors import InvalidSpec
 from shoal.requests.loading import named, problems_of_lookup
 from shoal.storage.documents import load_document, read_document
 from shoal.storage.query import check_predicate, check_preprocess
+from shoal.times import iso_time
 from shoal.training.metrics import METRICS
-from shoal.training.spec import Split, TrainSpec, parse_time
+from shoal.training.spec import Split, TrainSpec
 from shoal.types import Task
 
 
@@ -127,7 +128,7 @@ def _problems_of_split(spec: TrainSpec) -> Iterator[str]:
         yield "field 'split.train' needs 'validation', the window to measure on"
     for name, window in (("train", split.train), ("validation", split.validation)):
         for text in (window.from_, window.until) if window else ():
-            if text is not None and parse_time(text) is None:
+            if text is not None and iso_time(text) is None:
                 yield f"field 'split.{name}': {text!r} is not a date or time; write e.g. 2026-11-21"
     if split.validation and split.validation.from_ is None:
         yield "field 'split.validation' needs 'from': training must end where it begins"
@@ -138,7 +139,7 @@ def _leaks(split: Split) -> Iterator[str]:
     """Rows later than the first held-out one must not be trained on."""
     if not (split.train and split.train.until and split.validation and split.validation.from_):
         return
-    end, begin = parse_time(split.train.until), parse_time(split.validation.from_)
+    end, begin = iso_time(split.train.until), iso_time(split.validation.from_)
     if end and begin and (end.tzinfo is None) == (begin.tzinfo is None) and end > begin:
         yield (
             f"field 'split': training until {split.train.until} would see rows of the validation window, which begins "

@@ -1,6 +1,5 @@
 """What a training should do: the fields of a YAML file and of a Python call alike."""
 
-import datetime as dt
 from typing import Literal, TypeAlias, cast
 
 import msgspec
@@ -248,11 +247,3 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def document(self) -> dict[str, Json]:
         """The spec as plain JSON values; :func:`shoal.training.loading.load` reads it back."""
         return cast("dict[str, Json]", msgspec.to_builtins(self))
-
-
-def parse_time(text: str) -> dt.datetime | None:
-    """Time of an ISO date or time, or None."""
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None

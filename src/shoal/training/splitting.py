@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
-from shoal.training.spec import Split, TrainSpec, Window, parse_time
+from shoal.times import iso_time
+from shoal.training.spec import Split, TrainSpec, Window
 
 
 class Role(enum.IntEnum):
@@ -122,7 +123,7 @@ def _within(times: pl.Series, window: Window) -> NDArray[np.bool_]:
 
 def _moment(text: str, dtype: pl.DataType) -> dt.date | dt.datetime:
     """A text as a value that compares with the column; without a zone it is in the column's own."""
-    moment = parse_time(text)
+    moment = iso_time(text)
     assert moment is not None  # the spec was checked
     if not isinstance(dtype, pl.Datetime):
         return moment.date() if moment.time() == dt.time.min else moment.date() + dt.timedelta(days=1)

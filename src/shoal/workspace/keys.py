@@ -3,7 +3,7 @@
 import datetime as dt
 
 from shoal.registry import Registry
-from shoal.security.api_keys import ApiKeyRecord, IssuedKey, new_key
+from shoal.security.api_keys import ApiKeyRecord, IssuedKey, new_key, require_life
 from shoal.security.permissions import Role, role_of
 
 
@@ -39,7 +39,7 @@ class ApiKeys:
         Raises
         ------
         InvalidInput
-            The name is empty or too long, or there is no such role.
+            The name is empty or too long, there is no such role, or the time is none that a key can be taken.
         """
         key = new_key()
         record = self._registry.create_key(
@@ -69,6 +69,8 @@ class ApiKeys:
         ------
         NotFound
             There is no such key.
+        InvalidInput
+            One of the times is none that a key can be taken.
         Conflict
             It was revoked or has expired.
         """
@@ -81,4 +83,5 @@ class ApiKeys:
 
 
 def _after(seconds: float | None) -> dt.datetime | None:
+    require_life(seconds)
     return None if seconds is None else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)

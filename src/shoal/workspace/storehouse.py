@@ -134,11 +134,15 @@ class Storehouse:
         ------
         InvalidInput
             The category's name is not safe.
+        NotFound
+            The category has no store that could be given up.
         Conflict
             Snapshots that are in use lie in the folder that the category has now, and nowhere else.
         """
         before = self._folders().get(category)
         after = None if folder is None else Path(folder).absolute()
+        if before is None and after is None:
+            raise NotFound(f"the category {category!r} has no store of its own; see `shoal stores list`")
         if before is not None and before != after:
             used = self._stores.only_in(before, self._registry.referenced(active=self._ledger.pinned()))
             if used:

@@ -39,6 +39,7 @@ from shoal.types import Json, KeyType
 from shoal.workspace.connections import Connections
 from shoal.workspace.jobs import scorer, trainer
 from shoal.workspace.keys import ApiKeys
+from shoal.workspace.predictions import FleetPredictions
 from shoal.workspace.registration import Registration
 from shoal.workspace.served import Served
 from shoal.workspace.storehouse import Storehouse
@@ -65,7 +66,7 @@ class Workspace:
         Looks up fleets, snapshots, aliases, lineage, what is served, API keys, stores, audit.
     ledger : Ledger
         Looks up runs, shards, outcomes.
-    predictions : Predictions
+    predictions : FleetPredictions
         Those that are kept: ``listed``, ``one``, ``wait``, ``replay``.
     """
 
@@ -76,7 +77,7 @@ class Workspace:
             self._database.migrate()
         self.registry = registry = Registry(self._database)
         self.ledger = Ledger(self._database)
-        self.predictions = self.ledger.predictions
+        self.predictions = FleetPredictions(self._database, registry)
         self._storehouse = Storehouse(registry, self.ledger, settings, store_folders)
         self._registration = Registration(registry, self._storehouse, settings.actor)
         self._connections = Connections(registry, settings.home / "cache" / "lookups", settings.actor)

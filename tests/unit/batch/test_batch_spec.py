@@ -36,6 +36,8 @@ def test_yaml_mapping_and_python_mean_the_same(tmp_path: Path) -> None:
         ({"max_errors": "-1"}, "max_errors"),
         ({"expires": "7d"}, "failure_policy"),
         ({"expires": "soon", "failure_policy": "leave"}, "7d"),
+        ({"expires": "36501d", "failure_policy": "leave"}, "100 years"),
+        ({"expires": f"{'9' * 400}w", "failure_policy": "leave"}, "100 years"),
         ({"from": "2026-01-01"}, "need 'date'"),
         ({"date": "day"}, "'from' or 'until'"),
         ({"date": "day", "until": "tomorrow"}, "2026-11-21"),

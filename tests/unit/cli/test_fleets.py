@@ -54,7 +54,8 @@ def test_the_history_of_aliases_and_of_a_model(shoal, shoal_json):
     assert [(m["before"], m["after"], m["actor"], m["reason"]) for m in moves] == [
         (1, 2, "bob", "better"), (None, 1, "ann", "first"),
     ]  # fmt: skip
-    assert shoal_json("fleets", "history", "flights", "--alias", "other") == []
+    assert shoal_json("fleets", "history", "flights", "--alias", "champion") == moves
+    assert "no alias 'other', only champion" in shoal("fleets", "history", "flights", "--alias", "other", code=1).stderr
     entries = shoal_json("fleets", "history", "flights", "--model", "LAX")
     assert [(e["version"], e["model"]["metrics"]) for e in entries] == [(n, {"mae": 8.25}) for n in (3, 2, 1)]
     assert "mae 8.25" in shoal("fleets", "history", "flights", "--model", "LAX").stdout

@@ -25,6 +25,7 @@ def ids(home):
     """One that is done, a durable result, and one that failed for want of a sink."""
     given = {"fleet": "sales", "principal": "ann", "request_id": "r", "request": b"q"}
     with package.open(home) as workspace:
+        workspace.registry.create_fleet("sales", actor="ann")
         predictions = workspace.predictions
         done, failed = predictions.accept([NewPrediction(kind=PredictionKind.DEFERRED, **given) for _ in range(2)])
         one, two = predictions.claim(["sales"], owner="w", lease_s=30, limit=2)
@@ -63,6 +64,19 @@ def test_predictions_are_listed_by_time(ids, shoal, shoal_json):
     assert shoal_json("predictions", "list", "--until", "2026-01-01") == []
     assert len(shoal_json("predictions", "list", "--since", "2026-01-01T00:00:00+01:00")) == 3
     assert "write e.g." in shoal("predictions", "list", "--since", "yesterday", code=2).stderr
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+10:00"])
+def test_times_that_utc_has_not_are_wrong_usage(ids, shoal, text):
+    for words in (["list", "--since", text], ["list", "--until", text], ["purge", "sales", "--before", text]):
+        assert "write e.g." in shoal("predictions", *words, code=2).stderr
+
+
+def test_results_are_forgotten_and_tried_again_of_fleets_that_there_are(ids, shoal, shoal_json):
+    for words in (["purge", "zz", "--before", "2999-01-01"], ["replay", "--failed", "--fleet", "zz"]):
+        assert "there is no fleet 'zz'" in shoal("predictions", *words, code=1).stderr
+    assert len(shoal_json("predictions", "list", "--state", "failed")) == 1
+    assert shoal_json("predictions", "replay", "--failed", "--fleet", "sales") == {"waiting": 1}
 
 
 def test_durable_results_are_found_by_request_and_forgotten(ids, shoal, shoal_json):

@@ -103,3 +103,18 @@ def test_a_bare_name_is_what_is_served_also_without_a_champion(home, shoal, shoa
 def test_what_cannot_be_submitted_is_refused(pumps, shoal, words):
     assert shoal("predictions", "submit", "pumps", *words, code=1).stderr
     assert pumps.predictions.listed() == []
+
+
+def test_times_that_no_key_can_be_taken_are_one_line(pumps, shoal):
+    for words in (["create", "y", "--role", "reader", "--expires", "999999999d"], ["create", "y", "--role", "reader",
+                  "--expires", "0s"], ["rotate", "none", "--overlap", "999999999d"]):  # fmt: skip
+        said = shoal("keys", *words, code=1).stderr
+        assert "cannot be taken for" in said
+        assert said.count("\n") == 1
+    assert pumps.registry.keys() == []
+
+
+def test_a_store_that_is_not_there_is_not_removed(pumps, shoal, tmp_path):
+    assert "'nocat' has no store of its own" in shoal("stores", "remove", "nocat", code=1).stderr
+    shoal("stores", "set", "water", tmp_path / "water")
+    assert "New snapshots of water go to SHOAL_HOME" in shoal("stores", "remove", "water").stdout

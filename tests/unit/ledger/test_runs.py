@@ -100,6 +100,14 @@ def test_times_and_errors_are_kept(ledger, start, clock):
     assert (again.started_at, again.ended_at, again.error) == (started, None, None)
 
 
+def test_an_error_is_kept_whatever_characters_it_has(ledger, start):
+    run = start(1)
+    (claim,) = ledger.claim(run.id, owner="a", lease_s=60, limit=1)
+    ledger.fail(claim, "no \x00 and half of \ud83d", retry=False)
+    assert ledger.shards(run.id)[0].error == "no   and half of ?"
+    assert ledger.transition(run.id, RunState.FAILED, error="a\x00b").error == "a b"
+
+
 def test_a_run_is_not_resumed_after_its_time(ledger, start, clock):
     run = start(1, expires_at=clock.now + dt.timedelta(hours=1))
     untouched = start(1)

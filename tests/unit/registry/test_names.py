@@ -40,6 +40,7 @@ def test_a_name_that_is_taken_is_the_same_in_a_url_and_one_folder(name):
         ("flights", Reference(fleet="flights", alias=CHAMPION, version=None, is_bare=True)),
         ("flights@challenger", Reference(fleet="flights", alias="challenger", version=None)),
         ("flights:12", Reference(fleet="flights", alias=None, version=12)),
+        ("flights:2147483647", Reference(fleet="flights", alias=None, version=2**31 - 1)),
     ],
 )
 def test_references_are_read(text, reference):
@@ -49,7 +50,8 @@ def test_references_are_read(text, reference):
 @pytest.mark.parametrize(
     "text",
     ["", "@", ":", "flights@", "flights:", "flights:0", "flights:-1", "flights:x", "flights:1.0", "flights@a@b",
-     "flights:1:2", "flights@a:1", "@champion", ":3", "a/b:3", "flights:99999999999", "flights:\u0663", "flights: 3"],
+     "flights:1:2", "flights@a:1", "@champion", ":3", "a/b:3", "flights:99999999999", "flights:2147483648",
+     "flights:\u0663", "flights: 3"],
 )  # fmt: skip
 def test_what_is_no_reference_is_refused(text):
     with pytest.raises(InvalidInput):

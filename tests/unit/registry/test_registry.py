@@ -138,8 +138,11 @@ def test_what_is_not_there_is_named_and_the_next_step_said(registry, add, model)
         registry.resolve("flights")
     with pytest.raises(NotFound, match="no alias 'challenger', and no other yet"):
         registry.resolve("flights@challenger")
-    with pytest.raises(NotFound, match="newest is 1"):
-        registry.resolve("flights:2")
+    with pytest.raises(NotFound, match="no alias 'challenger', and no other yet"):
+        registry.alias_history("flights", "challenger")
+    for version in (2, 2**31 - 1):
+        with pytest.raises(NotFound, match="newest is 1"):
+            registry.resolve(f"flights:{version}")
     with pytest.raises(NotFound, match="never had a model 'x'"):
         registry.model_history("flights", "x")
 

@@ -67,6 +67,69 @@ def test_a_head_without_end_is_refused():
     asyncio.run(run())
 
 
+LIMIT = 64 * 1024
+
+
+def of_size(size):
+    """A request whose head has so many bytes, but for a few, all of them in a header."""
+    return head(f"content-length: 0\r\nx-more: {'y' * (size - 100)}\r\n")
+
+
+LARGE = {
+    "a header": of_size(LIMIT + 4000),
+    "many headers": head("".join(f"x-{number}: {'y' * 60}\r\n" for number in range(1000))),
+    "a path": f"GET /v2/{'y' * (LIMIT + 4000)} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode(),
+    "a query": f"GET /v2?x={'y' * (LIMIT + 400)} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode(),
+    "a query of the very limit": f"GET /v2?{'y' * (LIMIT - 4)} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode(),
+    "a path and a header": f"GET /{'y' * (LIMIT // 2)} HTTP/1.1\r\nhost: localhost\r\nx: "
+    f"{'y' * (LIMIT // 2)}\r\n\r\n".encode(),
+}
+
+
+@pytest.mark.parametrize("piece", [1_000_000, 60_000, 20_000])
+@pytest.mark.parametrize("before", [b"", head("content-length: 2\r\n") + b"{}"], ids=["alone", "after another"])
+@pytest.mark.parametrize("large", LARGE.values(), ids=LARGE)
+def test_a_head_that_is_too_large_is_refused_however_it_comes(large, before, piece):
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            if before:
+                writer.write(before)
+                assert b"200" in (await asyncio.wait_for(reader.readuntil(b"{}"), 10)).split(b"\r\n")[0]
+            told = asyncio.create_task(said(reader))
+            for start in range(0, len(large), piece):
+                writer.write(large[start : start + piece])
+                await asyncio.sleep(0.01)
+            assert (await told).startswith(b"HTTP/1.1 431 ")
+            writer.close()
+        assert len(here.echo.scopes) == bool(before)
+
+    asyncio.run(run())
+
+
+def test_a_large_head_is_taken_up_to_the_limit_and_bodies_do_not_count():
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            body = head("content-length: 300000\r\n") + b"x" * 300_000
+            for request in (of_size(LIMIT - 100), body + of_size(LIMIT - 100), body, of_size(LIMIT - 100)):
+                for start in range(0, len(request), 50_000):
+                    writer.write(request[start : start + 50_000])
+                    await asyncio.sleep(0.01)
+            got = b""
+            while got.count(b"HTTP/1.1 200") < 5:
+                got += await asyncio.wait_for(reader.read(65536), 10)
+            assert b"431" not in got
+            writer.write(of_size(LIMIT + 100))
+            while b"HTTP/1.1 431" not in got:
+                piece = await asyncio.wait_for(reader.read(65536), 10)
+                assert piece
+                got += piece
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_a_client_that_sends_byte_by_byte_cannot_stay():
     async def run():
         async with world(limits=QUICK) as here:

@@ -126,6 +126,9 @@ def test_without_keys_a_page_in_a_browser_cannot_get_in():
                     {"host": "localhost:8080"},
                     {"origin": "http://127.0.0.1:3000"},
                     {"host": "[::1]:1"},
+                    {"host": "127.0.0.2:8080", "origin": "http://127.0.0.2:8080"},
+                    {"host": "127.255.255.254"},
+                    {"host": "LocalHost:1"},
                 )
             ]
             bad = [
@@ -136,10 +139,14 @@ def test_without_keys_a_page_in_a_browser_cannot_get_in():
                     {"origin": "null"},
                     {"sec-fetch-site": "cross-site"},
                     {"host": "127.0.0.1.evil.example:80"},
+                    {"host": "127.0.0.2.evil.example"},
+                    {"host": "192.0.2.7"},
+                    {"host": "[::2]:80"},
+                    {"host": "localhost.evil.example"},
                 )
             ]
-        assert [answer.status_code for answer in good] == [200] * 4
-        assert [answer.status_code for answer in bad] == [403] * 5
+        assert [answer.status_code for answer in good] == [200] * 7
+        assert [answer.status_code for answer in bad] == [403] * 9
 
     asyncio.run(run())
 

@@ -194,8 +194,21 @@ def test_times_come_back_aware_and_in_utc(database):
         assert stored.tzinfo is dt.UTC
         early = sa.select(fleets.c.name).where(fleets.c.created_at < at + dt.timedelta(microseconds=1))
         assert connection.execute(early).scalars().all() == ["a"]
-        with pytest.raises(sa.exc.StatementError, match="aware"):
-            connection.execute(fleets.insert().values(_fleet("b", dt.datetime(2026, 7, 1))))
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (dt.datetime(2026, 7, 1), "has no time zone"),
+        (dt.datetime.min.replace(tzinfo=PLUS_TWO), "outside of the years"),
+        (dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=2))), "outside of the years"),
+    ],
+)
+def test_what_is_no_time_in_utc_is_invalid_input_written_or_asked_for(database, at, said):
+    with pytest.raises(InvalidInput, match=said), database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("b", at)))
+    with pytest.raises(InvalidInput, match=said), database.read() as connection:
+        connection.execute(sa.select(fleets.c.name).where(fleets.c.created_at < at))
 
 
 def test_times_compare_as_text_as_they_do_as_times():
@@ -247,17 +260,19 @@ def _another_program(database: Database) -> tuple[Callable[[], Any], type[Except
     return lambda: psycopg.connect(dbname=url.database, user=url.username, **url.query), psycopg.IntegrityError
 
 
-@pytest.mark.parametrize("text", ["half of \ud83d", "\x00"])
+@pytest.mark.parametrize("text", ["half of \ud83d", "a\x00b"])
 def test_what_the_database_cannot_keep_is_invalid_input(database, text):
-    def keep() -> None:
-        with database.write() as connection:
-            connection.execute(fleets.insert().values(_fleet("a") | {"owner": text}))
+    with pytest.raises(InvalidInput, match="cannot keep this value"), database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("a") | {"owner": text}))
+    with pytest.raises(InvalidInput, match="cannot keep this value"), database.read() as connection:
+        connection.execute(sa.select(fleets).where(fleets.c.owner == text))
 
-    if text == "\x00" and database.engine.dialect.name == "sqlite":
-        keep()
-        return
-    with pytest.raises(InvalidInput, match="cannot keep this value"):
-        keep()
+
+def test_json_keeps_any_character(database):
+    tags = ["a\x00b", "\u2028"]
+    with database.write() as connection:
+        connection.execute(fleets.insert().values(_fleet("a") | {"tags": tags}))
+        assert connection.execute(sa.select(fleets.c.tags)).scalar_one() == tags
 
 
 def test_a_number_of_more_than_64_bits_is_invalid_input(sqlite_databases):

@@ -51,6 +51,15 @@ def test_older_snapshots_stay_and_are_found(workspace, tmp_path):
     assert answers(workspace, "p:3") == pytest.approx([8.0, 9.0])
 
 
+def test_only_a_store_that_there_is_can_be_given_up(workspace, tmp_path):
+    workspace.set_store("pumps", tmp_path / "pumps")
+    with pytest.raises(NotFound, match="'fans' has no store of its own; see `shoal stores list`"):
+        workspace.set_store("fans", None)
+    workspace.set_store("pumps", None)
+    with pytest.raises(NotFound):
+        workspace.set_store("pumps", None)
+
+
 def test_a_store_in_use_is_not_given_up(workspace, tmp_path):
     workspace.set_store("pumps", tmp_path / "pumps")
     snapshot = workspace.register(fleet(2.0), "p", category="pumps")

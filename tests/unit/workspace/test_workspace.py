@@ -1,6 +1,7 @@
 """Registering, opening, promoting and collecting through the workspace."""
 
 import dataclasses
+import datetime as dt
 import subprocess
 import sys
 import threading
@@ -220,6 +221,40 @@ def test_a_key_is_made_for_a_role_or_its_name(workspace, role):
     assert workspace.create_key("shop", role).record.role is Role.PREDICTOR
     [kept] = workspace.registry.keys()
     assert kept.role is Role.PREDICTOR
+
+
+NO_LIVES = [0, -1.0, 1e10, 1e300, float("inf"), float("-inf"), float("nan")]
+
+
+@pytest.mark.parametrize("expires_s", NO_LIVES)
+def test_a_time_that_no_key_can_be_taken_is_refused_here_and_by_clients(workspace, expires_s):
+    key = workspace.create_key("shop", "reader").record.id
+    for make in (
+        lambda: workspace.create_key("shop", "reader", expires_s=expires_s),
+        lambda: workspace.rotate_key(key, expires_s=expires_s),
+        lambda: questions.create_key("shop", "reader", expires_s),
+        lambda: questions.rotate_key(key, 1, expires_s),
+    ):
+        with pytest.raises(InvalidInput, match="100 years"):
+            make()
+    for overlap_s in set(NO_LIVES) - {0}:
+        for rotate in (lambda s: workspace.rotate_key(key, overlap_s=s), lambda s: questions.rotate_key(key, s, None)):
+            with pytest.raises(InvalidInput, match="a year"):
+                rotate(overlap_s)
+    [kept] = workspace.registry.keys()
+    assert kept.id == key
+
+
+def test_predictions_are_asked_for_by_times_that_there_are(workspace):
+    beyond = dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=1)))
+    workspace.register(fleet_of({"a": 1}))
+    for ask in (
+        lambda: workspace.predictions.listed(since=beyond),
+        lambda: workspace.predictions.listed(until=dt.datetime(2026, 1, 31)),
+        lambda: workspace.predictions.purge("stores", before=beyond),
+    ):
+        with pytest.raises(InvalidInput, match=r"in UTC|time zone"):
+            ask()
 
 
 @pytest.mark.parametrize("role", ["Predictor", "root", "", None])

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Body, Header
+from pydantic import Field
 from starlette.requests import Request
 
 from shoal.registry import CHAMPION, AliasChange, AliasRecord
 from shoal.registry.names import PRINTABLE
+from shoal.server.management.asked import Asked
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.server.management.listings import Limit
 from shoal.workspace import Workspace
@@ -18,10 +19,8 @@ Key = Annotated[
 ]
 
 
-class Promotion(BaseModel):
+class Promotion(Asked):
     """Which snapshot an alias shall name."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     alias: str = CHAMPION
@@ -32,10 +31,8 @@ class Promotion(BaseModel):
     reason: str = ""
 
 
-class Rollback(BaseModel):
+class Rollback(Asked):
     """Which alias shall name the snapshot that it named before."""
-
-    model_config = ConfigDict(extra="forbid")
 
     alias: str = CHAMPION
     expected: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
@@ -66,7 +63,12 @@ def router(workspace: Workspace) -> APIRouter:
         )  # fmt: skip
 
     @routes.post("/fleets/{name}/rollback")
-    def rollback(name: str, body: Rollback, request: Request, idempotency_key: Key = None) -> AliasChange:
+    def rollback(
+        name: str,
+        body: Annotated[Rollback, Body(default_factory=Rollback)],
+        request: Request,
+        idempotency_key: Key = None,
+    ) -> AliasChange:
         """Make an alias name the snapshot it named before; again goes further back."""
         return workspace.rollback(
             name, alias=body.alias, actor=acting_as(request), expected=body.expected, reason=body.reason,

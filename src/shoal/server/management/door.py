@@ -72,10 +72,10 @@ class Management:
 
 def build(workspace: Workspace) -> "FastAPI":
     """The application over a workspace."""
-    from fastapi import FastAPI
+    from fastapi import Depends, FastAPI
     from fastapi.exceptions import RequestValidationError
 
-    from shoal.server.management import aliases, connections, fleets, keys, runs, serving
+    from shoal.server.management import aliases, asked, connections, fleets, keys, runs, serving
 
     app = FastAPI(
         title="Shoal",
@@ -85,6 +85,7 @@ def build(workspace: Workspace) -> "FastAPI":
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(asked.only_known)],
     )
     for part in (fleets, aliases, serving, connections, runs, keys):
         app.include_router(part.router(workspace))

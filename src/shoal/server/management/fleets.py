@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Body, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from shoal.errors import InvalidInput
 from shoal.registry import CHAMPION, FleetRecord, ModelVersion, SnapshotRecord
+from shoal.server.management.asked import Asked
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.server.management.listings import Limit, page_of
 from shoal.workspace import Workspace
@@ -18,10 +18,8 @@ Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
-class Words(BaseModel):
+class Words(Asked):
     """What is said about a fleet; what is left out or null stays as it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     owner: str | None = None
     description: str | None = None
@@ -45,7 +43,7 @@ def router(workspace: Workspace) -> APIRouter:
         return registry.fleet(name)
 
     @routes.put("/fleets/{name}")
-    def describe(name: str, body: Words, request: Request) -> FleetRecord:
+    def describe(name: str, body: Annotated[Words, Body(default_factory=Words)], request: Request) -> FleetRecord:
         """Say who owns a fleet, what it is for, which category it is of, and its tags."""
         return registry.describe(name, **body.model_dump(), actor=acting_as(request))
 

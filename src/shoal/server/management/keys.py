@@ -3,38 +3,35 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Body
+from pydantic import Field
 from starlette.requests import Request
 
 from shoal.registry import AuditCheck
-from shoal.security.api_keys import ApiKeyRecord
+from shoal.security.api_keys import LONGEST_LIFE_S, LONGEST_OVERLAP_S, ApiKeyRecord
 from shoal.security.permissions import Role
+from shoal.server.management.asked import Asked
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.server.management.listings import Limit
 from shoal.workspace import Workspace
 
-Expiry = Annotated[float | None, Field(gt=0, le=3_153_600_000, description="Seconds it is taken; null for ever")]
+Expiry = Annotated[float | None, Field(gt=0, le=LONGEST_LIFE_S, description="Seconds it is taken; null for ever")]
 
 
-class NewKey(BaseModel):
+class NewKey(Asked):
     """A key to be made."""
 
-    model_config = ConfigDict(extra="forbid")
-
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    role: Role
+    role: Annotated[Role, Field(strict=False)]  # one of its words
     expires_s: Expiry = None
 
 
-class Rotation(BaseModel):
+class Rotation(Asked):
     """How a key is replaced."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    overlap_s: Annotated[float, Field(ge=0, le=31_536_000, description="How long the old key is still taken")] = (
-        86_400.0
-    )
+    overlap_s: Annotated[
+        float, Field(ge=0, le=LONGEST_OVERLAP_S, description="How long the old key is still taken")
+    ] = 86_400.0
     expires_s: Expiry = None
 
 
@@ -59,7 +56,11 @@ def router(workspace: Workspace) -> APIRouter:
         return _shown(workspace.registry.revoke_key(id, actor=acting_as(request)))
 
     @routes.post("/keys/{id}/rotate", status_code=201)
-    def rotate_key(id: str, body: Rotation, request: Request) -> dict[str, object]:  # noqa: A002
+    def rotate_key(
+        id: str,  # noqa: A002
+        body: Annotated[Rotation, Body(default_factory=Rotation)],
+        request: Request,
+    ) -> dict[str, object]:
         """Make a key with the same name and role; the old one is taken for a while yet."""
         made = workspace.rotate_key(id, overlap_s=body.overlap_s, expires_s=body.expires_s, actor=acting_as(request))
         return {**_shown(made.record), "key": made.text}

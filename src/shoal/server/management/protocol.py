@@ -36,6 +36,10 @@ _ANYTHING: Final[Node] = {"type": "object"}
 _BYTES: Final[Node] = {"type": "string", "format": "binary"}
 _CELL: Final[Node] = {"type": ["boolean", "number", "string", "null"]}
 _SIZE: Final[Node] = {"type": "integer", "minimum": 0}
+_TIME: Final[Node] = {
+    "anyOf": [{"type": "string", "format": kind} for kind in ("date-time", "date")],
+    "examples": ["2026-01-31T12:00:00Z", "2026-01-31"],
+}
 _SHAPE: Final = listed(_SIZE)
 _DATA: Final = listed(either(_CELL, listed(_CELL)))
 _VALUES: Final[Node] = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -220,8 +224,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             },
             "fleet": TEXT,
             "principal": {**TEXT, "description": "Asked with keys of this name"},
-            "since": {"type": "string", "format": "date-time", "description": "Accepted then or later"},
-            "until": {"type": "string", "format": "date-time", "description": "Accepted before"},
+            "since": {**_TIME, "description": "Accepted then or later; UTC where no zone is given"},
+            "until": {**_TIME, "description": "Accepted before"},
             "limit": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50},
         },
         answers={200: {JSON: listed(reference("Prediction"))}},
@@ -245,6 +249,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="Try again all that failed, or those of one fleet.",
         query={"fleet": TEXT},
         answers={202: {JSON: record({"waiting": _SIZE})}},
+        refuses=(404,),
     ),
     ("GET", "/api/v1/requests/{id}/predictions"): Operation(
         tag=_PREDICTIONS,
@@ -260,10 +265,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="Forget the durable results of a fleet that were accepted before; what is on its way to a sink stays.",
         query={
             "fleet": {**TEXT, "minLength": 1, "description": "Whose"},
-            "before": {"type": "string", "format": "date-time"},
+            "before": {**_TIME, "description": "Accepted before; UTC where no zone is given"},
         },
         needs=("fleet", "before"),
         answers={200: {JSON: record({"purged": _SIZE})}},
+        refuses=(404,),
     ),
     ("GET", "/metrics"): Operation(
         tag=_HEALTH, says="The metrics of all workers, for Prometheus.", answers={200: {"text/plain": TEXT}}

@@ -3,20 +3,19 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Body
+from pydantic import Field
 from starlette.requests import Request
 
 from shoal.registry import Desired
 from shoal.registry.serving import KEEP, Keep
+from shoal.server.management.asked import Asked
 from shoal.server.management.callers import PREFIX, acting_as
 from shoal.workspace import Workspace
 
 
-class Wish(BaseModel):
+class Wish(Asked):
     """How a fleet is to be served from now on, by every server; what is left out stays as it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     loaded: bool | None = None
     alias: Annotated[str | None, Field(description="The alias to follow; the fleet has to have it")] = None
@@ -45,7 +44,9 @@ def router(workspace: Workspace) -> APIRouter:
         return _told(registry.desired(name))
 
     @routes.put("/serving/{name}")
-    def set_serving(name: str, body: Wish, request: Request) -> dict[str, object]:
+    def set_serving(
+        name: str, body: Annotated[Wish, Body(default_factory=Wish)], request: Request
+    ) -> dict[str, object]:
         """Load or unload a fleet, pin it, or change its rules; every server follows within a second."""
         actor = acting_as(request)
         pinned: int | Keep | None = body.pinned if "pinned" in body.model_fields_set else KEEP
