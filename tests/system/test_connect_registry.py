@@ -83,23 +83,19 @@ def test_what_is_looked_up_is_what_the_workspace_says(client, workspace, look):
     assert look(client) == look(workspace)
 
 
-NAIVE = dt.datetime(2020, 1, 1)
 EARLY = dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=2)))
-NEW_YEAR = "2020-01-01T00:00:00"
 PREDICTIONS, PURGE = "/api/v1/predictions", "/api/v1/predictions/purge"
 REFUSALS = {
     "a state": (lambda one: one.predictions.listed(state="zz"), f"{PREDICTIONS}?state=zz"),
     "a kind": (lambda one: one.predictions.listed(kind="zz"), f"{PREDICTIONS}?kind=zz"),
-    "a time without a zone": (lambda one: one.predictions.listed(since=NAIVE), f"{PREDICTIONS}?since={NEW_YEAR}"),
-    "a text": (lambda one: one.predictions.listed(since="2020-01-01"), f"{PREDICTIONS}?since=2020-01-01"),
-    "a date": (lambda one: one.predictions.listed(until=NAIVE.date()), f"{PREDICTIONS}?until=2020-01-01"),
+    "a text": (lambda one: one.predictions.listed(since="yesterday"), f"{PREDICTIONS}?since=yesterday"),
     "a time before all": (
         lambda one: one.predictions.listed(since=EARLY), f"{PREDICTIONS}?since=0001-01-01T00:00:00%2B02:00",
     ),
     "below none": (lambda one: one.predictions.listed(limit=-1), f"{PREDICTIONS}?limit=-1"),
     "none": (lambda one: one.predictions.of_request("r", limit=0), "/api/v1/requests/r/predictions?limit=0"),
     "no number": (lambda one: one.predictions.listed(limit="ten"), f"{PREDICTIONS}?limit=ten"),
-    "before no time": (lambda one: one.predictions.purge("x", before=NAIVE), f"{PURGE}?fleet=x&before={NEW_YEAR}"),
+    "before no time": (lambda one: one.predictions.purge("pumps", before="now"), f"{PURGE}?fleet=pumps&before=now"),
     "a state of runs": (lambda one: one.runs(state="zz"), "/api/v1/runs?state=zz"),
     "no runs": (lambda one: one.ledger.runs(limit=-1), "/api/v1/runs?limit=-1"),
     "no audit": (lambda one: one.registry.audit(limit=0), "/api/v1/audit?limit=0"),
@@ -125,7 +121,10 @@ def test_what_cannot_be_listed_is_refused_in_the_same_words_everywhere(world, cl
 def test_a_time_of_any_zone_is_understood_everywhere(client, workspace):
     east = dt.datetime(2020, 1, 1, 5, tzinfo=dt.timezone(dt.timedelta(hours=5)))
     for one in (client, workspace):
-        assert one.predictions.listed(since=east, until="2021-01-01T00:00:00+02:00", state="failed") == []
+        for since in (east, east.date(), "2020-01-01", "2020-01-01T00:00:00"):
+            assert one.predictions.listed(since=since, until="2021-01-01T00:00:00+02:00", state="failed") == []
+        with pytest.raises(InvalidInput, match="since 2020-01-01 05:00:00 has no time zone"):
+            one.predictions.listed(since=east.replace(tzinfo=None))
 
 
 @pytest.mark.parametrize("wish", [{"key": ("d1",)}, {"name": 3}, {"tag": ["a"]}])
@@ -180,10 +179,17 @@ def test_what_is_said_about_a_fleet_changes(client, workspace):
 
 
 def test_serving_specs_are_set_from_afar_and_servers_follow(client, workspace, tmp_path):
+    def predicted():
+        """The columns of an answer; None where the spec changes between the question what there is and the request."""
+        try:
+            return client.fleet("pumps").predict(rows(3)).columns
+        except InvalidInput:
+            return None
+
     try:
         there = client.set_serving("pumps", SPEC)
         assert there == client.serving("pumps") == workspace.serving("pumps")
-        wait_until(lambda: "size" in client.fleet("pumps").predict(rows(3)).columns)
+        wait_until(lambda: "size" in (predicted() or ()))
         file = tmp_path / "serving.yaml"
         file.write_text("limits: {max_rows: 7}")
         assert client.set_serving("pumps", file).limits.max_rows == 7
@@ -194,7 +200,7 @@ def test_serving_specs_are_set_from_afar_and_servers_follow(client, workspace, t
             client.serving("nobody")
     finally:
         client.set_serving("pumps", {})
-    wait_until(lambda: "size" not in client.fleet("pumps").predict(rows(3)).columns)
+    wait_until(lambda: "size" not in (predicted() or ("size",)))
 
 
 def test_what_is_served_is_pinned_followed_and_unloaded(client, workspace):

@@ -5,7 +5,7 @@ import enum
 from typing import Final, TypeVar
 
 from shoal.errors import InvalidInput
-from shoal.times import in_utc, utc_time
+from shoal.times import utc_time
 
 MOST: Final = 10_000
 """Most that one answer over the network lists."""
@@ -56,11 +56,11 @@ def moment(what: str, value: dt.date | str) -> dt.datetime:
     InvalidInput
         It is none of them, or so far away that UTC has no year for it.
     """
-    if isinstance(value, dt.datetime):
-        return in_utc(value)
+    if isinstance(value, dt.datetime) and value.tzinfo is None:
+        raise InvalidInput(f"{what} {value} has no time zone; give it one, as datetime.now(UTC) has")
     if not isinstance(value, dt.date | str):
         raise InvalidInput(f"{what} has to be a time such as 2026-01-31T12:00:00Z, not {_shown(value)}")
-    return utc_time(str(value), what=what)
+    return utc_time(value if isinstance(value, str) else value.isoformat(), what=what)
 
 
 def limit(value: int | str, *, most: int = _ANY) -> int:
