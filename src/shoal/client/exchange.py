@@ -157,5 +157,5 @@ def _text(content: bytes) -> str:
     return str(told.get("error", ""))
 
 
-def _seconds(text: str | None) -> float:
-    return float(text) if text is not None and text.isdecimal() else 1.0
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isdecimal() else None

@@ -169,6 +169,6 @@ def _pause_s(failure: ShoalError, attempt: int) -> float:
     """Longer from time to time, and never at the same moment as other clients."""
     wanted = FIRST_PAUSE_S * 2**attempt
     if isinstance(failure, Unavailable):
-        wanted = max(wanted, failure.retry_after_s)
+        wanted = max(wanted, failure.retry_after_s or 0.0)
     pause_s: float = min(wanted, LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
     return pause_s

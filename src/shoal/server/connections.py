@@ -75,6 +75,10 @@ class Connection(HttpToolsProtocol):
         What carries the encrypted bytes, of a connection that is secured.
     closing_since_s : float
         Since when the sweep has seen a secured connection wait for the client's goodbye.
+    running : Exchange or None
+        The request that is being answered, or was last; others wait for it.
+    refusal : tuple or None
+        With which status and why the client is refused once it has the answers that it waits for.
     lingers_until_s : float or None
         How long a client that was refused may still send; None before that.
     """
@@ -88,6 +92,8 @@ class Connection(HttpToolsProtocol):
     made_s = 0.0
     carrier: socket.socket | None = None
     closing_since_s = 0.0
+    running: Exchange | None = None
+    refusal: tuple[int, str] | None = None
     lingers_until_s: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -97,7 +103,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless the head of a request grows without end."""
-        if self.lingers_until_s is not None:
+        if self.lingers_until_s is not None or self.refusal is not None:
             self._spare(data)
             return
         before = self.cycle
@@ -215,6 +221,7 @@ class Connection(HttpToolsProtocol):
         """Answer a request in a task of its own, which leaves the list by itself: a callback each would cost more."""
         assert isinstance(cycle, Exchange)
         cycle.tasks = self.tasks
+        self.running = cycle
         cycle.task = self.loop.create_task(cycle.run_asgi(app))
         self.tasks.add(cycle.task)
 
@@ -225,19 +232,32 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self.refusal is not None:
+            self.refuse(*self.refusal)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self.refuse(400, "this is no request that HTTP/1.1 knows")
 
     def refuse(self, status: int, text: str) -> None:
-        """Say why, and hang up."""
+        """Say why, and hang up; after the answers to requests that came whole before, for they are owed first."""
         if self.transport.is_closing() or self.lingers_until_s is not None:
+            return
+        running = self.running
+        if running is not None and not running.response_complete and not running.more_body:
+            self._refuse_later(status, text)
             return
         body = error_body(text)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
         self._linger()
+
+    def _refuse_later(self, status: int, text: str) -> None:
+        if self.refusal is None:
+            self.refusal = status, text
+            if self.pipeline and self.pipeline[0][0].more_body:  # it is what is refused
+                self.pipeline.popleft()
+            self.flow.resume_reading()  # who hangs up meanwhile is heard
 
     def _linger(self) -> None:
         """Say no more, and go when the client does, or soon.

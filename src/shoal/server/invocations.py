@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Final, TypeAlias
@@ -263,11 +264,17 @@ def _datatype(wanted: Datatype, values: Sequence[_Cell]) -> Datatype:
         return Datatype.BOOL
     if not kinds <= {int, float} or (wanted is Datatype.INT64 and not all(map(_is_whole, values))):
         return Datatype.BYTES
+    if int in kinds and not all(map(_is_double, values)):
+        return Datatype.BYTES
     return wanted if wanted in _NUMBERS else Datatype.FP64
 
 
 def _is_whole(value: _Cell) -> bool:
     return value is None or (type(value) is int and _LEAST <= value <= _MOST)
+
+
+def _is_double(value: _Cell) -> bool:
+    return type(value) is not int or -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _text(value: bool | float | str, *, is_number: bool) -> str:

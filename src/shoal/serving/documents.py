@@ -65,6 +65,8 @@ def prediction_frame(record: PredictionRecord) -> pl.DataFrame:
         raise ShoalError(f"prediction {record.id} failed: {record.error}; mend that and replay it")
     if record.state is PredictionState.EXPIRED:
         raise DeadlineExceeded(f"prediction {record.id} was not done in time; replay it if it is still wanted")
-    if record.answer is None:
+    # One that a sink has not taken yet may still fail; durable results were answered to somebody before.
+    is_owed = record.kind is PredictionKind.DEFERRED and record.state is not PredictionState.DONE
+    if record.answer is None or is_owed:
         raise DeadlineExceeded(f"prediction {record.id} is {record.state} yet; ask again, or wait longer")
     return answer_frame(msgspec.json.decode(response_json(decode_response(record.answer)), type=Answered))

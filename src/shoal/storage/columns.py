@@ -57,7 +57,7 @@ class WholeText(sa.Text):
 
 
 def _whole(value: str | None) -> str | None:
-    if value is not None and "\0" in value:
+    if isinstance(value, str) and "\0" in value:  # what is no text is the driver's to refuse
         raise InvalidInput(UNKEEPABLE, detail="a text has a NUL character")
     return value
 

@@ -18,7 +18,6 @@ from shoal.serving.desired import unloaded
 from shoal.serving.frames import request_tensors, wanted_outputs
 from shoal.serving.inputs import InputSchema, given_rows
 from shoal.serving.messages import InferenceRequest, Tensor
-from shoal.serving.options import ServingOptions
 from shoal.serving.ruled import RuledScoring, scoring_of
 from shoal.types import KeyColumn
 from shoal.workspace.connections import Connections
@@ -97,8 +96,6 @@ class Submission:
             The idempotency key was used for another request.
         """
         wishes.require_usable()
-        if wishes.sink is not None:
-            self._connections.sinks.one(wishes.sink)
         desired, chosen, pinned = self._meant(reference)
         spec, fleet = load(desired.spec), self._storehouse.open(chosen)
         schema = schema_of(fleet)
@@ -108,10 +105,12 @@ class Submission:
         version = str(chosen.version) if pinned else None
         new = self._new(InferenceRequest(model=desired.fleet, version=version, inputs=inputs, outputs=outputs), wishes)
         try:
+            if wishes.sink is not None:
+                self._connections.sinks.one(wishes.sink)
             if not desired.loaded:
                 raise unloaded(desired.fleet)
             _require_answerable(inputs, taken, fleet, spec)
-        except (InvalidInput, TooLarge, Unloaded):
+        except (InvalidInput, NotFound, TooLarge, Unloaded):
             known = None if wishes.idempotency_key is None else self._predictions.known(new)
             if known is None:
                 raise
@@ -160,7 +159,8 @@ def _require_answerable(inputs: Sequence[Tensor], taken: InputSchema, fleet: Fle
     TooLarge
         Too many rows.
     """
-    given_rows(inputs, ServingOptions().most_rows(spec.limits.max_rows))
+    if spec.limits.max_rows is not None:  # what a server allows at most is its own to say
+        given_rows(inputs, spec.limits.max_rows)
     rows, scoring = taken.rows(inputs), scoring_of(fleet.table, taken, spec)
     if spec.lookup is None and isinstance(scoring, RuledScoring):
         scoring.require(rows)

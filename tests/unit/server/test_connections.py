@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import re
 import socket
 import time
 
@@ -149,7 +150,7 @@ def test_a_client_that_sends_byte_by_byte_cannot_stay():
 
 
 def test_who_goes_on_sending_hears_why_it_was_refused_and_cannot_stay(monkeypatch):
-    monkeypatch.setattr(connections, "_LINGER_S", 0.5)
+    monkeypatch.setattr(connections, "_LINGER_S", 3.0)
 
     async def send(writer, seconds):
         until_s = time.monotonic() + seconds
@@ -164,7 +165,7 @@ def test_who_goes_on_sending_hears_why_it_was_refused_and_cannot_stay(monkeypatc
             await send(writer, 0.2)  # without reading
             assert b"431" in (await asyncio.wait_for(reader.readuntil(b"}"), 5)).split(b"\r\n")[0]
             with pytest.raises(ConnectionError):
-                await send(writer, 10)
+                await send(writer, 60)
             writer.close()
             assert here.http.connections == 0
 
@@ -185,6 +186,31 @@ def test_a_request_whose_body_took_too_long_is_over_for_who_works_on_it():
         assert len(here.echo.scopes) == 1
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (head("transfer-encoding: chunked\r\n") + b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 4000 + b"\r\n\r\n", b"431"),
+    ],
+)
+def test_requests_that_came_whole_are_answered_before_what_follows_is_refused(count, rest, status, caplog):
+    async def run():
+        async with world(limits=Limits(header_bytes=2000)) as here:
+            here.echo.may.clear()
+            reader, writer = await here.connect()
+            writer.write((head("content-length: 1\r\n") + b"x") * count + rest)
+            await here.echo.entered.wait()
+            here.echo.may.set()
+            answer = await said(reader)
+            writer.close()
+        return re.findall(rb"HTTP/1.1 (\d+)", answer)
+
+    assert asyncio.run(run()) == [*[b"200"] * count, status]
+    assert "Traceback" not in caplog.text
 
 
 def test_an_idle_connection_is_closed_and_one_that_is_used_is_not():

@@ -594,6 +594,7 @@ def test_a_database_that_hangs_does_not_hold_up_the_end(tmp_path):
                     for pid in everybody:
                         os.kill(pid, signal.SIGSTOP)
                     try:
+                        await asyncio.sleep(0.5)  # it looks for work many times a second, so it hangs in one by now
                         await asyncio.wait_for(deferred.drain(0.2), 20)
                     finally:
                         for pid in everybody:
