@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 import shoal
-from shoal.errors import Forbidden, InvalidInput
+from shoal.errors import Forbidden, InvalidInput, NotFound
 from shoal.security.permissions import Role
 from shoal.serving.payloads import decode_response
 from tests.system.serve_process import make_home, request, serving
@@ -71,10 +71,11 @@ def test_only_an_admin_forgets(world):
         with pytest.raises(InvalidInput, match="time zone"):
             admin.predictions.purge("pumps", before=dt.datetime(2026, 1, 1))
         assert admin.predictions.purge("pumps", before=now - dt.timedelta(days=1)) == 0
-        assert admin.predictions.purge("nobody", before=now) == 0
+        with pytest.raises(NotFound, match="nobody"):
+            admin.predictions.purge("nobody", before=now)
         assert admin.predictions.purge("pumps", before=now) >= 1
         assert workspace.predictions.of_request("old") == []
-    for query in ("", "?fleet=pumps", "?before=2026-01-31T12:00:00Z", "?fleet=pumps&before=2026-01-31"):
+    for query in ("", "?fleet=pumps", "?before=2026-01-31T12:00:00Z", "?fleet=pumps&before=some+day"):
         refused = httpx.post(
             f"{server.url}/api/v1/predictions/purge{query}", headers={"x-api-key": keys[Role.ADMIN]}, trust_env=False
         )

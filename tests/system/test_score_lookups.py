@@ -475,7 +475,10 @@ def test_a_feature_that_is_a_text_is_looked_up_too(workspace: Workspace, tmp_pat
     names = [("f1", "UA"), ("f2", "AA"), ("f3", None), ("f4", "??")]
     pl.DataFrame(names, schema=["flight", "carrier"], orient="row").write_parquet(tmp_path / "flights.parquet")
     workspace.set_source("flights", {"kind": "parquet", "path": str(tmp_path / "flights.parquet")})
-    lookup = {"source": "flights", "keys": ["flight"], "features": ["carrier"], "defaults": {"carrier": "DL"}}
+    lookup = {
+        "source": "flights", "keys": ["flight"], "key_types": {"flight": "string"}, "features": ["carrier"],
+        "defaults": {"carrier": "DL"},
+    }  # fmt: skip
     workspace.set_serving("routes", {"lookup": lookup, "rules": {"who": "carrier"}})
     rng = np.random.default_rng(0)
     flights = [["f1", "f2", "f3", "f4", "f9", None][i] for i in rng.integers(6, size=120)]

@@ -78,7 +78,8 @@ def test_csv_is_a_table_too(rest):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("x", "abc"), ("x", "NA"), ("x", ""), ("line", "one"), ("line", 1.5), ("line", "1.5"), ("line", 2**63),
+        ("x", 10**400), ("x", -(10**400)), ("x", "abc"), ("x", "NA"), ("x", ""),
+        ("line", "one"), ("line", 1.5), ("line", "1.5"), ("line", 2**63),
         ("line", 2**64 - 1), ("line", -(2**70)), ("line", 1e300), ("line", True), ("device", "nobody"), ("device", 7),
         ("x", None), ("line", None), ("device", None),
     ],

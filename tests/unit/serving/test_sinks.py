@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from shoal.errors import InvalidInput, InvalidSpec, LeaseLost, NotFound, Unauthenticated
+from shoal.errors import DeadlineExceeded, InvalidInput, InvalidSpec, LeaseLost, NotFound, Unauthenticated
 from shoal.jobs.states import PredictionState
 from shoal.security import signing
 from shoal.serving.deferred import Wishes
@@ -162,6 +162,9 @@ def test_a_table_that_takes_nothing_gets_the_same_answer_once_it_does(workspace,
         async with process(workspace, often) as (deferred, plane):
             one = await accepted(deferred, request(3), context(), Wishes(sink="results"))
             await until(lambda: workspace.predictions.one(one).attempts >= 2)
+            assert workspace.predictions.one(one).answer is not None
+            with pytest.raises(DeadlineExceeded, match="ask again"):  # it may fail yet
+                workspace.result(one)
             await promoted(workspace, plane, 8.0)
             with engine.begin() as connection:
                 connection.execute(sa.text("DROP TABLE results"))

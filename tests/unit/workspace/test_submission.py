@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import shoal
-from shoal.errors import InvalidInput, TooLarge, Unloaded
+from shoal.errors import InvalidInput, NotFound, TooLarge, Unloaded
 from shoal.serving.frames import wanted_outputs
 from shoal.serving.messages import InferenceRequest
 from shoal.serving.options import ServingOptions
@@ -101,7 +101,13 @@ def test_what_could_not_be_answered_is_refused_as_a_server_refuses_it(workspace,
     assert [one.id for one in workspace.predictions.listed()] == [before]
 
 
-def test_what_was_taken_before_is_told_where_it_is_though_it_fits_no_more(workspace):
+def test_what_was_taken_before_is_told_where_it_is_though_it_fits_no_more(workspace, tmp_path):
+    workspace.set_sink("gone", {"kind": "parquet_sink", "folder": str(tmp_path / "results")})
+    sunk = workspace.submit("pumps", ROW, idempotency_key="sunk", sink="gone")
+    workspace.set_sink("gone", None)
+    assert workspace.submit("pumps", ROW, idempotency_key="sunk", sink="gone") == sunk
+    with pytest.raises(NotFound, match="gone"):
+        workspace.submit("pumps", ROW, idempotency_key="other", sink="gone")
     made = workspace.submit("pumps", ROW, idempotency_key="once")
     workspace.set_serving("pumps", REJECTING)
     assert workspace.submit("pumps", ROW, idempotency_key="once") == made
