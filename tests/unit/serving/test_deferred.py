@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import os
 import signal
+import time
 from pathlib import Path
 
 import msgspec
@@ -573,8 +574,9 @@ async def _database_goes_away(server, workspace):
         with pytest.raises((StorageError, Unavailable)):
             await accepted(deferred, request(6), context(), Wishes())
         await asyncio.to_thread(server.start)
+        started_s, contact = time.monotonic(), plane.plane.contact
+        await until(lambda: contact.answered_at_s > started_s and not contact.problem)
         records = [await ended(deferred, one) for one in before]
-        await until(lambda: not plane.plane.contact.problem)
         after = await ended(deferred, await accepted(deferred, request(7), context(), Wishes()))
     assert {record.state for record in records} == {DONE}
     assert after.state is DONE
