@@ -84,16 +84,16 @@ async def _finish(workspace):
 @pytest.mark.parametrize("world", ["sqlite"], indirect=True)
 def test_what_kills_every_process_is_given_up_and_its_neighbours_are_not(world):
     home, url, workspace, folder = world
-    _, code = run(home, url, "poison", COUNT)
+    told, code = run(home, url, "poison", COUNT)
     deaths = 1
     while code != 0:
         _, code = run(home, url, "poison", 0)
         deaths += code != 0
     records = workspace.predictions.listed(limit=1000)
     failed = [record for record in records if record.state is FAILED]
-    assert len(records) == COUNT
-    assert [record.state for record in records].count(DONE) == COUNT - 1
+    assert set(told) <= {record.id for record in records}  # it may have died before it was asked for all of them
+    assert [record.state for record in records].count(DONE) == len(records) - 1 > 1
     assert decode_request(workspace.predictions.one(failed[0].id).request).inputs[1].data[0] == POISON
     assert "silent" in failed[0].error
     assert deaths == failed[0].attempts == 5
-    assert delivered(folder).height == COUNT - 1
+    assert delivered(folder).height == len(records) - 1
