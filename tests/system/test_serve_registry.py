@@ -102,9 +102,9 @@ def test_a_promotion_that_cannot_be_served_shows_and_splits_no_workers(home, tmp
             lambda: (found := client.get("/api/v1/services").json())[0]["fleets"][0]["wanted"] == 2 and found
         )
         assert held[0]["fleets"][0]["version"] == 1
-        assert (
-            len(re.findall(r"snapshot 2 cannot be served: .*version 1 goes on", server.news())) == 2
-        )  # each says it once
+        told = re.compile(r"snapshot 2 cannot be served: .*version 1 goes on")
+        wait_until(lambda: len(told.findall(server.news())) >= 2)
+        assert len(told.findall(server.news())) == 2  # each says it once
         os.kill(server.workers()[0], signal.SIGKILL)
         wait_until(lambda: "ended (SIGKILL)" in server.news() and len(server.workers()) == 2)
         wait_until(lambda: "shoal_workers_ready 2.0" in metrics(server))
