@@ -1,6 +1,7 @@
 """Results that are durable before they are answered: kept with as few trips to the database as there can be."""
 
 import datetime as dt
+import functools
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -8,11 +9,13 @@ from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg
 
 from shoal.jobs.states import PredictionState
 from shoal.ledger.prediction_ids import id_of
 from shoal.ledger.prediction_records import NewPrediction, PredictionKind
 from shoal.ledger.prediction_tables import predictions
+from shoal.storage.spelled import SpelledStatement
 
 _c = predictions.c
 _GIVEN: Final = (
@@ -50,7 +53,7 @@ def store(connection: sa.Connection, new: Sequence[NewPrediction], *, at: dt.dat
         found = connection.execute(_SQLITE, made)
     else:
         columns: dict[str, object] = {name: [row[name] for row in rows] for name in _GIVEN}
-        found = connection.execute(_POSTGRESQL, {**columns, "at": at})
+        found = _spelled().run(connection, {**columns, "at": at})
     ids = {tag: id_of(number, tag) for number, tag in found}
     return [ids.get(str(row["tag"])) for row in rows]
 
@@ -114,3 +117,8 @@ _SQLITE: Final = (
     .on_conflict_do_nothing(index_elements=_TAKEN, index_where=_WHERE)
     .returning(_c.number, _c.tag)
 )
+
+
+@functools.cache
+def _spelled() -> SpelledStatement:
+    return SpelledStatement(_POSTGRESQL, psycopg.dialect())  # type: ignore[no-untyped-call]

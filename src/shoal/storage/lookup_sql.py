@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from shoal.errors import ConnectionFailed, InvalidInput
 from shoal.storage.lookup_reader import Values, Wanted, best, moment
+from shoal.storage.spelled import SpelledStatement
 from shoal.types import Key
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class SqlReader:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="shoal-lookup")
         self._source = _source(table, query, wanted)
         self._time: Callable[[dt.datetime], object] | None = None
-        self._statements: dict[type, sa.Select[Any]] = {}
+        self._statements: dict[type, SpelledStatement] = {}
         self._running: weakref.WeakSet[_Running] = weakref.WeakSet()
 
     async def fetch(self, keys: Sequence[Key], timeout_s: float) -> list[Values | None]:
@@ -132,7 +133,7 @@ class SqlReader:
             limit = self._limit(connection)
             statement, limits = self._statement(limit), {} if self._wanted.as_of is None else {"limit": limit}
             for start in range(0, len(keys), _MOST_KEYS):
-                for row in connection.execute(statement, self._asked(keys[start : start + _MOST_KEYS]) | limits):
+                for row in statement.run(connection, self._asked(keys[start : start + _MOST_KEYS]) | limits):
                     found[_normal(row[:width])].append(tuple(row[width:]))
         timed = self._wanted.as_of is not None
         rows = (found.get(_normal(key)) for key in keys)
@@ -164,18 +165,18 @@ class SqlReader:
             self._time = _writer(example)
         return self._time(dt.datetime.now(dt.UTC))
 
-    def _statement(self, limit: object) -> sa.Select[Any]:
+    def _statement(self, limit: object) -> SpelledStatement:
         """What asks for some keys; made once, which takes longer than running it."""
-        made = self._statements.get(type(limit))
-        if made is None:
+        spelled = self._statements.get(type(limit))
+        if spelled is None:
             key_columns = [self._source.c[name] for name in self._wanted.keys]
             read = [*key_columns, *(self._source.c[name] for name in self._wanted.columns)]
             if self._wanted.as_of is None:
                 made = sa.select(*read).where(self._among())
             else:
                 made = self._newest(read, key_columns, sa.bindparam("limit", type_=sa.literal(limit).type))
-            self._statements[type(limit)] = made
-        return made
+            spelled = self._statements[type(limit)] = SpelledStatement(made, self._engine.dialect, listed="keys")
+        return spelled
 
     def _among(self) -> sa.ColumnElement[bool]:
         key_columns = [self._source.c[name] for name in self._wanted.keys]
