@@ -8,8 +8,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 @pytest.fixture
-def collector():
+def collector(monkeypatch):
     """A server that takes spans as a collector does: its address, and what it has taken."""
+    # One that is held up is no dead one.
+    monkeypatch.setattr("shoal.telemetry.traces._TIMEOUT_S", 30.0)
     taken = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

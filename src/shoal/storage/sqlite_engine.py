@@ -130,7 +130,9 @@ class _File:
         self._require_settled(path, found)
         if self._must_exist and found is None:
             raise StorageError(f"{path}: the file is not there; put it back")
-        connection = _connect(dialect, record, arguments, options)
+        if found is not None:  # SQLite would make it anew if it went just now
+            arguments, options = [_address(path, "mode=rw")], {**options, "uri": True}
+        connection = _connect(dialect, record, path, arguments, options)
         self._must_exist = True
         self._opened = found = found or _identity(path)
         record.info["file"] = (path, found)
@@ -159,8 +161,16 @@ def _identity(path: Path) -> "_Identity | None":
     return found.st_dev, found.st_ino
 
 
+def _address(path: Path, how: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?{how}"
+
+
 def _connect(
-    dialect: Dialect, record: sa.pool.ConnectionPoolEntry, arguments: list[str], options: dict[str, object]
+    dialect: Dialect,
+    record: sa.pool.ConnectionPoolEntry,
+    path: Path,
+    arguments: list[str],
+    options: dict[str, object],
 ) -> sqlite3.Connection:
     """Open the file; as it lies there, where nothing can be written beside it.
 
@@ -173,12 +183,11 @@ def _connect(
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
-        path = Path(arguments[0])
         if _code(error) not in _CLOSED or not path.is_file() or _may_write(path.parent):
             raise
         _require_whole(path)
         record.info["uses"] = 0
-        return dialect.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, **options)  # type: ignore[return-value]
+        return dialect.connect(_address(path, "mode=ro&immutable=1"), **{**options, "uri": True})  # type: ignore[return-value]
     except sqlite3.DatabaseError:
         # Whoever runs the first statement gets to know what is wrong with the file.
         return connection

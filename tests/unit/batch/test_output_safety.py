@@ -155,6 +155,14 @@ def test_leases_outlive_a_database_that_is_away_for_a_moment(workspace, rows, tm
             raise StorageError("the database is away")
         return renew(claims, lease_s)
 
+    def outlive(step):
+        """Take longer than a lease, and until it was renewed after the failure."""
+        if step == "write":
+            time.sleep(1.5)
+            until_s = time.monotonic() + 60
+            while len(calls) < 3 and time.monotonic() < until_s:
+                time.sleep(0.02)
+
     monkeypatch.setattr(workspace.ledger, "renew", away_once)
     scorer = Scorer(
         ledger=workspace.ledger,
@@ -163,7 +171,7 @@ def test_leases_outlive_a_database_that_is_away_for_a_moment(workspace, rows, tm
         find_source=workspace.source,
         actor="t",
         home=tmp_path / "home",
-        checkpoint=lambda step: time.sleep(1.5 if step == "write" else 0),
+        checkpoint=outlive,
     )
     summary = scorer.score({"fleet": "f", "input": str(rows), "output": str(tmp_path / "out.parquet")})
     assert summary.ledger.balanced

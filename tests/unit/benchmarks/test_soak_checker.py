@@ -102,8 +102,9 @@ def test_only_refusals_that_say_when_to_come_back_are_allowed(checker):
 def test_only_deaths_excuse_connections_that_end(checker):
     checker.reset("one", time.monotonic())
     assert said(checker) == {"a connection ended though no worker was killed"}
+    answered_s = time.monotonic() - 1
     checker.killed("two")
-    checker.reset("two", time.monotonic() - 1)
+    checker.reset("two", answered_s)
     assert checker.findings.wrong.total() == 1
 
 

@@ -1,8 +1,10 @@
 """Queues: what waits together runs together, bounds hold, and nobody pays for another's fault."""
 
 import asyncio
+import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -80,8 +82,8 @@ def test_while_a_call_runs_the_queue_fills_and_is_drained_as_one(lane):
 
 
 def test_what_a_door_hands_over_one_by_one_becomes_one_call_and_what_others_bring_does_not_wait(lane, monkeypatch):
-    monkeypatch.setattr(gathering, "QUIET_S", 0.5)  # a tick may take long on a busy machine
-    monkeypatch.setattr(gathering, "LONGEST_S", 10.0)
+    ticks = itertools.count()  # a tick may take long on a busy machine; here each look comes a moment after the last
+    monkeypatch.setattr(gathering, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * gathering.QUIET_S / 5))
     run = Doubler()
 
     async def trickling(batcher, one_by_one):

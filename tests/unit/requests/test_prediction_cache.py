@@ -163,7 +163,7 @@ def server() -> Iterator[RedisServer]:
 
 def test_redis_keeps_predictions_for_all_processes_and_for_a_time(server: RedisServer) -> None:
     async def run() -> None:
-        one, other = (RedisStore(server.url, CacheSpec(ttl_s=60), timeout_s=2) for _ in range(2))
+        one, other = (RedisStore(server.url, CacheSpec(ttl_s=60), timeout_s=20) for _ in range(2))
         keys = of(("a", 1, 1.0, "x"), ("b", 1, 1.0, "x"))
         assert await one.get_many(keys) == [None, None]
         await one.put_many(keys, [b"1", b"\x00\xff"])
@@ -181,7 +181,7 @@ def test_redis_keeps_predictions_for_all_processes_and_for_a_time(server: RedisS
 def test_redis_that_is_down_is_empty_and_seen_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         server = RedisServer()
-        store = RedisStore(server.url, CacheSpec(ttl_s=60), timeout_s=1, circuit=Circuit(failures=2, first_wait_s=0))
+        store = RedisStore(server.url, CacheSpec(ttl_s=60), timeout_s=20, circuit=Circuit(failures=2, first_wait_s=0))
         for _ in range(3):
             assert await store.get_many([b"k"]) == [None]
             await store.put_many([b"k"], [b"v"])

@@ -59,7 +59,7 @@ class World:
 
     def lines(self) -> list[dict[str, object]]:
         """What has been logged since the last time, once it is written."""
-        self.log.close()
+        self.log.close(20)
         return [json.loads(line) for line in os.read(self.logged, 2**16).splitlines()]
 
 
@@ -109,6 +109,6 @@ async def serving(
         sweep.cancel()
         await door.stop(1.0)
         await plane.drain(1.0)
-        await asyncio.to_thread(log.close)
+        await asyncio.to_thread(log.close, 20)
         for end in (reading, writing):
             os.close(end)

@@ -158,7 +158,7 @@ def rest_world(home: Path, names: Sequence[str], *, body_bytes: int = BODY_BYTES
         )
         yield Rest(runner, workspace, plane, stack, traffic, reading)
         runner.run(plane.drain(1.0))
-    log.close()
+    log.close(20)
     for end in (reading, writing):
         os.close(end)
 

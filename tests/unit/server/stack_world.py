@@ -138,6 +138,6 @@ async def world(
     http.stop_accepting()
     http.close()
     await asyncio.sleep(0.02)
-    log.close()
+    log.close(20)
     for end in (reading, writing):
         os.close(end)

@@ -106,13 +106,17 @@ def test_one_that_does_not_work_is_not_taken_and_said_once(tmp_path, caplog):
 
 
 def test_the_end_of_a_certificate_is_announced_once(monkeypatch, caplog):
-    certificates = Certificates(files())
+    certificates, looks = Certificates(files()), []
     monkeypatch.setattr(module, "LOOK_S", 0.01)
     monkeypatch.setattr(module, "_SOON", dt.timedelta(days=365 * 200))
+    refresh = certificates.refresh
+    monkeypatch.setattr(certificates, "refresh", lambda: looks.append(refresh()))
 
     async def follow():
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(certificates.follow(), 0.3)
+        following = asyncio.create_task(certificates.follow())
+        while len(looks) < 5:
+            await asyncio.sleep(0.01)
+        following.cancel()
 
     asyncio.run(follow())
     assert [message for message in caplog.messages if "2124-01-01" in message] == caplog.messages

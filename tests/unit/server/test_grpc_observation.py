@@ -155,16 +155,17 @@ def test_a_call_that_its_caller_gives_up_is_seen(workspace, monkeypatch):
             await asyncio.sleep(60)
 
         monkeypatch.setattr(here.plane, "infer", slow)
-        for begin in (lambda: here.unary("ModelInfer")(request()), lambda: here.stream()(iter([request()]))):
+        begins = (lambda: here.unary("ModelInfer")(request()), lambda: here.stream()(iter([request()])))
+        for seen, begin in enumerate(begins, 1):
             asked = begin()
             await entered.wait()
             entered.clear()
             asked.cancel()
             assert await asked.code() is grpc.StatusCode.CANCELLED
-        until = time.monotonic() + 10
-        while here.samples().count('_count{code="CANCELLED"') < 2:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.02)
+            until = time.monotonic() + 20
+            while here.samples().count('_count{code="CANCELLED"') < seen:
+                assert time.monotonic() < until
+                await asyncio.sleep(0.02)
         return here.lines()
 
     lines = run(workspace, work, access_log=1.0)
@@ -224,8 +225,9 @@ def test_who_does_not_finish_the_handshake_is_hung_up_on(workspace):
             one.send(b"\x16\x03\x01")
         assert (await call(here, "ModelInfer", request()))[0] is grpc.StatusCode.OK
         for one in slow:
-            one.settimeout(10)
+            one.settimeout(30)  # gRPC itself would wait for two minutes
             assert await asyncio.to_thread(one.recv, 100) == b""
             one.close()
 
-    run(workspace, work, certificates=certificates, handshake_s=1.0)
+    # The call has to have shaken hands by then, however busy the machine is.
+    run(workspace, work, certificates=certificates, handshake_s=4.0)

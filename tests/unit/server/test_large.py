@@ -1,9 +1,12 @@
 """Large bodies are read as small ones are, and nobody waits for them."""
 
 import asyncio
+import csv
 import functools
 import json
 import math
+import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from rest_world import make_home, rest_world
 
 from shoal.errors import InvalidInput, TooLarge
-from shoal.server import invocations, wire
+from shoal.server import invocations, pieces, wire
 from shoal.server.large import large_request
 from shoal.server.parameters import MOST_ELEMENTS, MOST_TENSORS
 from shoal.server.pieces import LARGE_BYTES, PIECE_BYTES, read_list
@@ -166,28 +169,50 @@ def test_what_only_keeps_busy_is_refused(document, said):
         read(json.dumps(document).encode())
 
 
-def test_others_are_answered_while_a_large_body_is_read(tmp_path):
+class Turns:
+    """Turns of the event loop, as many as it takes meanwhile; whoever reads lets it take one now and then."""
+
+    def __init__(self):
+        self.count = 0
+
+    def wait(self, _pause_s=0.0):
+        """Return when there was another; not where the reader keeps the loop itself."""
+        seen, until_s = self.count, time.monotonic() + 20
+        while self.count == seen and time.monotonic() < until_s:
+            time.sleep(1e-5)
+
+    def rows(self, *given, **more):
+        for number, row in enumerate(csv.reader(*given, **more)):
+            if number % 20_000 == 0:
+                self.wait()
+            yield row
+
+
+def test_others_are_answered_while_a_large_body_is_read(tmp_path, monkeypatch):
     """How long they wait at most is a matter of the pieces; see below."""
+    took = Turns()
+    monkeypatch.setattr(pieces, "time", SimpleNamespace(sleep=took.wait))
+    monkeypatch.setattr(invocations, "csv", SimpleNamespace(reader=took.rows, Error=csv.Error))
     make_home(tmp_path)
     large = body(150_000)
     assert len(large) > LARGE_BYTES
 
     async def turns(rest, path, content, kind):
         asking = asyncio.create_task(rest._ask("POST", path, {"content-type": kind}, (content,), False))
-        count = 0
+        took.count = 0
         while not asking.done():
-            count += 1
+            took.count += 1
             await asyncio.sleep(0)
-        return count, (await asking).status
+        return took.count, (await asking).status
 
-    csv = b"x,y\n" + b"1.5,2.5\n" * 200_000 + b"1.5\n"
+    lines = b"x,y\n" + b"1.5,2.5\n" * 200_000 + b"1.5\n"
     table = json.dumps({"instances": [[1.5, 2.5]] * 200_000 + [[1.5]]}).encode()
     with rest_world(tmp_path, ["labels"], body_bytes=8 * LARGE_BYTES) as rest:
         for path, content, kind in [
             ("/v2/models/labels/infer", large, "application/json"),
             ("/v2/models/nobody/infer", large, "application/json"),
             ("/invocations", table, "application/json"),
-            ("/invocations", csv, "text/csv"),
+            ("/invocations", lines, "text/csv"),
         ]:
             count, status = rest.runner.run(turns(rest, path, content, kind))
             assert status in (400, 404)

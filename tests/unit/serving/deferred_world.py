@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 
+from shoal.ledger import prediction_queue
 from shoal.serving.deferred import DeferredPredictions, Wishes
 from shoal.serving.deferred_options import DeferredOptions
 from shoal.serving.messages import InferenceRequest, RequestContext
@@ -15,7 +16,7 @@ from shoal.workspace import Workspace
 from tests.unit.serving.fleets import constant, tensor
 
 OPTIONS = DeferredOptions(poll_s=0.02, sweep_s=0.05, backoff_s=0.02, longest_backoff_s=0.05)
-FOREVER_S = 20.0
+FOREVER_S = 60.0
 DEADLINES_S = (0.2, 1.0, 5.0, 15.0)
 """A machine may be so busy that a request's deadline passes before any worker comes to it; then the next is tried."""
 
@@ -133,6 +134,17 @@ async def worked_on_too_long(deferred, plane):
     await asyncio.sleep(deadline_s)  # from when it is worked on: the worker's deadline cannot be later
     plane.may.set()
     return one
+
+
+def stood_still(workspace, deferred):
+    """As if a process had stood still until its leases ran out: nothing is renewed or claimed. What it holds."""
+    loop, database = deferred._loop, workspace.predictions._database
+    loop.stop_claiming()
+    held = loop._held.copy()
+    loop._held.clear()
+    with database.write() as connection:
+        assert prediction_queue.end_leases(connection, loop._owner, now=database.now(connection)) == len(held)
+    return held
 
 
 def value_of(record):

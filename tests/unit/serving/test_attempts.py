@@ -29,7 +29,7 @@ from tests.unit.serving.fleets import tensor
 
 WAITING, CLAIMED, DONE, FAILED, EXPIRED = PredictionState
 BY_KEY = InferenceRequest(model="pumps", inputs=(tensor("device", ["a"]),))
-LOOKUP = {"source": "units", "keys": ["device"], "features": ["x"], "on_failure": "fail"}
+LOOKUP = {"source": "units", "keys": ["device"], "features": ["x"], "on_failure": "fail", "timeout_ms": 5000}
 
 
 @pytest.fixture

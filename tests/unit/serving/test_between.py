@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import InvalidInput, TooLarge, Unavailable
+from shoal.serving import catalog
 from shoal.serving.messages import InferenceRequest
 from shoal.serving.options import ServingOptions
 from tests.unit.serving.fleets import CONTEXT, anomalies, classes, constant, pumps, request_of, rows_for, tensor
@@ -319,8 +320,9 @@ def test_a_request_that_carries_only_keys_gets_its_features(publish, tmp_path):
     assert fetches == before  # the promotion did not empty the data cache
 
 
-def test_a_lookup_that_snapshots_share_is_closed_with_the_last_of_them(publish, tmp_path):
+def test_a_lookup_that_snapshots_share_is_closed_with_the_last_of_them(publish, tmp_path, monkeypatch):
     """Snapshots that were asked for by number come and go; the fleet's own keeps its lookup, until it goes too."""
+    monkeypatch.setattr(catalog, "CLOSE_S", 30.0)  # which a busy machine may need
     sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
     workspace = publish(pumps())
     with_sites(workspace, tmp_path / "sites.db")
@@ -353,8 +355,9 @@ def test_a_lookup_that_snapshots_share_is_closed_with_the_last_of_them(publish, 
     assert all(answer == answers[0] for answer in answers)
 
 
-def test_what_cannot_be_opened_holds_no_lookup(publish, tmp_path):
+def test_what_cannot_be_opened_holds_no_lookup(publish, tmp_path, monkeypatch):
     """The cache names a source of another kind: it is tried again and again, and each time nothing may stay open."""
+    monkeypatch.setattr(catalog, "CLOSE_S", 30.0)  # which a busy machine may need
     sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
     workspace = publish(pumps())
     with_sites(workspace, tmp_path / "sites.db")

@@ -1,6 +1,7 @@
 """Whether the registry answers: what is known of it, and who is refused for it."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,10 +10,22 @@ from shoal.serving import contact as module
 from shoal.serving.contact import Contact
 
 
+class Clock:
+    """Only moves when a test moves it."""
+
+    now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(module, "SLOW_S", 0.05)
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made))
+    monkeypatch.setattr(module, "SLOW_S", 1.0)
     monkeypatch.setattr(module, "LOOK_S", 0.01)
+    return made
 
 
 def failed(contact, text="postgresql://ada@db/shoal: refused"):
@@ -36,19 +49,18 @@ def test_who_needs_the_registry_is_refused_while_it_is_away_and_hears_no_address
     assert contact.is_made
 
 
-def test_one_that_does_not_answer_soon_counts_as_away_before_it_fails(quick):
-    async def main():
-        contact = Contact()
-        with contact.question():
-            contact.require()
-            await asyncio.sleep(0.1)
-            assert "has not answered" in contact.problem
+def test_one_that_does_not_answer_soon_counts_as_away_before_it_fails(clock):
+    contact = Contact()
+    with contact.question():
         contact.require()
+        clock.now_s += 1.0
+        contact.require()
+        clock.now_s += 0.1
+        assert "has not answered" in contact.problem
+    contact.require()
 
-    asyncio.run(main())
 
-
-def test_work_is_waited_for_until_the_registry_is_known_to_be_away(quick):
+def test_work_is_waited_for_until_the_registry_is_known_to_be_away(clock):
     async def main():
         contact, may = Contact(), asyncio.Event()
 
@@ -66,6 +78,7 @@ def test_work_is_waited_for_until_the_registry_is_known_to_be_away(quick):
         with pytest.raises(StorageError, match="own trouble"):
             await contact.during(broken())
         may.clear()
+        asyncio.get_running_loop().call_later(0.05, setattr, clock, "now_s", clock.now_s + 1.1)
         with contact.question(), pytest.raises(Unavailable, match="perhaps it was done"):
             await contact.during(work(), "perhaps it was done")
         may.set()  # the work goes on

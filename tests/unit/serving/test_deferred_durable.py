@@ -21,6 +21,7 @@ from tests.unit.serving.deferred_world import (
     opened,
     process,
     request,
+    stood_still,
     until,
     worked_on_too_long,
 )
@@ -74,9 +75,11 @@ def test_a_result_is_kept_as_long_as_the_fleet_says_and_goes_to_its_sink(workspa
 
 def test_it_is_there_when_the_request_is_done_whether_or_not_its_sink_is(workspace, tmp_path):
     (tmp_path / "all").write_text("in the way")
+    # Its attempts must not be used up before anybody has looked.
+    patient = msgspec.structs.replace(OPTIONS, backoff_s=0.2, longest_backoff_s=1.0)
 
     async def main():
-        async with process(workspace) as (deferred, _):
+        async with process(workspace, patient) as (deferred, _):
             asked = await ended(deferred, await accepted(deferred, ASKED, context(), Wishes()))
             there = workspace.predictions.of_request("r1")
             (tmp_path / "all").unlink()
@@ -101,18 +104,15 @@ def test_a_sink_of_the_requests_own_gets_it_beside_the_fleets_and_each_gets_it_o
 
 
 def test_of_two_who_answer_the_result_of_the_one_that_counts_is_kept(workspace, tmp_path):
-    quick = msgspec.structs.replace(OPTIONS, lease_s=0.3)
+    lasting = msgspec.structs.replace(OPTIONS, lease_s=600.0)  # for whoever does not stand still
 
     async def main():
-        async with process(workspace, quick) as (slow, plane):
+        async with process(workspace, lasting) as (slow, plane):
             plane.may.clear()
             one = await accepted(slow, ASKED, context(), Wishes())
             await until(lambda: plane.asked)
-            # As if the whole process stood still: nothing is renewed, nothing claimed.
-            slow._loop.stop_claiming()
-            held = slow._loop._held.copy()
-            slow._loop._held.clear()
-            async with process(workspace, quick) as (other, _):
+            held = stood_still(workspace, slow)
+            async with process(workspace, lasting) as (other, _):
                 done = await ended(other, one)
                 [first] = await kept(workspace, "r1")
                 workspace.promote("pumps", workspace.register(constant(8.0)).version)

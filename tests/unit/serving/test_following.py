@@ -205,14 +205,14 @@ def test_a_fleet_without_a_champion_is_served_once_it_has_one(workspace):
 def hide(workspace, path: Path):
     """Take the database away as a failing disk does: pooled connections end, and new ones find no file."""
     workspace.close()
-    for file in path.parent.glob(f"{path.name}*"):
+    for file in sorted(path.parent.glob(f"{path.name}*")):  # itself first, that nobody opens it without the others
         file.rename(file.with_name(f"hidden-{file.name}"))
     path.mkdir()
 
 
 def restore(path: Path):
     path.rmdir()
-    for file in path.parent.glob(f"hidden-{path.name}*"):
+    for file in sorted(path.parent.glob(f"hidden-{path.name}*"), reverse=True):
         file.rename(file.with_name(file.name.removeprefix("hidden-")))
 
 

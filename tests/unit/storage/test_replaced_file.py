@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +97,23 @@ def test_a_file_that_was_taken_away_is_missed_and_not_made_anew(path, monkeypatc
     assert [fleet.name for fleet in registry.fleets()] == ["pumps"]
 
 
+def test_a_file_that_goes_while_it_is_being_opened_is_not_made_anew(path, monkeypatch):
+    opened(path).create_fleet("pumps", actor="ann")
+    aside, connect = path.with_name("aside.db"), sqlite_engine._connect
+
+    def too_late(*given):
+        path.rename(aside)
+        return connect(*given)
+
+    monkeypatch.setattr(sqlite_engine, "_connect", too_late)
+    with pytest.raises(StorageError):
+        opened(path).fleets()
+    assert not path.exists()
+    monkeypatch.undo()
+    aside.rename(path)
+    assert [fleet.name for fleet in opened(path).fleets()] == ["pumps"]
+
+
 def until_seen(seen, names, seconds=20):
     deadline = time.monotonic() + seconds
     while names not in seen:
@@ -104,7 +122,8 @@ def until_seen(seen, names, seconds=20):
 
 
 def test_threads_that_read_meanwhile_see_the_one_or_the_other(path, monkeypatch):
-    monkeypatch.setattr(sqlite_engine, "SETTLE_S", 0.05)
+    now_s = time.monotonic()  # moved by hand: nothing settles before both files of the other one are gone
+    monkeypatch.setattr(sqlite_engine, "time", SimpleNamespace(monotonic=lambda: now_s))
     registry = opened(path)
     copy = backup(path)
     registry.create_fleet("old", actor="ann")
@@ -122,6 +141,9 @@ def test_threads_that_read_meanwhile_see_the_one_or_the_other(path, monkeypatch)
         thread.start()
     until_seen(seen, ("old",))
     put_back(path, copy)
+    with pytest.raises(StorageError, match="a moment ago"):
+        registry.fleets()
+    now_s += 2 * sqlite_engine.SETTLE_S
     until_seen(seen, ())
     time.sleep(0.2)  # for somebody to see the old one again
     stop.set()

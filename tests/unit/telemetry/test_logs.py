@@ -23,7 +23,7 @@ def test_every_line_is_a_json_object_with_its_time(pipe):
     writer = LineWriter(pipe[1])
     writer.offer({"message": "a\nb", "rows": 3})
     writer.offer({"message": "ü"})
-    writer.close()
+    writer.close(20)
     first, second = lines(pipe[0])
     assert first.pop("time").endswith("Z")
     assert first == {"message": "a\nb", "rows": 3}
@@ -50,7 +50,7 @@ def test_nobody_reads_any_more():
     os.close(reading)
     writer = LineWriter(writing)
     writer.offer({"message": "lost"})
-    writer.close()
+    writer.close(20)
     os.close(writing)
     assert writer.dropped == 1
 
@@ -71,7 +71,7 @@ def test_records_of_logging_become_lines(pipe):
         root.handlers, level, ours.handlers, ours.propagate, our_level = before
         root.setLevel(level)
         ours.setLevel(our_level)
-    writer.close()
+    writer.close(20)
     first, second = lines(pipe[0])
     assert (first["message"], first["level"], first["logger"], first["worker"]) == (
         "hello there",
