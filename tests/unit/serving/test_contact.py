@@ -1,6 +1,7 @@
 """Whether the registry answers: what is known of it, and who is refused for it."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -21,19 +22,22 @@ def failed(contact, text="postgresql://ada@db/shoal: refused"):
 
 
 def test_who_needs_the_registry_is_refused_while_it_is_away_and_hears_no_address():
-    contact = Contact()
-    contact.require()
-    assert (contact.problem, contact.is_made) == ("", False)
-    failed(contact)
-    with pytest.raises(Unavailable) as refused:
+    async def main():
+        contact = Contact()
         contact.require()
-    assert "nothing was done" in refused.value.message
-    assert "db" not in refused.value.message
-    assert "postgresql://ada@db" in refused.value.detail
-    with contact.question():
-        assert contact.problem  # what is being asked is not answered yet
-    contact.require()
-    assert contact.is_made
+        assert (contact.problem, contact.is_made) == ("", False)
+        failed(contact)
+        with pytest.raises(Unavailable) as refused:
+            contact.require()
+        assert "nothing was done" in refused.value.message
+        assert "db" not in refused.value.message
+        assert "postgresql://ada@db" in refused.value.detail
+        with contact.question():
+            assert contact.problem  # what is being asked is not answered yet
+        contact.require()
+        assert contact.is_made
+
+    asyncio.run(main())
 
 
 def test_one_that_does_not_answer_soon_counts_as_away_before_it_fails(quick):
@@ -44,6 +48,21 @@ def test_one_that_does_not_answer_soon_counts_as_away_before_it_fails(quick):
             await asyncio.sleep(0.1)
             assert "has not answered" in contact.problem
         contact.require()
+
+    asyncio.run(main())
+
+
+def test_a_process_that_was_held_up_itself_does_not_blame_the_registry(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+    monkeypatch.setattr(module, "AWAKE_S", 0.05)
+
+    async def main():
+        contact = Contact()
+        with contact.question():
+            time.sleep(1.5 * module.SLOW_S)
+            contact.require()
+            await asyncio.sleep(2 * module.LOOK_S)
+            contact.require()
 
     asyncio.run(main())
 
