@@ -123,7 +123,7 @@ class Checker:
         self.findings.kills += 1
 
     def reset(self, server: str, since_s: float) -> None:
-        """A connection to a server ended without an answer; its last answer had come at ``since_s``."""
+        """A connection to a server ended without an answer; the last that had one was sent at ``since_s``."""
         self.findings.resets += 1
         killed_s = self._killed_s.get(server, float("-inf"))
         if killed_s < min(since_s, time.monotonic() - self._excuse_s):

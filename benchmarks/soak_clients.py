@@ -100,7 +100,7 @@ class Connection:
         self._name = name
         self._checker = checker
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._heard_s = time.monotonic()
+        self._asked_s = time.monotonic()
 
     async def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -121,14 +121,14 @@ class Connection:
                 continue
             except (OSError, EOFError):
                 self.close()
-                self._checker.reset(self._name, self._heard_s)
+                self._checker.reset(self._name, self._asked_s)
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            self._heard_s = time.monotonic()
+            heard_s, self._asked_s = time.monotonic(), sent_s
             if reply.headers.get("connection") == "close":
                 self.close()
             if reply.status < HTTPStatus.BAD_REQUEST:
-                self._checker.took(self._heard_s - wanted_s)
+                self._checker.took(heard_s - wanted_s)
                 return reply, sent_s
             again = reply.headers.get("retry-after")
             self._checker.refused(reply.status, again is not None, reply.body[:300].decode("utf-8", "replace"))
@@ -196,11 +196,11 @@ async def call(
     chosen = itertools.cycle(random.sample(asked, len(asked)))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=options) as channel:
         stub = channel.unary_unary(METHOD)
-        heard_s = time.monotonic()
+        asked_s = time.monotonic()
         async for _ in evenly(interval_s, stopping):
             question = next(chosen)
-            answer, sent_s = await _called(stub, (("x-api-key", server.key),), question, checker, name, heard_s)
-            heard_s = time.monotonic()
+            answer, sent_s = await _called(stub, (("x-api-key", server.key),), question, checker, name, asked_s)
+            asked_s = sent_s
             checker.judge(answer.model_version, _predictions(answer), question.offsets, sent_s)
             checker.findings.calls += 1
 
@@ -211,7 +211,7 @@ async def _called(
     question: Question,
     checker: Checker,
     name: str,
-    heard_s: float,
+    asked_s: float,
 ) -> tuple[pb.ModelInferResponse, float]:
     while True:
         sent_s = time.monotonic()
@@ -219,7 +219,7 @@ async def _called(
             answer = await stub(question.message, metadata=metadata, timeout=_PATIENCE_S)
         except grpc.aio.AioRpcError as error:
             if error.code() in _ALLOWED:
-                checker.reset(name, heard_s)
+                checker.reset(name, asked_s)
             else:
                 checker.broken(f"gRPC {error.code().name}", error.details() or "")
             await asyncio.sleep(_PAUSE_S)

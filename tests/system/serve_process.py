@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Server:
 
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"x-api-key": key} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=_PATIENCE_S, trust_env=False)
 
     def workers(self) -> list[int]:
         """Process ids of what the supervisor has started."""
@@ -99,6 +99,28 @@ def wait_until(check, patience_s: float = _PATIENCE_S):
         assert time.monotonic() < deadline_s, "it never came true"
         time.sleep(0.02)
     return found
+
+
+def get(url: str, **options) -> httpx.Response:
+    """Ask on a new connection, with patience."""
+    return httpx.get(url, timeout=_PATIENCE_S, **options)
+
+
+def post(url: str, **options) -> httpx.Response:
+    """Send on a new connection, with patience."""
+    return httpx.post(url, timeout=_PATIENCE_S, **options)
+
+
+def with_constants(constants: Mapping[str, object]) -> list[str]:
+    """The command line, with other values for some constants, ``module.NAME``; workers are forks and have them too.
+
+    For times that are up when a process is held up: what happens within them is tested, not how long they are.
+    """
+    lines = ["import sys", "from shoal.cli import main"]
+    for name, value in constants.items():
+        has_to_be_there = name
+        lines += [f"import {name.rpartition('.')[0]}", has_to_be_there, f"{name} = {value!r}"]
+    return [sys.executable, "-c", "\n".join([*lines, "main(sys.argv[1:])"])]
 
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,12 +11,25 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import httpx
 import pytest
 from serve_load import Load
-from serve_process import answer_of, command, is_alive, make_home, request, serving, starting, wait_until
+from serve_process import (
+    answer_of,
+    command,
+    get,
+    is_alive,
+    make_home,
+    post,
+    request,
+    serving,
+    starting,
+    wait_until,
+    with_constants,
+)
 
 import shoal
 from shoal.security.permissions import Role
@@ -24,6 +37,7 @@ from shoal.server.calls import SERVICE
 from shoal.server.grpc import inference_pb2 as pb
 
 INFER = "/v2/models/pumps/infer"
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +51,17 @@ def template(tmp_path_factory):
 def home(template, tmp_path):
     shutil.copytree(template, tmp_path / "home")
     return tmp_path / "home"
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """What servers do last is not given up after moments, so that it is done where somebody is held up, too."""
+    times = {
+        "shoal.server.worker._GIVEN_UP_S": 30.0,
+        "shoal.server.supervisor._LAST_GRACE_S": 40.0,
+        "shoal.telemetry.traces._TIMEOUT_S": 30.0,
+    }
+    monkeypatch.setattr("serve_process.SHOAL", with_constants(times))
 
 
 def test_a_server_says_that_it_is_open_and_answers(home, tmp_path):
@@ -67,7 +92,9 @@ def test_a_signal_under_load_loses_no_request(home, tmp_path, number):
     assert not any(is_alive(pid) for pid in workers)
 
 
-def test_readiness_goes_at_every_door_before_they_are_closed(home, tmp_path):
+def test_readiness_goes_at_every_door_before_they_are_closed(home, tmp_path, monkeypatch):
+    # It is asked six times before the doors are closed: too often for half a second, if somebody is held up.
+    monkeypatch.setattr("serve_process.SHOAL", with_constants({"shoal.server.worker.LINGER_S": 5.0}))
     with (
         serving(home, tmp_path, "pumps") as server,
         server.client() as client,
@@ -78,7 +105,7 @@ def test_readiness_goes_at_every_door_before_they_are_closed(home, tmp_path):
         said = wait_until(lambda: (r := client.get("/v2/health/ready")).status_code == 503 and r)
         ready = _ready(client, channel)
         answered = client.post(INFER, json=request())
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE_S) == 0
     assert said.json() == {"error": "the server ends"}
     assert ready == [False] * 4
     assert answered.status_code == 200
@@ -98,7 +125,7 @@ def _ready(client, channel):
 def half_a_request(server):
     """A request whose body does not come."""
     with socket.create_connection(_address(server.url)) as slow:
-        slow.settimeout(20)
+        slow.settimeout(PATIENCE_S)
         head = "POST /v2/models/pumps/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         slow.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
         wait_until(lambda: "under_way 2.0" in _metrics(server))  # it, and who asks for the metrics
@@ -108,13 +135,22 @@ def half_a_request(server):
 def test_a_second_signal_ends_at_once(home, tmp_path):
     with serving(home, tmp_path, "pumps", "--drain-timeout", "60") as server, half_a_request(server):
         server.process.terminate()
-        with server.client() as client:
-            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+        wait_until(lambda: not _answers(server))  # not ready any more, or its doors are closed
         assert server.process.poll() is None  # it waits for the body
         assert server.end() == 1
         assert "Traceback" not in server.news()
 
 
+def test_a_second_signal_ends_at_once_also_when_it_comes_with_the_first(home, tmp_path):
+    with serving(home, tmp_path, "pumps", "--drain-timeout", "600") as server, half_a_request(server):
+        server.process.send_signal(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end(signal.SIGCONT) == 1
+        assert "Traceback" not in server.news()
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_what_takes_longer_than_the_drain_timeout_is_cut_off_and_said(home, tmp_path):
     with serving(home, tmp_path, "pumps", "--drain-timeout", "1") as server, half_a_request(server) as slow:
         assert server.end() == 1
@@ -128,7 +164,7 @@ def test_the_time_of_a_request_is_limited_at_both_doors(home, tmp_path):
     with (
         serving(home, tmp_path, "pumps", "--request-timeout", "0.3") as server,
         server.client() as client,
-        contextlib.closing(sqlite3.connect(home / "shoal.db", isolation_level=None)) as other,
+        contextlib.closing(sqlite3.connect(home / "shoal.db", PATIENCE_S, isolation_level=None)) as other,
     ):
         other.execute("BEGIN IMMEDIATE")
         over_rest = client.post("/v2/repository/models/pumps/unload")
@@ -161,7 +197,7 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(home, tmp_path):
         os.kill(before[0], signal.SIGKILL)
         with server.client() as client:
             for _ in range(20):  # a new connection each: those of the dead one are gone, the door is not
-                assert httpx.post(server.url + INFER, json=request()).status_code == 200
+                assert post(server.url + INFER, json=request()).status_code == 200
             now = wait_until(
                 lambda: len(server.workers()) == 2 and set(server.workers()) != set(before) and server.workers()
             )
@@ -183,10 +219,12 @@ def test_a_killed_supervisor_leaves_no_worker_behind(home, tmp_path):
 def test_metrics_are_those_of_all_workers_and_survive_them(home, tmp_path):
     with serving(home, tmp_path, "pumps", "--workers", "2", "--no-grpc") as server:
         for _ in range(40):
-            assert httpx.post(server.url + INFER, json=request()).status_code == 200
+            assert post(server.url + INFER, json=request()).status_code == 200
         wait_until(lambda: _counted(server) == 40)
-        os.kill(server.workers()[0], signal.SIGKILL)
-        wait_until(lambda: "shoal_workers_ready 2.0" in _metrics(server) and len(server.workers()) == 2)
+        killed = server.workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in server.workers() and len(server.workers()) == 2)
+        wait_until(lambda: "shoal_workers_ready 2.0" in _metrics(server))
         assert _counted(server) == 40
 
 
@@ -196,7 +234,8 @@ def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
     with serving(home, tmp_path, "pumps", "--workers", "2") as server:
         for device in (1, 2):
             for _ in range(15):  # a connection each; a worker scores each row once and remembers it
-                assert httpx.post(server.url + INFER, json=request(device)).status_code == 200
+                assert post(server.url + INFER, json=request(device)).status_code == 200
+        wait_until(lambda: _counted(server) == 30)  # so that the other worker knows it, and whoever takes one's place
         before = wait_until(lambda: _agreed(server))
         assert before["success"] == 30
         assert (before["cache_hit"] + before["cache_miss"], before["cache_miss"] in (2, 3, 4)) == (30, True)
@@ -206,10 +245,12 @@ def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
                 request_serializer=pb.ModelStatisticsRequest.SerializeToString,
                 response_deserializer=pb.ModelStatisticsResponse.FromString,
             )
-            told = ask(pb.ModelStatisticsRequest(name="pumps"), timeout=20).model_stats[0].inference_stats
+            told = ask(pb.ModelStatisticsRequest(name="pumps"), timeout=PATIENCE_S).model_stats[0].inference_stats
         assert (told.success.count, told.cache_hit.count) == (30, before["cache_hit"])
-        for pid in server.workers():
+        killed = set(server.workers())
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(server.workers()) == 2 and not killed & set(server.workers()))
         wait_until(lambda: _answers(server) and "shoal_workers_ready 2.0" in _metrics(server))
         assert wait_until(lambda: _agreed(server)) == before
 
@@ -221,13 +262,13 @@ def _agreed(server):
 
 
 def _statistics(server):
-    found = httpx.get(server.url + "/v2/models/pumps/stats").json()["model_stats"]
+    found = get(server.url + "/v2/models/pumps/stats").json()["model_stats"]
     return {name: told["count"] for one in found for name, told in one["inference_stats"].items()}
 
 
 def _answers(server):
     try:
-        return httpx.get(server.url + "/v2/health/ready").status_code == 200
+        return get(server.url + "/v2/health/ready").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -243,10 +284,10 @@ def test_management_and_metrics_can_have_a_port_of_their_own(home, tmp_path):
             assert client.post(INFER, json=request()).status_code == 200
             assert client.get("/api/v1/fleets").status_code == 404
             assert client.get("/metrics").status_code == 404
-        assert httpx.get(server.admin_url + "/api/v1/fleets").json()[0]["name"] == "pumps"
-        assert httpx.post(server.admin_url + INFER, json=request()).status_code == 404
-        wait_until(lambda: 'fleet="pumps"' in httpx.get(server.admin_url + "/metrics").text)
-        promoted = httpx.post(server.admin_url + "/api/v1/fleets/pumps/promote", json={"version": 2})
+        assert get(server.admin_url + "/api/v1/fleets").json()[0]["name"] == "pumps"
+        assert post(server.admin_url + INFER, json=request()).status_code == 404
+        wait_until(lambda: 'fleet="pumps"' in get(server.admin_url + "/metrics").text)
+        promoted = post(server.admin_url + "/api/v1/fleets/pumps/promote", json={"version": 2})
         assert promoted.status_code == 200
         with server.client() as client:
             wait_until(lambda: answer_of(client.post(INFER, json=request()))[0] == "2")
@@ -284,24 +325,53 @@ def test_keys_reach_a_running_server(home, tmp_path):
     assert listed.stdout.count("shop") == 2
 
 
-def test_while_a_server_starts_nobody_is_told_that_a_model_is_missing(home, tmp_path):
-    """Kernels take seconds to load, and a client takes 404 as final."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url, told = f"http://127.0.0.1:{port}", []
+#: Kernels take seconds to load where nothing is compiled; here it takes until a file is there.
+SLOW_TO_START = """
+import pathlib, sys, time
+from shoal.cli import main
+from shoal.serving import plane
+
+def load():
+    while not pathlib.Path({file!r}).exists():
+        time.sleep(0.02)
+
+plane.warm_kernels = load
+main(sys.argv[1:])
+"""
+
+
+@contextlib.contextmanager
+def kept_port():
+    """A free port that nobody else gets meanwhile; a server may bind to it, for this socket does not listen."""
+    with socket.socket() as keeper:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            keeper.setsockopt(socket.SOL_SOCKET, option, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
+
+
+def test_while_a_server_starts_nobody_is_told_that_a_model_is_missing(home, tmp_path, monkeypatch):
+    """It takes seconds, and a client takes 404 as final."""
+    loaded = tmp_path / "loaded"
+    monkeypatch.setattr("serve_process.SHOAL", [sys.executable, "-c", SLOW_TO_START.format(file=str(loaded))])
+    told = []
     asked = ("/invocations", f"{INFER}/async", INFER)
 
     def watch():
-        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S) as client:
             while not told or told[-1] != 200:
                 with contextlib.suppress(httpx.TransportError):
                     told.extend(client.post(path, json=request()).status_code for path in asked)
                     told.append(client.get("/v2/models/pumps").status_code)
+                time.sleep(0.01)
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    with serving(home, tmp_path, "--no-grpc", port=port):
-        watching.join(60)
+    with kept_port() as port, starting(home, tmp_path, "--no-grpc", port=port) as server:
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        wait_until(lambda: 503 in told)
+        loaded.touch()
+        server.wait()
+        watching.join(PATIENCE_S)
     assert told[-1] == 200
     assert 503 in told
     assert 404 not in told
@@ -322,6 +392,7 @@ def test_ready_is_said_once_there_is_something_to_answer_with(home, tmp_path):
         path.chmod(0o644)
         path.write_bytes(content[:-20] + bytes(20))
     with starting(home, tmp_path, "--no-grpc", "--workers", "2") as server:
+        wait_until(lambda: server.news().count("; nothing answers for it") == 2)  # each worker has looked
         wait_until(lambda: "not ready: pumps: snapshot 1 cannot be served" in server.news())
         named = command(home, "serve", "pumps", "--port", "0", "--no-grpc")
         assert "Ready" not in server.news()
@@ -361,16 +432,17 @@ def test_a_port_in_use_is_said_at_once(home, option):
 
 def test_two_servers_never_share_a_port_of_grpc(home, tmp_path):
     """Workers of one server share it, so the system would let another server's in as well."""
-    with serving(home, tmp_path / "one", "pumps", "--workers", "2") as server:
-        port = server.grpc.rpartition(":")[2]
-        refused = command(home, "serve", "pumps", "--port", "0", "--grpc-port", port)
-        _ask_over_grpc(server.grpc)
-        assert server.end() == 0
+    with kept_port() as port:
+        with serving(home, tmp_path / "one", "pumps", "--workers", "2", grpc_port=port) as server:
+            refused = command(home, "serve", "pumps", "--port", "0", "--grpc-port", str(port))
+            _ask_over_grpc(server.grpc)
+            assert server.end() == 0
+        # Connections that ended linger there.
+        with serving(home, tmp_path / "two", "pumps", grpc_port=port) as server:
+            assert server.grpc == f"127.0.0.1:{port}"
+            _ask_over_grpc(server.grpc)
     assert refused.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --grpc-port" in refused.stderr
-    with serving(home, tmp_path / "two", "pumps", grpc_port=int(port)) as server:  # connections that ended linger there
-        assert server.grpc == f"127.0.0.1:{port}"
-        _ask_over_grpc(server.grpc)
 
 
 def _ask_over_grpc(address):
@@ -388,7 +460,7 @@ def _called(channel, method, message, answer, *metadata):
         request_serializer=type(message).SerializeToString,
         response_deserializer=answer.FromString,
     )
-    return ask(message, timeout=20, wait_for_ready=True, metadata=metadata)
+    return ask(message, timeout=PATIENCE_S, wait_for_ready=True, metadata=metadata)
 
 
 @pytest.fixture
@@ -417,6 +489,7 @@ def test_a_server_outlives_its_database(orphan):
     assert list(failed.json()) == ["error"]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_both_doors_are_logged_and_traced(home, tmp_path, collector):
     endpoint, taken = collector
     trace = "0af7651916cd43dd8448eb211c80319c"
@@ -426,8 +499,9 @@ def test_both_doors_are_logged_and_traced(home, tmp_path, collector):
             assert client.post(INFER, json=request(), headers=given).status_code == 200
         with grpc.insecure_channel(server.grpc) as channel:
             live = channel.unary_unary(f"/{SERVICE}/ServerLive")
-            _, call = live.with_call(b"", timeout=20, metadata=tuple(given.items()))
+            _, call = live.with_call(b"", timeout=PATIENCE_S, metadata=tuple(given.items()))
         assert dict(call.trailing_metadata())["x-request-id"] == "one"
+        wait_until(lambda: server.news().count('"shoal.access"') >= 2)
         assert server.end() == 0
         lines = [json.loads(line) for line in server.news().splitlines() if '"shoal.access"' in line]
     rest, rpc = lines
@@ -472,14 +546,15 @@ def _staleness_s(client):
     return float(re.search(r"^shoal_registry_staleness_seconds (\S+)$", text, re.MULTILINE)[1])
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_servers_find_each_other_until_they_end(home, tmp_path):
     with serving(home, tmp_path / "one", "pumps") as one, one.client() as client:
         with serving(home, tmp_path / "two", "pumps", "--no-grpc", "--url", "https://models.example.org/") as two:
             found = wait_until(lambda: len(told := client.get("/api/v1/services?name=pumps").json()) == 2 and told)
             assert two.end() == 0
         wait_until(lambda: len(client.get("/api/v1/services").json()) == 1)
-        narrowed = command(home, "services", "--fleet", "nope").stderr
-        assert "no server that is alive holds such a fleet" in narrowed
+        narrowed = "no server that is alive holds such a fleet"
+        wait_until(lambda: narrowed in command(home, "services", "--fleet", "nope").stderr)
         assert one.end() == 0
     assert "no server is alive; start one" in command(home, "services").stderr
     assert {service["url"] for service in found} == {one.url, "https://models.example.org"}
@@ -492,7 +567,7 @@ def _address(url):
 
 
 def _metrics(server):
-    return httpx.get(server.url + "/metrics").text
+    return get(server.url + "/metrics").text
 
 
 def test_the_server_is_ready_for_a_shell(home, tmp_path):
@@ -502,6 +577,6 @@ def test_the_server_is_ready_for_a_shell(home, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code, *line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     said = process.stdout.readline()
     process.terminate()
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=PATIENCE_S)
     assert b'"url":"http://127.0.0.1:' in said
     assert rest == b""

@@ -5,9 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
-from serve_process import answer_of, children, make_home, request, serving, wait_until
+from serve_process import answer_of, children, make_home, post, request, serving, wait_until
 
 INFER = "/v2/models/pumps/infer"
 #: A thread that does nothing, then the command line: what a thread holds would never be let go of in a fork.
@@ -56,7 +55,7 @@ def test_workers_are_forks_that_share_memory_and_nothing_else(home, tmp_path):
         assert all(os.getpgid(pid) == pid for pid in (first, second))  # Ctrl-C is the supervisor's
         whole = sum(map(private_bytes, (first, second)))
         assert whole < 2 * 110 * 2**20, whole  # a fresh interpreter has some 160 MiB of its own
-        assert answer_of(httpx.post(server.url + INFER, json=request(device=2))) == ("1", pytest.approx(5))
+        assert answer_of(post(server.url + INFER, json=request(device=2))) == ("1", pytest.approx(5))
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: first not in server.workers() and len(server.workers()) == 2)
         third = next(pid for pid in server.workers() if pid != second)
@@ -70,7 +69,7 @@ def test_beside_a_thread_workers_are_fresh_interpreters(home, tmp_path, monkeypa
     with serving(home, tmp_path, "pumps", "--workers", "1", "--no-grpc") as server:
         (worker,) = server.workers()
         assert "shoal.server.worker" in Path(f"/proc/{worker}/cmdline").read_text()
-        assert answer_of(httpx.post(server.url + INFER, json=request(device=2))) == ("1", pytest.approx(5))
+        assert answer_of(post(server.url + INFER, json=request(device=2))) == ("1", pytest.approx(5))
         assert children(worker) == []
         assert server.end() == 0
 

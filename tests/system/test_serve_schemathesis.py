@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from serve_process import SLOPES, make_home, request, serving
+from serve_process import SLOPES, make_home, request, serving, wait_until
 
 import shoal
 from shoal.security.permissions import Role
@@ -86,8 +86,8 @@ UNKNOWN = {
 def restore(url, session):
     """Have the fleet served again, as in the beginning."""
     wish = {"loaded": True, "alias": "champion", "pinned": None, "spec": {}}
-    assert session.put(f"{url}/api/v1/serving/pumps", json=wish).status_code == 200
-    assert session.post(f"{url}/v2/repository/models/pumps/load").status_code == 200
+    wait_until(lambda: session.put(f"{url}/api/v1/serving/pumps", json=wish).status_code == 200)
+    wait_until(lambda: session.post(f"{url}/v2/repository/models/pumps/load").status_code == 200)
 
 
 def described(server, key):

@@ -22,7 +22,7 @@ from shoal.registry import Registry, ServerRecord
 from shoal.server.authentication import KeyRing
 from shoal.server.errors import answer
 from shoal.server.parameters import require_known
-from shoal.serving.contact import Contact
+from shoal.serving.contact import Contact, hear
 from shoal.serving.holdings import Holdings
 from shoal.serving.plane import DataPlane
 from shoal.serving.services import Service, Survey, find_services, survey, unheard
@@ -186,13 +186,16 @@ class Heartbeat:
         self._registry = registry
         self._plane = plane
         self._record = record
+        self._beat: asyncio.Task[ServerRecord] | None = None
 
     async def work(self) -> None:
         """Tell for ever; while the registry cannot be reached, nobody is told, and nothing else happens."""
         told = True
         while True:
+            self._beat = asyncio.create_task(asyncio.to_thread(self._registry.beat, self.record()))
+            self._beat.add_done_callback(hear)
             try:
-                await asyncio.to_thread(self._registry.beat, self.record())
+                await asyncio.shield(self._beat)
                 told = True
             except ShoalError as error:
                 if told:
@@ -201,7 +204,9 @@ class Heartbeat:
             await asyncio.sleep(BEAT_S)
 
     async def end(self) -> None:
-        """Tell that this server goes."""
+        """Tell that this server goes, after a sign of life that is on its way: that one must not be the last word."""
+        if self._beat is not None:
+            await asyncio.wait({self._beat})
         try:
             await asyncio.to_thread(self._registry.forget_server, self._record.id)
         except ShoalError as error:

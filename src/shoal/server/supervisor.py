@@ -348,8 +348,8 @@ class Supervisor:
         for process in self._processes():
             process.terminate()
         deadline_s = time.monotonic() + self._options.drain_s + _LAST_GRACE_S
-        heard = len(signals)
-        while self._processes() and len(signals) == heard and time.monotonic() < deadline_s:
+        heard = min(1, len(signals))  # a second one may have come together with the first
+        while self._processes() and len(signals) <= heard and time.monotonic() < deadline_s:
             self._hear()
         # Who was still starting had nothing to finish, and perhaps not yet ears for a signal.
         worked = [seat.process for seat in self._seats if seat.process is not None and seat.ready]

@@ -16,6 +16,9 @@ SLOW_S: Final = 1.0
 LOOK_S: Final = 0.1
 """How often whoever waits for the registry looks whether it has gone, in seconds."""
 
+AWAKE_S: Final = 0.5
+"""What counts at most of the time between two looks, in seconds; a process that was held up itself blames nobody."""
+
 NOTHING_DONE: Final = "so nothing was done; try again"
 """What becomes of what was only going to be asked of a registry that is away."""
 
@@ -38,27 +41,34 @@ class Contact:
         self.is_made = False
         self.answered_at_s = time.monotonic()
         self._failure = ""
-        self._asking_since_s: float | None = None
+        self._waited_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
     def question(self) -> Iterator[None]:
         """Take note of how the question goes that is asked inside; one at a time. What that raises is passed on."""
-        self._asking_since_s = time.monotonic()
+        self._alarm = asyncio.get_running_loop().call_later(LOOK_S, self._wait_on, time.monotonic())
         try:
             yield
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._asking_since_s = None
+            self._alarm.cancel()
+            self._waited_s = 0.0
         self.answered_at_s, self.is_made, self._failure = time.monotonic(), True, ""
+
+    def _wait_on(self, since_s: float) -> None:
+        """Count how long a question has been waited for, but for the time in which this process was held up."""
+        now_s = time.monotonic()
+        self._waited_s += min(now_s - since_s, AWAKE_S)
+        self._alarm = asyncio.get_running_loop().call_later(LOOK_S, self._wait_on, now_s)
 
     @property
     def problem(self) -> str:
         """Why the registry does not answer; empty when it does."""
-        if not self._failure and self._asking_since_s is not None:
-            waited_s = time.monotonic() - self._asking_since_s
-            return f"it has not answered for {waited_s:.0f} s" if waited_s > SLOW_S else ""
+        if not self._failure and self._waited_s > SLOW_S:
+            return f"it has not answered for {self._waited_s:.0f} s"
         return self._failure
 
     def require(self) -> None:
@@ -100,12 +110,12 @@ class Contact:
         task = asyncio.ensure_future(work)
         while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
             if self.problem:
-                task.add_done_callback(_hear)
+                task.add_done_callback(hear)
                 raise self.refusal(what_now)
         return task.result()
 
 
-def _hear(task: "asyncio.Future[Answer]") -> None:
+def hear(task: "asyncio.Future[Answer]") -> None:
     """Take note of an error that is nobody's any more, so that it is not reported as forgotten."""
     if not task.cancelled():
         task.exception()
