@@ -1,7 +1,7 @@
 """What fleets were asked, counted as they answer."""
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -91,6 +91,9 @@ class FleetCounters:
 #: Snapshots of a fleet whose counters are kept apart after they were replaced.
 KEPT_VERSIONS = 16
 
+#: Counters of one snapshot that may still grow, when it is replaced again and again; older ones are added up.
+KEPT_COUNTERS = 16
+
 
 class FleetHistory:
     """What a fleet's earlier snapshots were asked.
@@ -103,7 +106,7 @@ class FleetHistory:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._retired: OrderedDict[str, list[FleetCounters]] = OrderedDict()
+        self._retired: OrderedDict[str, _Retired] = OrderedDict()
         self._older = ModelStatistics(name=name, version="")
 
     def __bool__(self) -> bool:
@@ -112,15 +115,16 @@ class FleetHistory:
 
     def retire(self, counters: FleetCounters) -> None:
         """Remember a snapshot's counters, which may still grow while its last requests end."""
-        self._retired.setdefault(counters.version, []).append(counters)
-        self._retired.move_to_end(counters.version)
+        version = counters.version
+        self._retired.setdefault(version, _Retired(self.name, version)).add(counters)
+        self._retired.move_to_end(version)
         while len(self._retired) > KEPT_VERSIONS:
             _, old = self._retired.popitem(last=False)
-            self._older = total("", self._older, *[one.statistics() for one in old])
+            self._older = total("", self._older, old.statistics())
 
     def versions(self, counting: Sequence[FleetCounters]) -> list[ModelStatistics]:
         """Statistics of each snapshot that is remembered or still counts, in the order in which they come last."""
-        groups = {version: [one.statistics() for one in group] for version, group in self._retired.items()}
+        groups = {version: [retired.statistics()] for version, retired in self._retired.items()}
         for one in counting:
             groups[one.version] = [*groups.pop(one.version, []), one.statistics()]
         return [total(version, *group) for version, group in groups.items()]
@@ -128,6 +132,22 @@ class FleetHistory:
     def total(self, counting: Sequence[FleetCounters]) -> ModelStatistics:
         """Statistics over all snapshots, with an empty version; they never shrink."""
         return total("", self._older, *self.versions(counting))
+
+
+class _Retired:
+    """What one snapshot was asked, each of the times when it was served."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self._before = ModelStatistics(name=name, version=version)
+        self._counters: deque[FleetCounters] = deque()
+
+    def add(self, counters: FleetCounters) -> None:
+        self._counters.append(counters)
+        if len(self._counters) > KEPT_COUNTERS:
+            self._before = total(counters.version, self._before, self._counters.popleft().statistics())
+
+    def statistics(self) -> ModelStatistics:
+        return total(self._before.version, self._before, *[one.statistics() for one in self._counters])
 
 
 def total(version: str, first: ModelStatistics, *others: ModelStatistics) -> ModelStatistics:
