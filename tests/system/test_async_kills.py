@@ -13,6 +13,7 @@ from async_world import furnish
 
 from shoal.jobs.states import PredictionState
 from shoal.serving.payloads import decode_request
+from tests.databases import wait_for_the_killed
 from tests.unit.serving.deferred_world import process, until
 
 COUNT = 40
@@ -59,6 +60,7 @@ def test_a_process_killed_at_any_moment_costs_nothing(world, phase):
     home, url, workspace, folder = world
     told, code = run(home, url, phase, COUNT)
     assert code == -signal.SIGKILL
+    wait_for_the_killed(url)
     before = workspace.predictions.listed(limit=1000)
     assert set(told) <= {record.id for record in before}
     assert before, "nothing was accepted: the process died too early"

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import polars as pl
@@ -14,6 +15,7 @@ from async_world import furnish
 from serve_process import children, command, make_home, request, serving, wait_until
 
 import shoal
+from shoal.jobs.states import PredictionState
 from shoal.ledger import NewPrediction, PredictionKind
 from shoal.security.permissions import Role
 from shoal.serving.messages import InferenceRequest
@@ -162,34 +164,50 @@ def test_mlflows_requests_can_wait_too(client):
         assert output["data"] == at_once.json()["predictions"]
 
 
+def told(client):
+    """The metrics by name and labels."""
+    lines = client.get("/metrics").text.splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[:1] != "#"}
+
+
 def test_the_queue_shows_in_the_metrics_once_for_all_workers(server, home):
-    def told():
-        lines = client.get("/metrics").text.splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[:1] != "#"}
+    def counted():
+        now = told(client)
+        return [now[f"shoal_predictions_{name}_total"] for name in ("accepted", "done", "failed")]
+
+    def kept():
+        """The same, by what is kept: what the server accepted itself, and how often what can only fail has failed."""
+        with shoal.open(home) as workspace:
+            records = workspace.predictions.listed(limit=1000)
+        accepted = sum(record.principal == "loopback" for record in records)
+        failures = sum(record.attempts for record in records if record.state is PredictionState.FAILED)
+        return [accepted, sum(record.state is PredictionState.DONE for record in records), failures]
 
     def grown():
-        now = told()
-        names = [f"shoal_predictions_{name}_total" for name in ("accepted", "done", "failed")]
-        return [now[name] - before[name] for name in names]
+        return [now - then for now, then in zip(counted(), before, strict=True)]
 
     with server.client() as client:
-        time.sleep(2)  # each worker publishes once a second what it did before
-        before = told()
+        # Each worker publishes once a second what it did before.
+        wait_until(lambda: counted() == kept())
+        before = kept()
         _hopeless(home, "metrics")
         for number in range(20):
             client.post(f"{INFER}/async", json=request(number % 5))
         wait_until(lambda: grown() == [20, 20, 1])
         failed = json.loads(command(home, "predictions", "list", "--state", "failed", "--json").stdout)
         standing = {"waiting": 0, "claimed": 0, "oldest_seconds": 0, "dead": len(failed)}
-        wait_until(lambda: {name: told()[f"shoal_predictions_{name}"] for name in standing} == standing)
+        wait_until(lambda: {name: told(client)[f"shoal_predictions_{name}"] for name in standing} == standing)
     assert failed
 
 
-def _hopeless(home, principal):
-    """Have a request waiting that could be answered when it was accepted, and cannot be now."""
+def _hopeless(home, principal, fleet="pumps"):
+    """Have a request waiting that could be answered when it was accepted, and cannot be now; its address.
+
+    One of a fleet that no server serves waits until somebody does.
+    """
     hopeless = NewPrediction(
-        kind=PredictionKind.DEFERRED, fleet="pumps", principal=principal, request_id="r",
-        request=encode_request(InferenceRequest(model="pumps", inputs=())),
+        kind=PredictionKind.DEFERRED, fleet=fleet, principal=principal, request_id="r",
+        request=encode_request(InferenceRequest(model=fleet, inputs=())),
     )  # fmt: skip
     with shoal.open(home) as workspace:
         return f"/api/v1/predictions/{workspace.predictions.accept([hopeless])[0]}"
@@ -208,6 +226,7 @@ def test_the_same_words_on_the_command_line(client, home):
     assert command(home, "predictions", "show", "1-0000000000000000").returncode == 1
     assert command(home, "predictions", "replay").returncode == 1
     assert json.loads(command(home, "predictions", "replay", "--failed", "--json").stdout)["waiting"] >= 1
+    assert ended(client, client.post(f"{INFER}/async", json=request()).headers["location"])["state"] == "done"
     done = client.get("/api/v1/predictions", params={"state": "done", "limit": 1}).json()
     text = command(home, "predictions", "show", done[0]["id"]).stdout
     assert "pumps, snapshot" in text
@@ -262,18 +281,20 @@ def test_callers_see_their_own_and_nobody_elses(tmp_path):
 
 def test_a_server_that_ends_answers_who_waits_and_another_goes_on(tmp_path):
     make_home(tmp_path / "home")
-    with serving(tmp_path / "home", tmp_path / "one", "pumps", "--no-grpc", "--drain-timeout", "20") as server:
-        with server.client() as client:
+    with serving(tmp_path / "home", tmp_path / "one", "pumps", "--no-grpc", "--drain-timeout", "60") as server:
+        with server.client() as client, ThreadPoolExecutor(1) as pool:
             # One key: they are done one after the other, so that some are left when the server ends.
             headers = {"ordering-key": "k", "prediction-timeout": "300"}
             ids = [client.post(f"{INFER}/async", json=request(n % 5), headers=headers).json()["id"] for n in range(30)]
-            location = f"/api/v1/predictions/{ids[-1]}"
-            waiting = threading.Thread(target=client.get, args=(location,), kwargs={"params": {"timeout": 15}})
-            waiting.start()
+            location = _hopeless(tmp_path / "home", "loopback", "fans")
+            waiting = pool.submit(client.get, location, params={"timeout": 55}, timeout=100)
+            wait_until(lambda: told(client)["shoal_requests_under_way"] == 2)  # with the question how many there are
             started = time.monotonic()
             assert server.end() == 0
-            waiting.join()
-        assert time.monotonic() - started < 15
+            answer = waiting.result()
+        assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
+        # Ending takes a second; who waited for nothing would have been answered after 55.
+        assert time.monotonic() - started < 45
     with serving(tmp_path / "home", tmp_path / "two", "pumps", "--no-grpc") as server, server.client() as client:
         for one in ids:
             assert ended(client, f"/api/v1/predictions/{one}")["state"] == "done"

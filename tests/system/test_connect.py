@@ -112,7 +112,8 @@ def test_two_servers_follow_promotions_and_stand_in_for_each_other(home):
 def test_services_are_found_by_what_they_hold(world):
     _, server = world
     with shoal.connect(server.url) as client:
-        wait_for(lambda: client.services(name="pumps"), 1)
+        # The server knows itself at once, and what fleets are once the registry has answered.
+        wait_for(lambda: client.services(tag="wet"), 1)
         found = [
             client.services(tag="wet"),
             client.services(category="water"),
@@ -143,6 +144,8 @@ def test_statistics_are_told_on_the_command_line_as_in_python(world):
     with shoal.connect(server.url) as client:
         client.fleet("pumps").predict(rows(7))
         told = client.statistics("pumps")  # of each version that was asked, by number too
+    with shoal.open(home) as workspace:
+        wait_until(workspace.services)  # the registry hears of a server a moment after it is ready
     shown = command(home, "fleets", "stats", "pumps", "--json")
     assert shown.returncode == 0, shown.stderr
     listed = json.loads(shown.stdout)

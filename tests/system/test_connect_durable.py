@@ -77,6 +77,7 @@ def test_only_an_admin_forgets(world):
         assert workspace.predictions.of_request("old") == []
     for query in ("", "?fleet=pumps", "?before=2026-01-31T12:00:00Z", "?fleet=pumps&before=some+day"):
         refused = httpx.post(
-            f"{server.url}/api/v1/predictions/purge{query}", headers={"x-api-key": keys[Role.ADMIN]}, trust_env=False
-        )
+            f"{server.url}/api/v1/predictions/purge{query}", headers={"x-api-key": keys[Role.ADMIN]}, timeout=60,
+            trust_env=False,
+        )  # fmt: skip
         assert refused.status_code == 400, query

@@ -1,5 +1,6 @@
 """The ledger with workers that die, workers that are slow, and a full disk."""
 
+import datetime as dt
 import random
 import resource
 import signal
@@ -69,7 +70,8 @@ def assert_done_once(ledger: Ledger, run: RunRecord, shards: int) -> None:
 WORK = """
 print("ready", flush=True)
 while True:
-    claims = ledger.claim(run, owner=this_worker(), lease_s=0.7, limit=3)
+    # On a machine that is busy a lease so short may run out any number of times.
+    claims = ledger.claim(run, owner=this_worker(), lease_s=0.7, limit=3, most_attempts=1000)
     if not claims and ledger.totals(run).complete:
         break
     for claim in claims:
@@ -113,11 +115,13 @@ def test_shards_of_a_killed_worker_are_taken_over_when_their_leases_end(ledger):
     worker = started(start(run, HOLD, 3))
     worker.kill()
     worker.communicate()
-    assert ledger.claim(run.id, owner="b", lease_s=60, limit=2) == []
+    ends = [shard.lease_until for shard in ledger.shards(run.id)]
     until_s = time.monotonic() + 60
     while not (claims := ledger.claim(run.id, owner="b", lease_s=60, limit=2)):
         assert time.monotonic() < until_s
         time.sleep(0.05)
+    now = dt.datetime.now(dt.UTC)
+    assert all(end is not None and end <= now for end in ends)
     assert [(claim.number, claim.attempt) for claim in claims] == [(0, 2), (1, 2)]
 
 

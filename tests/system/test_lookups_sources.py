@@ -33,7 +33,7 @@ SCHEMA = FleetSchema(
     task=Task.REGRESSION,
 )
 LOOKUP: Mapping[str, object] = {
-    "source": "pumps", "keys": {"unit": "id"}, "features": {"age": "age", "kind": "kind"}, "timeout_ms": 5000,
+    "source": "pumps", "keys": {"unit": "id"}, "features": {"age": "age", "kind": "kind"}, "timeout_ms": 30_000,
 }  # fmt: skip
 PUMPS = [(1, 3.5, "x"), (2, None, "it's"), (3, 7.0, None)]
 ASKED = [(2,), (9,), (1,), (3,), (1,)]
@@ -398,15 +398,17 @@ def test_a_frozen_database_costs_defaults_and_the_circuit_recovers(tmp_path: Pat
     async def go() -> None:
         source = {"kind": "sql", "url": url, "table": "pumps", "connections": 2}
         async with opened(source, tmp_path, timeout_ms=200, defaults={"age": 40}) as lookup:
-            assert (await lookup.complete([(1,)])).columns["age"] == [3.5]
-            frozen = [psutil.Process(postgres.pid), *psutil.Process(postgres.pid).children()]
+            await answered(lookup, lambda done: done.columns["age"] == [3.5])
+            main = psutil.Process(postgres.pid)
+            main.send_signal(signal.SIGSTOP)  # first, so that it starts no other
+            frozen = [main, *main.children()]
             for process in frozen:
                 process.send_signal(signal.SIGSTOP)
             try:
                 while not lookup.stats().is_open:
                     assert (await lookup.complete([(1,)])).columns["age"] == [40.0]
-                assert (await lookup.complete([(1,), (2,)])).columns["age"] == [40.0, 40.0]
-                assert lookup.stats().skipped >= 2
+                while lookup.stats().skipped < 2:  # now and then one is let through, to see whether it is back
+                    assert (await lookup.complete([(1,), (2,)])).columns["age"] == [40.0, 40.0]
             finally:
                 for process in frozen:
                     process.send_signal(signal.SIGCONT)

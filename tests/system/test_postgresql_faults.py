@@ -55,13 +55,16 @@ def with_options(url: str, options: str) -> str:
 
 
 def fill(url: str) -> list[psycopg.Connection]:
-    """Take all connections that the server has left."""
+    """Take all connections but the one that somebody has; of those that were closed it is noticed a little later."""
     taken: list[psycopg.Connection] = []
-    try:
-        while True:
+    deadline = time.monotonic() + 60
+    while len(taken) < MOST_CONNECTIONS - 1:
+        try:
             taken.append(psycopg.connect(url))
-    except psycopg.OperationalError:
-        return taken
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline, len(taken)
+            time.sleep(0.02)
+    return taken
 
 
 @pytest.mark.parametrize("idle_s", [0.0, math.inf])
@@ -170,7 +173,6 @@ def test_when_no_connection_is_left_calls_wait_for_one(url, registry):
     registry.head()
     newcomer = Database(url, patience_s=0.2)
     taken = fill(url)
-    assert taken
     with pytest.raises(StorageError, match=r"too many|connection slots"):
         Registry(newcomer).head()
     assert registry.head().number == 9, "who has a connection keeps it"
@@ -220,7 +222,14 @@ def test_a_statement_that_takes_too_long_is_given_up(url):
     database = Database(with_options(url, "-c statement_timeout=50"))
     with pytest.raises(StorageError, match="took too long"), database.read() as connection:
         connection.execute(sa.select(sa.func.pg_sleep(30)))
-    assert Registry(database).head().number == 0
+    while True:
+        try:
+            assert Registry(database).head().number == 0
+        except StorageError as error:
+            if "took too long" not in str(error):  # which is true where the machine is busy
+                raise
+        else:
+            return
 
 
 def test_a_server_that_may_only_be_read_is_read(url, registry):
@@ -244,23 +253,26 @@ def test_a_user_who_may_not_is_told_so(server, url, registry):
 def test_a_worker_that_stops_in_a_transaction_loses_it(url, registry, monkeypatch):
     monkeypatch.setattr("shoal.storage.postgresql_engine._IDLE_IN_TRANSACTION_S", 0.2)
     sleeper = Database(url)
-    locked = threading.Event()
+    locked, promoted = threading.Event(), threading.Event()
     lost: list[StorageError] = []
 
     def stop_half_way() -> None:
-        try:
-            with sleeper.write() as connection:
-                connection.execute(sa.select(audit_head).with_for_update())
-                locked.set()
-                time.sleep(0.5)
-                connection.execute(sa.select(audit_head))
-        except StorageError as error:
-            lost.append(error)
+        while not locked.is_set():  # it may be so slow that it has stopped before
+            try:
+                with sleeper.write() as connection:
+                    connection.execute(sa.select(audit_head).with_for_update())
+                    locked.set()
+                    promoted.wait(60)
+                    connection.execute(sa.select(audit_head))
+            except StorageError as error:
+                if locked.is_set():
+                    lost.append(error)
 
     thread = threading.Thread(target=stop_half_way)
     thread.start()
     locked.wait()
-    registry.promote("flights", 1, actor="ann")
+    registry.promote("flights", 1, actor="ann")  # which waits for the lock
+    promoted.set()
     thread.join()
     assert len(lost) == 1
 

@@ -27,15 +27,16 @@ def job(tmp_path: Path, server: PostgresqlServer, monkeypatch: pytest.MonkeyPatc
 
 
 def test_two_processes_share_a_run_one_is_killed_and_the_server_restarts(job: Job, server: PostgresqlServer) -> None:
-    first = job.start()
+    first = job.start(held=True)
     job.wait_until(lambda: job.done >= 3, first)
     first.kill()
     first.communicate()
-    pair = [job.resume(), job.resume()]
+    pair = [job.resume(held=True), job.resume(held=True)]
     try:
-        job.wait_until(lambda: {str(process.pid) for process in pair} <= job.workers)
+        job.wait_until(lambda: {str(process.pid) for process in pair} <= job.workers, *pair)
         pair[0].kill()
         before = job.done
+        job.let_go(pair[1])
         job.wait_until(lambda: job.done > before or job.done == SHARDS, pair[1])
         server.stop()
         server.start()

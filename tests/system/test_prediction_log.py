@@ -121,7 +121,7 @@ def key_only(tmp_path, postgresql: PostgresqlServer, postgresql_databases):
         workspace.promote("orders", workspace.register(fleet).version)
         workspace.set_source("sites", {"kind": "sql", "url": features, "table": "sites"})
         workspace.set_serving("orders", {
-            "lookup": {"source": "sites", "keys": ["site"], "features": ["age", "load"], "timeout_ms": 5000,
+            "lookup": {"source": "sites", "keys": ["site"], "features": ["age", "load"], "timeout_ms": 30_000,
                        "defaults": {"age": 0.0, "load": 0.0}},
             "rules": {"decision": "CASE WHEN prediction > 50 THEN 'stop' ELSE 'go' END"},
             "store": "durable",

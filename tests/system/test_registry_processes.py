@@ -16,7 +16,7 @@ from shoal.errors import NotFound
 from shoal.registry import Lineage, Registry
 from shoal.registry.tables import models, snapshots
 from shoal.storage.sql import Database
-from tests.databases import Databases
+from tests.databases import Databases, wait_for_the_killed
 
 PREAMBLE = """
 import os, sys, time
@@ -206,6 +206,7 @@ while True:
         time.sleep(dice.uniform(0.05, 0.4))
         worker.kill()
         worker.communicate()
+    wait_for_the_killed(url)
     with Database(url).read() as connection:
         rows = connection.execute(
             sa.select(snapshots.c.version, snapshots.c.new_models, sa.func.count(models.c.key_text))

@@ -43,6 +43,12 @@ RULES = {"sum": "y + z", "odd": "y IS NULL"}
 NOW = dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests together take so long that what was in the future when they began is past at their end."""
+    monkeypatch.setitem(globals(), "NOW", dt.datetime.now(dt.UTC).replace(tzinfo=None))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     with shoal.open(tmp_path / "home", actor="ada") as opened:
@@ -477,7 +483,7 @@ def test_a_feature_that_is_a_text_is_looked_up_too(workspace: Workspace, tmp_pat
     workspace.set_source("flights", {"kind": "parquet", "path": str(tmp_path / "flights.parquet")})
     lookup = {
         "source": "flights", "keys": ["flight"], "key_types": {"flight": "string"}, "features": ["carrier"],
-        "defaults": {"carrier": "DL"},
+        "defaults": {"carrier": "DL"}, "timeout_ms": 10_000,
     }  # fmt: skip
     workspace.set_serving("routes", {"lookup": lookup, "rules": {"who": "carrier"}})
     rng = np.random.default_rng(0)

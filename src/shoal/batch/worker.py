@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,8 @@ LEASE_S = 60.0
 #: A shard that met an error of storage is tried so often, a little later each time.
 ATTEMPTS = 3
 BACKOFF_S = 0.2
+#: How often whoever waits for the workers looks up, in seconds: Polars takes Ctrl-C over such that it ends no wait.
+LISTEN_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -118,16 +120,18 @@ class Crew:
         try:
             with ThreadPoolExecutor(self.work.budget.workers, thread_name_prefix="shoal-shard") as pool:
                 for future in [pool.submit(self._loop, number) for number in range(self.work.budget.workers)]:
-                    self._await(future.result)
+                    self._await(future)
         finally:
             self._stop.set()
             beat.join()
         if self._errors:
             raise self._errors[0]
 
-    def _await(self, result: Callable[[], None]) -> None:
+    def _await(self, loop: "Future[None]") -> None:
         try:
-            result()
+            while wait([loop], LISTEN_S).not_done:
+                pass
+            loop.result()
         except (KeyboardInterrupt, ShoalError) as error:
             self._give_up(error)
 

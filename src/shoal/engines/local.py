@@ -193,15 +193,19 @@ class _Run(Generic[Context, Item, Answer]):
         patience = max(0.0, min([_LOOK_S, *deadlines]))
         heard = wait([worker.connection for worker in workers], timeout=patience)
         for worker in workers:
-            if worker.connection in heard:
+            # Whoever takes the answers may have kept us from listening: what was said meanwhile is not late.
+            if worker.connection in heard or self._is_late(worker):
                 for message in worker.messages():
                     yield from self._news(worker, message)
             elif worker.process.poll() is not None:
                 worker.gone = True
             if worker.gone:
                 yield from self._died(worker)
-            elif worker.todo and time.monotonic() - worker.since > self.work.timeout_s:
+            elif self._is_late(worker):
                 yield self._timed_out(worker)
+
+    def _is_late(self, worker: _Worker) -> bool:
+        return bool(worker.todo) and time.monotonic() - worker.since > self.work.timeout_s
 
     def _news(self, worker: _Worker, message: tuple[object, ...]) -> Iterator[Done[Answer] | Lost]:
         if message[0] == READY:

@@ -34,8 +34,8 @@ class FleetCounters:
     """
 
     __slots__ = (
-        "cache", "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests", "tally",
-        "version",
+        "_last", "cache", "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests",
+        "tally", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, version: str, tally: Tally, cache: CacheTally | None = None) -> None:
@@ -45,6 +45,7 @@ class FleetCounters:
         self.cache = cache or CacheTally()
         self.requests = self.failures = self.request_ns = self.input_ns = self.output_ns = 0
         self.last_request_ns = 0
+        self._last = (0, 0)
 
     def answered(self, started_ns: int, read_ns: int, found_ns: int) -> None:
         """Count an answered request, when its outputs are made.
@@ -69,7 +70,6 @@ class FleetCounters:
 
     def statistics(self) -> ModelStatistics:
         """The counters as doors show them."""
-        ago_ns = time.perf_counter_ns() - self.last_request_ns
         return ModelStatistics(
             name=self.name,
             version=self.version,
@@ -84,8 +84,15 @@ class FleetCounters:
             request_ns=self.request_ns,
             input_ns=self.input_ns,
             output_ns=self.output_ns,
-            last_request_at_ms=(time.time_ns() - ago_ns) // 1_000_000 if self.last_request_ns else 0,
+            last_request_at_ms=self._last_request_at_ms(),
         )
+
+    def _last_request_at_ms(self) -> int:
+        """When the last request came; found out once for each, as two clocks never give the same moment twice."""
+        if self._last[0] != self.last_request_ns:
+            ago_ns = time.perf_counter_ns() - self.last_request_ns
+            self._last = (self.last_request_ns, (time.time_ns() - ago_ns) // 1_000_000)
+        return self._last[1]
 
 
 #: Snapshots of a fleet whose counters are kept apart after they were replaced.

@@ -8,6 +8,7 @@ from pathlib import Path
 import engine_tasks
 import pytest
 
+from shoal.engines import local
 from shoal.engines.contract import Done, Failure, Lost, Work
 from shoal.engines.local import LocalEngine
 from shoal.errors import ShoalError
@@ -71,6 +72,24 @@ def test_an_item_that_hangs_is_given_up(engine: LocalEngine) -> None:
     assert isinstance(lost, Lost)
     assert lost.failure is Failure.TIMED_OUT
     assert timeout_s <= lost.seconds < 60  # the item would take twice as long
+
+
+def test_whoever_takes_answers_may_take_longer_than_an_item(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has said while nobody listened is not late."""
+    now, ahead_s = time.monotonic, 0.0
+    monkeypatch.setattr(local.time, "monotonic", lambda: now() + ahead_s)
+    answers: list[Done[object] | Lost] = []
+    work = Work(setup=engine_tasks.calculator, context=3, timeout_s=1000)
+    for answer in engine.run(work, ["sleep:0.02"] * 40):  # long enough for both workers to have some
+        answers.append(answer)
+        for worker in engine._workers:
+            while worker.todo and not worker.connection.poll():
+                time.sleep(0.001)
+        ahead_s += 2000
+    assert all(isinstance(answer, Done) for answer in answers)
+    assert len(answers) == 40
 
 
 def test_a_setup_that_fails_is_told_at_once(engine: LocalEngine) -> None:
