@@ -21,13 +21,13 @@ from shoal.errors import InputChanged, InvalidSpec
 from shoal.fleet import Fleet
 from shoal.requests.evaluation import Evaluation
 from shoal.requests.loading import load
+from shoal.requests.outputs import Columns
 from shoal.requests.readers import FindSource
 from shoal.requests.sources import Source, document
 from shoal.requests.spec import FEATURE_DTYPES, FleetSchema, ServingSpec, schema_of
 from shoal.requests.violations import Violations, first_reasons
 from shoal.scoring.outcomes import Scored
 from shoal.storage.columns import json_text
-from shoal.table.keys import frame_of
 from shoal.types import FeatureKind, Json, Reason
 
 NOTE_BYTES = 100.0
@@ -249,17 +249,16 @@ class Definition:
             found.note(completed.defaulted)
         return Answered(
             scored=scored,
-            outputs=[found.frame[name] for name in self._schema.outputs],
-            added=[found.frame[name] for name in self.added],
+            outputs=[found.columns[name] for name in self._schema.outputs],
+            added=[found.columns[name] for name in self.added],
             reasons=pl.Series("reason", found.reasons(), dtype=pl.String),
         )
 
 
-def _seen(rows: pl.DataFrame, scored: Scored, schema: FleetSchema, names: Sequence[str]) -> pl.DataFrame:
+def _seen(rows: pl.DataFrame, scored: Scored, schema: FleetSchema, names: Sequence[str]) -> Columns:
     """Key columns and features in the types in which requests bring them."""
     keys, kinds = scored.resolved.keys, {feature.name: FEATURE_DTYPES[feature.kind] for feature in schema.features}
-    columns = [keys[name] if name in keys.columns else _typed(rows[name], kinds[name]) for name in names]
-    return frame_of(columns, rows.height)
+    return {name: keys[name] if name in keys.columns else _typed(rows[name], kinds[name]) for name in names}
 
 
 def _typed(column: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -4,8 +4,8 @@ import datetime as dt
 import functools
 import hashlib
 import secrets
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -37,7 +37,7 @@ def store(connection: sa.Connection, new: Sequence[NewPrediction], *, at: dt.dat
     connection : Connection
         One that may write; no transaction is needed around it.
     new : sequence of NewPrediction
-        Each with an answer, an idempotency key, and no sink.
+        At least one; each with an answer, an idempotency key, and no sink.
     at : datetime or None
         The time; None: by the server's clock.
 
@@ -52,8 +52,9 @@ def store(connection: sa.Connection, new: Sequence[NewPrediction], *, at: dt.dat
         made = [{**row, **_SAME, **_times(one, at)} for row, one in zip(rows, new, strict=True)]
         found = connection.execute(_SQLITE, made)
     else:
-        columns: dict[str, object] = {name: [row[name] for row in rows] for name in _GIVEN}
-        found = _spelled().run(connection, {**columns, "at": at})
+        [one, *more] = rows
+        given = {name: [row[name] for row in rows] for name in _GIVEN} if more else one
+        found = (_of_several() if more else _of_one()).run(connection, {**given, "at": at})
     ids = {tag: id_of(number, tag) for number, tag in found}
     return [ids.get(str(row["tag"])) for row in rows]
 
@@ -85,33 +86,24 @@ def _times(one: NewPrediction, at: dt.datetime) -> dict[str, object]:
     return {"accepted_at": at, "settled_at": at, "forget_at": forget_at}
 
 
-def _statement() -> "postgresql.Insert":
-    """Insert rows that come as one array per column, at the server's time."""
-    arrays = [sa.bindparam(name, type_=postgresql.ARRAY(_c[name].type)) for name in _GIVEN]
-    given = sa.func.unnest(*arrays).table_valued(*[sa.column(name, _c[name].type) for name in _GIVEN])
-    given = given.render_derived(name="given")
+def _insert(given: Mapping[str, sa.ColumnElement[Any]], *, several: bool) -> "sa.sql.dml.ReturningInsert[int, str]":
+    """Insert what is given, at the server's time."""
     now = sa.func.coalesce(sa.bindparam("at", type_=_c.accepted_at.type), sa.func.clock_timestamp())
     computed = {
         **{name: sa.literal(value) for name, value in _SAME.items()},
         "accepted_at": now,
         "settled_at": now,
-        "forget_at": now + given.c.keep_s * sa.literal_column("interval '1 second'"),
+        "forget_at": now + given["keep_s"] * sa.literal_column("interval '1 second'"),
     }
-    # In one order everywhere, so that two who insert the same keys wait instead of blocking each other.
-    rows = sa.select(*[given.c[name] for name in _GIVEN], *computed.values()).order_by(
-        given.c.principal, given.c.idempotency_key
-    )
-    return postgresql.insert(predictions).from_select([*_GIVEN, *computed], rows)
+    rows = sa.select(*given.values(), *computed.values())
+    if several:  # in one order everywhere, so that two who insert the same keys wait instead of blocking each other
+        rows = rows.order_by(given["principal"], given["idempotency_key"])
+    insert = postgresql.insert(predictions).from_select([*given, *computed], rows)
+    return insert.on_conflict_do_nothing(index_elements=_TAKEN, index_where=_WHERE).returning(_c.number, _c.tag)
 
 
 _TAKEN: Final = ("principal", "idempotency_key")
 _WHERE: Final = sa.text("idempotency_key IS NOT NULL")
-# Made once: making one takes longer than running it.
-_POSTGRESQL: Final = (
-    _statement()
-    .on_conflict_do_nothing(index_elements=_TAKEN, index_where=_WHERE)
-    .returning(_c.number, _c.tag)
-)  # fmt: skip
 _SQLITE: Final = (
     sqlite.insert(predictions)
     .on_conflict_do_nothing(index_elements=_TAKEN, index_where=_WHERE)
@@ -119,6 +111,18 @@ _SQLITE: Final = (
 )
 
 
+# Making a statement takes longer than running it, and so does making arrays of one value each.
 @functools.cache
-def _spelled() -> SpelledStatement:
-    return SpelledStatement(_POSTGRESQL, psycopg.dialect())  # type: ignore[no-untyped-call]
+def _of_one() -> SpelledStatement:
+    given = {name: sa.bindparam(name, type_=_c[name].type) for name in _GIVEN}
+    return SpelledStatement(_insert(given, several=False), psycopg.dialect())  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _of_several() -> SpelledStatement:
+    """Rows come as one array per column."""
+    arrays = [sa.bindparam(name, type_=postgresql.ARRAY(_c[name].type)) for name in _GIVEN]
+    given = sa.func.unnest(*arrays).table_valued(*[sa.column(name, _c[name].type) for name in _GIVEN])
+    columns = given.render_derived(name="given").c
+    statement = _insert({name: columns[name] for name in _GIVEN}, several=True)
+    return SpelledStatement(statement, psycopg.dialect())  # type: ignore[no-untyped-call]

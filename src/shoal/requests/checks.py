@@ -7,7 +7,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from shoal.errors import InvalidSpec
-from shoal.requests.outputs import probability_columns, with_probabilities
+from shoal.requests.outputs import Columns, probability_columns, with_probabilities
 from shoal.requests.spec import ChecksSpec, ColumnCheck, FleetSchema
 from shoal.requests.violations import Violations, first_reasons
 
@@ -69,34 +69,39 @@ class Checks:
         """The inputs that are checked."""
         return {condition.column for condition in self._inputs}
 
-    def inputs(self, frame: pl.DataFrame) -> Violations | None:
+    def inputs(self, columns: Columns) -> Violations | None:
         """Rows whose inputs are not allowed; None where all are.
 
         Parameters
         ----------
-        frame : polars.DataFrame
+        columns : Columns
             The inputs that :attr:`columns` names.
         """
-        return _broken(self._inputs, frame)
+        return _broken(self._inputs, columns)
 
-    def outputs(self, frame: pl.DataFrame) -> Violations | None:
+    def outputs(self, columns: Columns) -> Violations | None:
         """Rows whose outputs are not allowed; None where all are. Rows without an answer are none of them.
 
         Parameters
         ----------
-        frame : polars.DataFrame
+        columns : Columns
             The outputs, after the rules.
         """
         if not self._outputs:
             return None
         wanted = [condition.column for condition in self._outputs]
-        answered = pl.col(self._answer).is_not_null()
-        return _broken(self._outputs, with_probabilities(frame, wanted, self._labels), answered)
+        return _broken(self._outputs, with_probabilities(columns, wanted, self._labels), answer=self._answer)
 
 
-def _broken(conditions: Sequence[_Condition], frame: pl.DataFrame, among: pl.Expr | None = None) -> Violations | None:
-    if not conditions or not frame.height:
+def _broken(conditions: Sequence[_Condition], columns: Columns, *, answer: str | None = None) -> Violations | None:
+    """Rows for which a condition does not hold, among those that have an answer, where one is named."""
+    if not conditions:
         return None
+    names = dict.fromkeys([condition.column for condition in conditions] + ([] if answer is None else [answer]))
+    frame = pl.DataFrame([columns[name] for name in names])
+    if not frame.height:
+        return None
+    among = None if answer is None else pl.col(answer).is_not_null()
     broken = (condition.broken if among is None else condition.broken & among for condition in conditions)
     marks = frame.select(mark.fill_null(False).alias(str(i)) for i, mark in enumerate(broken))
     if not any(mark.any() for mark in marks):

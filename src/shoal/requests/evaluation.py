@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.requests.checks import Checks
-from shoal.requests.outputs import beside, without
+from shoal.requests.outputs import Columns, without
 from shoal.requests.rules import Rules
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
@@ -47,7 +47,7 @@ class Evaluation:
         self.inputs = tuple(name for name in schema.inputs if name in seen | self.checks.columns)
         self._sees_outcome = "outcome" in seen
 
-    def evaluate(self, seen: pl.DataFrame, scored: Scored, incomplete: Violations | None) -> "Evaluated":
+    def evaluate(self, seen: Columns, scored: Scored, incomplete: Violations | None) -> "Evaluated":
         """Check the inputs of rows, apply the rules to their answers, and check what came of it.
 
         A row with a bad input becomes ``invalid``, unless that is only to be reported; who is to refuse a whole request
@@ -55,7 +55,7 @@ class Evaluation:
 
         Parameters
         ----------
-        seen : polars.DataFrame
+        seen : Columns
             The columns of :attr:`inputs`, in the types of :class:`FleetSchema`.
         scored : Scored
             What scoring found for the same rows; outcomes are changed in it.
@@ -71,17 +71,18 @@ class Evaluation:
                 found.note(broken)
             else:
                 found.refuse(broken, Outcome.INVALID, Reason.WRONG_TYPE)
-        outcome = [scored.outcome_column.cast(pl.String)] if self._sees_outcome else []
-        applied = self.rules.apply(beside(seen, [*scored.predictions, *outcome]))
-        found.frame = applied.frame
+        columns = {**seen, **{column.name: column for column in scored.predictions}}
+        if self._sees_outcome:
+            columns["outcome"] = scored.outcome_column.cast(pl.String)
+        applied = self.rules.apply(columns)
+        found.columns = applied.columns
         if applied.failed is not None:
             found.refuse(applied.failed, Outcome.FAILED, Reason.NOT_FINITE_ANSWER)
-        odd = self.checks.outputs(applied.frame)
+        odd = self.checks.outputs(applied.columns)
         if odd is not None and self.checks.on_output == "failed":
             found.refuse(odd, Outcome.FAILED, Reason.NOT_FINITE_ANSWER)
-            found.frame = applied.frame.with_columns(
-                [without(applied.frame[name], odd.rows) for name in self.rules.outputs]
-            )
+            silenced = {name: without(applied.columns[name], odd.rows) for name in self.rules.outputs}
+            found.columns = {**applied.columns, **silenced}
         elif odd is not None:
             found.note(odd)
         return found
@@ -94,21 +95,21 @@ class Evaluated:
     ----------
     scored : Scored
         What scoring found, with the outcomes that rows have now. Its answers may be those before the rules: they are
-        in ``frame``.
+        in ``columns``.
     levels : ndarray of int8, shape (rows,)
         Position of the level that answered each row, also of those whose answer was taken away; -1 where none did.
-    frame : polars.DataFrame
-        The outputs after the rules.
+    columns : Columns
+        The outputs after the rules, among others.
     broken : Violations or None
         Rows with a bad input.
     """
 
-    __slots__ = ("_notes", "broken", "frame", "levels", "scored")
+    __slots__ = ("_notes", "broken", "columns", "levels", "scored")
 
     def __init__(self, scored: Scored) -> None:
         self.scored = scored
         self.levels: NDArray[np.int8] = scored.levels.copy()
-        self.frame = pl.DataFrame()
+        self.columns: Columns = {}
         self.broken: Violations | None = None
         self._notes: dict[int, str] = {}
 

@@ -1,6 +1,7 @@
 """Output columns as checks and rules see them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,9 @@ from shoal.types import Label, Task
 
 PREFIX = "probability_"
 
+Columns: TypeAlias = Mapping[str, pl.Series]
+"""Columns by name, all of the same length. On a few rows, making a frame of them would cost more than what is done."""
+
 
 def probability_columns(schema: FleetSchema) -> dict[str, pl.DataType]:
     """The columns ``probability_LABEL`` that checks and rules may speak of, and their types."""
@@ -19,14 +23,14 @@ def probability_columns(schema: FleetSchema) -> dict[str, pl.DataType]:
     return {PREFIX + _word(label): pl.Float64() for label in schema.labels}
 
 
-def with_probabilities(frame: pl.DataFrame, wanted: Iterable[str], labels: Sequence[Label]) -> pl.DataFrame:
-    """The frame, with those of the columns ``probability_LABEL`` that are wanted and not there."""
+def with_probabilities(columns: Columns, wanted: Iterable[str], labels: Sequence[Label]) -> Columns:
+    """The columns, with those of ``probability_LABEL`` that are wanted and not there."""
     positions: Mapping[str, int] = {PREFIX + _word(label): i for i, label in enumerate(labels)}
-    missing = [name for name in dict.fromkeys(wanted) if name in positions and name not in frame.columns]
+    missing = [name for name in dict.fromkeys(wanted) if name in positions and name not in columns]
     if not missing:
-        return frame
-    lists = pl.col("probability")
-    return frame.with_columns(lists.arr.get(positions[name], null_on_oob=True).alias(name) for name in missing)
+        return columns
+    lists = columns["probability"].arr
+    return {**columns, **{name: lists.get(positions[name], null_on_oob=True).alias(name) for name in missing}}
 
 
 def without(column: pl.Series, rows: NDArray[np.bool_]) -> pl.Series:
@@ -37,9 +41,3 @@ def without(column: pl.Series, rows: NDArray[np.bool_]) -> pl.Series:
 
 def _word(label: Label) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
-
-
-def beside(frame: pl.DataFrame, columns: Sequence[pl.Series]) -> pl.DataFrame:
-    """A frame with more columns, or others of the same names. A query would cost more than all else on a few rows."""
-    every = {column.name: column for column in (*frame.iter_columns(), *columns)}
-    return pl.DataFrame(list(every.values())) if every else frame

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 
 from shoal.errors import InvalidSpec
-from shoal.requests.outputs import beside, probability_columns, with_probabilities, without
+from shoal.requests.outputs import Columns, probability_columns, with_probabilities, without
 from shoal.requests.spec import FleetSchema, Rule, ServingSpec, Threshold, Value
 from shoal.requests.violations import Violations, first_reasons
 from shoal.storage.query import row_expression
@@ -24,13 +24,13 @@ class Applied:
 
     Attributes
     ----------
-    frame : polars.DataFrame
-        The frame with the outputs that rules computed; where a rule failed, all outputs of the row are null.
+    columns : Columns
+        With the outputs that rules computed; where a rule failed, all outputs of the row are null.
     failed : Violations or None
         Rows on which a rule failed.
     """
 
-    frame: pl.DataFrame
+    columns: Columns
     failed: Violations | None
 
 
@@ -81,24 +81,25 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self._rules) or self._threshold is not None
 
-    def apply(self, frame: pl.DataFrame) -> Applied:
+    def apply(self, columns: Columns) -> Applied:
         """Compute the outputs.
 
         Parameters
         ----------
-        frame : polars.DataFrame
+        columns : Columns
             The task's outputs, and what else :attr:`columns` names; ``outcome`` as a word.
         """
         if self._threshold is not None:
-            frame = _decide(frame, self._threshold, self._schema)
+            columns = {**columns, **_decide(columns, self._threshold, self._schema)}
         failures: list[Mapping[int, str]] = []
         for rule in self._rules:
-            frame, reasons = rule.run(frame, self._schema)
+            computed, reasons = rule.run(columns, self._schema)
+            columns = {**columns, **computed}
             failures.append(reasons)
-        failed = Violations.of(first_reasons(failures), frame.height)
+        failed = Violations.of(first_reasons(failures), len(columns[self._schema.answer]))
         if failed is not None:
-            frame = frame.with_columns(without(frame[name], failed.rows) for name in self.outputs)
-        return Applied(frame=frame, failed=failed)
+            columns = {**columns, **{name: without(columns[name], failed.rows) for name in self.outputs}}
+        return Applied(columns=columns, failed=failed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,18 +129,18 @@ class _Compiled:
     columns: tuple[str, ...]
     all_rows: bool
 
-    def run(self, frame: pl.DataFrame, schema: FleetSchema) -> tuple[pl.DataFrame, dict[int, str]]:
-        """The frame with what the rule sets, and the rows on which it failed."""
+    def run(self, columns: Columns, schema: FleetSchema) -> tuple[Columns, dict[int, str]]:
+        """What the rule sets, and the rows on which it failed."""
         failed: dict[int, str] = {}
-        answers = frame[schema.answer]
+        answers = columns[schema.answer]
         is_whole = self.all_rows or not answers.null_count()
-        rows = np.arange(frame.height) if is_whole else answers.is_not_null().arg_true().to_numpy()
-        seen = _seen(frame, self.columns, schema)
+        rows = np.arange(len(answers)) if is_whole else answers.is_not_null().arg_true().to_numpy()
+        seen = _seen(columns, self.columns, schema)
         if self.when is not None:
-            met = self._evaluate({"met": self.when}, {"met": pl.Boolean()}, seen, rows, failed)
-            rows = rows[met["met"].fill_null(False).to_numpy()]
+            [met] = self._evaluate({"met": self.when}, {"met": pl.Boolean()}, seen, rows, failed)
+            rows = rows[met.fill_null(False).to_numpy()]
         values = self._evaluate(self.values, self.types, seen, rows, failed)
-        return beside(frame, [_placed(frame, rows, value) for value in values]), failed
+        return {value.name: _placed(columns, rows, value, len(answers)) for value in values}, failed
 
     def _evaluate(
         self,
@@ -148,10 +149,11 @@ class _Compiled:
         seen: pl.DataFrame,
         rows: NDArray[np.int64],
         failed: dict[int, str],
-    ) -> pl.DataFrame:
+    ) -> list[pl.Series]:
         """The values for the chosen rows; a row that fails has nulls, and costs its neighbours nothing."""
         chosen = seen if len(rows) == seen.height else seen[rows]
-        found = pl.concat(self._pieces(values, types, chosen, rows, failed))
+        pieces = list(self._pieces(values, types, chosen, rows, failed))
+        found = pieces[0] if len(pieces) == 1 else [pl.concat(parts) for parts in zip(*pieces, strict=True)]
         for column in found:
             if column.dtype.is_float():
                 odd = np.flatnonzero(
@@ -167,27 +169,27 @@ class _Compiled:
         chosen: pl.DataFrame,
         rows: NDArray[np.int64],
         failed: dict[int, str],
-    ) -> Iterator[pl.DataFrame]:
+    ) -> Iterator[list[pl.Series]]:
         """All rows at once; if that fails, in halves, until the rows that fail stand alone."""
         try:
             found = chosen.with_columns(value.alias(name) for name, value in values.items())
-            yield pl.DataFrame([found[name] for name in values])
+            yield [found.get_column(name) for name in values]
         except PolarsError as error:
             if len(rows) == 1:
                 failed[int(rows[0])] = f"{self.words} failed: {_first_line(error)}"
-                yield pl.DataFrame({name: pl.Series([None], dtype=dtype) for name, dtype in types.items()})
+                yield [pl.Series(name, [None], dtype=types[name]) for name in values]
                 return
             half = len(rows) // 2
             yield from self._pieces(values, types, chosen[:half], rows[:half], failed)
             yield from self._pieces(values, types, chosen[half:], rows[half:], failed)
 
 
-def _seen(frame: pl.DataFrame, columns: Sequence[str], schema: FleetSchema) -> pl.DataFrame:
+def _seen(columns: Columns, names: Sequence[str], schema: FleetSchema) -> pl.DataFrame:
     """The columns that a rule looks at. A missing number is null to it, whichever way it was sent."""
-    frame = with_probabilities(frame, columns, schema.labels)
-    if not columns:
-        return pl.DataFrame(height=frame.height)
-    return pl.DataFrame([_plain(frame[name]) for name in columns])
+    columns = with_probabilities(columns, names, schema.labels)
+    if not names:
+        return pl.DataFrame(height=len(columns[schema.answer]))
+    return pl.DataFrame([_plain(columns[name]) for name in names])
 
 
 def _plain(column: pl.Series) -> pl.Series:
@@ -196,13 +198,13 @@ def _plain(column: pl.Series) -> pl.Series:
     return column.cast(pl.String) if column.dtype in (pl.Enum, pl.Categorical) else column
 
 
-def _placed(frame: pl.DataFrame, rows: NDArray[np.int64], values: pl.Series) -> pl.Series:
+def _placed(columns: Columns, rows: NDArray[np.int64], values: pl.Series, height: int) -> pl.Series:
     """A column that has the values in the chosen rows, and elsewhere what was there before."""
-    if len(rows) == frame.height:
+    if len(rows) == height:
         return values
-    before = frame[values.name] if values.name in frame.columns else None
+    before = columns.get(values.name)
     if before is None:
-        before = pl.repeat(None, frame.height, dtype=values.dtype, eager=True).alias(values.name)
+        before = pl.repeat(None, height, dtype=values.dtype, eager=True).alias(values.name)
     return before.scatter(rows, values)
 
 
@@ -286,18 +288,18 @@ def _threshold(threshold: Threshold | None, schema: FleetSchema) -> Threshold | 
     return threshold
 
 
-def _decide(frame: pl.DataFrame, threshold: Threshold, schema: FleetSchema) -> pl.DataFrame:
-    """The frame with the decision that the threshold makes."""
+def _decide(columns: Columns, threshold: Threshold, schema: FleetSchema) -> Columns:
+    """The decision that the threshold makes."""
     if threshold.score is not None:
-        return frame.with_columns(is_anomaly=pl.col("score") < threshold.score)
-    known = frame["probability"].is_not_null().arg_true()
-    chances = frame["probability"].gather(known).to_numpy().astype(np.float64)
+        return {"is_anomaly": (columns["score"] < threshold.score).alias("is_anomaly")}
+    known = columns["probability"].is_not_null().arg_true()
+    chances = columns["probability"].gather(known).to_numpy().astype(np.float64)
     label = list(schema.labels).index(threshold.label)  # type: ignore[arg-type]
     taken = chances[:, label] >= (threshold.probability or 0.0)
     others = np.where(np.arange(chances.shape[1]) == label, -np.inf, np.nan_to_num(chances, nan=-np.inf))
     chosen = np.where(taken, label, others.argmax(axis=1))
     decided = pl.Series(list(schema.labels)).gather(chosen)
-    return frame.with_columns(frame["prediction"].scatter(known, decided))
+    return {"prediction": columns["prediction"].scatter(known, decided)}
 
 
 def _first_line(error: Exception) -> str:

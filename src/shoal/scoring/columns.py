@@ -41,10 +41,6 @@ class RowColumns:
         """The columns of a frame."""
         return cls(height=frame.height, columns={series.name: series for series in frame.iter_columns()})
 
-    def frame(self, names: Iterable[str] | None = None) -> pl.DataFrame:
-        """The columns as a frame; all unless told which."""
-        return pl.DataFrame([self.series(name) for name in (self.columns if names is None else names)])
-
     def series(self, name: str) -> pl.Series:
         """A column, e.g. one of the key."""
         column = self.columns[name]

@@ -6,7 +6,7 @@ import polars as pl
 
 from shoal.errors import InvalidInput
 from shoal.requests.evaluation import Evaluated, Evaluation
-from shoal.requests.outputs import beside
+from shoal.requests.outputs import Columns
 from shoal.requests.spec import FleetSchema, ServingSpec
 from shoal.requests.violations import Violations
 from shoal.scoring.columns import RowColumns
@@ -77,11 +77,10 @@ class RuledScoring(Scoring):
             row = int(broken.rows.argmax())
             raise _refused(row, broken.reasons[row])
 
-    def _seen(self, rows: RowColumns) -> pl.DataFrame:
+    def _seen(self, rows: RowColumns) -> Columns:
         """What checks and rules see of rows."""
-        frame = rows.frame(self._evaluation.inputs)
-        dates = [coerce(frame[column.name], column)[0] for column in self._dates]
-        return beside(frame, dates) if dates else frame
+        seen = {name: rows.series(name) for name in self._evaluation.inputs}
+        return {**seen, **{column.name: coerce(seen[column.name], column)[0] for column in self._dates}}
 
 
 def scoring_of(table: ModelTable, inputs: InputSchema, spec: ServingSpec) -> Scoring:
@@ -115,7 +114,7 @@ class RuledBatch(ScoredBatch):
 
     def column(self, name: str) -> pl.Series:
         """An output after the rules."""
-        return self._evaluated.frame[name]
+        return self._evaluated.columns[name]
 
     def reasons(self) -> Values:
         """Why each row has no answer, or what a check has against one that has."""

@@ -264,6 +264,7 @@ def _engine(url: str, connections: int, timeout_s: float) -> sa.Engine:
             poolclass=sa.pool.QueuePool,
             pool_size=connections,
             max_overflow=0,
+            pool_use_lifo=True,
             pool_timeout=timeout_s,
             pool_reset_on_return=None,
             connect_args=_arguments(parsed, timeout_s),

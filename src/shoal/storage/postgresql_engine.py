@@ -60,7 +60,7 @@ def url_of(url: sa.URL) -> sa.URL:
     return url
 
 
-def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
+def engine(url: sa.URL, *, patience_s: float, single: bool = False) -> sa.Engine:
     """The engine for a PostgreSQL URL.
 
     Parameters
@@ -69,6 +69,8 @@ def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
         What it says about the connection goes before what we say.
     patience_s : float
         How long statements wait for others' locks, in seconds.
+    single : bool
+        Whether each statement is a transaction.
 
     Raises
     ------
@@ -78,12 +80,14 @@ def engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
     if url.drivername != "postgresql+psycopg":
         raise InvalidInput(f"Shoal reaches PostgreSQL by psycopg, not by {url.drivername!r}; write postgresql://...")
     connecting = {name: value for name, value in _CONNECTING.items() if name not in url.query}
+    kept = 1 if single else KEPT_CONNECTIONS
     made = sa.create_engine(
         url,
-        pool_size=KEPT_CONNECTIONS,
-        max_overflow=MORE_CONNECTIONS,
+        pool_size=kept,
+        max_overflow=KEPT_CONNECTIONS + MORE_CONNECTIONS - kept,
         pool_use_lifo=True,
         connect_args=connecting,
+        **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if single else {}),
     )
     settings = f"SET lock_timeout = {patience_s * 1000:.0f}"
     settings += f"; SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_S * 1000}; SET TimeZone = 'UTC'"

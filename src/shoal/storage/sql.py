@@ -78,15 +78,19 @@ class Database:
         self, url: str, *, clock: Clock | None = None, patience_s: float = 60.0, must_exist: bool = False
     ) -> None:
         self.engine = _engine(url, patience_s, must_exist=must_exist)
+        self._single = self.engine
         self._clock = clock
         self._patience_s = patience_s
         self._is_sqlite = self.engine.dialect.name == "sqlite"
         self._was_reached = False
         sa.event.listen(self.engine, "begin", _begin_transaction)
+        if not self._is_sqlite:
+            self._single = postgresql_engine.engine(self.engine.url, patience_s=patience_s, single=True)
         _open_databases.add(self)
-        # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
-        weakref.finalize(self, self.engine.dispose)
-        self._pool = _Pool(self.engine)
+        self._pools = [_Pool(engine) for engine in {self.engine, self._single}]
+        for pool in self._pools:
+            # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
+            weakref.finalize(self, pool.close)
 
     def migrate(self) -> None:
         """Bring the schema up to date; quick when it is, and safe when several processes do it at once.
@@ -120,16 +124,17 @@ class Database:
         InvalidArtifact
             The database file is damaged.
         """
-        with self._errors(), self._begun(writes=True) as connection:
+        with self._errors(), self._begun(self.engine, writes=True) as connection:
             yield connection
 
     @contextlib.contextmanager
     def write_once(self) -> Iterator[sa.Connection]:
         """As :meth:`write`, for a block that runs one statement; it costs PostgreSQL half of the trips.
 
-        Each statement is a transaction there, whatever comes after it in the block.
+        Each statement is a transaction there, whatever comes after it in the block, on a connection that is always so:
+        turning another over and back costs as much as the statement.
         """
-        with self._errors(), self._begun(writes=True, once=not self._is_sqlite) as connection:
+        with self._errors(), self._begun(self._single, writes=True) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -143,7 +148,7 @@ class Database:
         InvalidArtifact
             The database file is damaged.
         """
-        with self._errors(), self._begun(writes=False) as connection:
+        with self._errors(), self._begun(self.engine, writes=False) as connection:
             yield connection
 
     def now(self, connection: sa.Connection) -> dt.datetime:
@@ -167,23 +172,23 @@ class Database:
 
     def close(self) -> None:
         """Close the connections, those in use when they are given back; others are opened if it is used again."""
-        self._pool.close()
+        for pool in self._pools:
+            pool.close()
 
     @contextlib.contextmanager
-    def _begun(self, *, writes: bool, once: bool = False) -> Iterator[sa.Connection]:
+    def _begun(self, engine: sa.Engine, *, writes: bool) -> Iterator[sa.Connection]:
         """One transaction on a connection of the pool.
 
         Beginning is tried until it works or patience ends: nothing has run yet, so trying again is harmless. The
         block itself is never run twice.
         """
         with contextlib.ExitStack() as stack:
-            yield self._patiently(lambda: self._begin(stack, writes, once))
+            yield self._patiently(lambda: self._begin(stack, engine, writes))
 
-    def _begin(self, stack: contextlib.ExitStack, writes: bool, once: bool) -> sa.Connection:
+    def _begin(self, stack: contextlib.ExitStack, engine: sa.Engine, writes: bool) -> sa.Connection:
         with contextlib.ExitStack() as attempt:
-            connection = attempt.enter_context(self.engine.connect().execution_options(shoal_write=writes))
-            if once:
-                connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection = attempt.enter_context(engine.connect())
+            connection.execution_options(shoal_write=writes)
             attempt.enter_context(connection.begin())
             stack.push(attempt.pop_all())
         return connection

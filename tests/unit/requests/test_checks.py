@@ -28,12 +28,12 @@ def checks(**fields: object) -> Checks:
     return Checks(spec.checks, SCHEMA, Rules(spec, SCHEMA).outputs)
 
 
-def rows(**columns: list[object]) -> pl.DataFrame:
+def rows(**columns: list[object]) -> dict[str, pl.Series]:
     height = len(next(iter(columns.values())))
     usual: dict[str, list[object]] = {
         "site": ["a"] * height, "day": [dt.date(2026, 1, 1)] * height, "temp": [1.0] * height, "mode": ["x"] * height,
     }  # fmt: skip
-    return pl.DataFrame({**usual, **columns}, schema_overrides=SCHEMA.inputs)
+    return pl.DataFrame({**usual, **columns}, schema_overrides=SCHEMA.inputs).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def test_the_first_check_that_fails_is_told_and_others_cost_nothing() -> None:
 
 
 def test_a_number_sent_as_text_is_looked_at_as_a_number() -> None:
-    frame = rows(temp=[1.0, 1.0, 1.0]).with_columns(temp=pl.Series(["2", "20", "abc"]))
-    found = checks(inputs={"temp": {"max": 10, "type": "number"}}).inputs(frame)
+    texts = {**rows(temp=[1.0, 1.0, 1.0]), "temp": pl.Series("temp", ["2", "20", "abc"])}
+    found = checks(inputs={"temp": {"max": 10, "type": "number"}}).inputs(texts)
     assert found is not None
     assert found.reasons == {1: "'temp' is '20', above 10", 2: "'temp' is 'abc', no number"}
 
 
 def test_outputs_are_checked_where_there_is_an_answer() -> None:
     found = checks(outputs={"prediction": {"min": 0, "not_null": True}}).outputs(
-        pl.DataFrame({"prediction": [1.0, -2.0, None]})
+        {"prediction": pl.Series("prediction", [1.0, -2.0, None])}
     )
     assert found is not None
     assert found.reasons == {1: "'prediction' is -2, below 0"}
@@ -92,7 +92,7 @@ def test_probabilities_can_be_checked_by_label() -> None:
     spec = load({"checks": {"outputs": {"probability_late": {"max": 0.9}}}})
     compiled = Checks(spec.checks, schema, Rules(spec, schema).outputs)
     chances = pl.Series([[0.95, 0.05], [0.5, 0.5], None], dtype=pl.Array(pl.Float64, 2))
-    found = compiled.outputs(pl.DataFrame({"prediction": ["late", "ok", None], "probability": chances}))
+    found = compiled.outputs(pl.DataFrame({"prediction": ["late", "ok", None], "probability": chances}).to_dict())
     assert found is not None
     assert found.reasons == {0: "'probability_late' is 0.95, above 0.9"}
 

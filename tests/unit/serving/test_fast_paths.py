@@ -81,7 +81,7 @@ def test_arrays_are_scored_as_the_frame_is(kind, rows):
     threads = Threads()
     columns = schema.columns(requests)
     short = score(fleet.table, columns, threads=threads)
-    long = score(fleet.table, columns.frame(columns.columns), threads=threads)
+    long = score(fleet.table, pl.DataFrame([columns.series(name) for name in columns.columns]), threads=threads)
     assert short.frame.equals(long.frame)
     assert short.frame.select(pl.all().is_null().sum()).equals(long.frame.select(pl.all().is_null().sum()))
     assert short.outcomes.tolist() == long.outcomes.tolist()

@@ -43,8 +43,12 @@ def inputs(**changed):
     return made
 
 
+def frame_of(columns):
+    return pl.DataFrame([columns.series(name) for name in GOOD])
+
+
 def frame(**changed):
-    return SCHEMA.columns([SCHEMA.rows(inputs(**changed))]).frame(GOOD)
+    return frame_of(SCHEMA.columns([SCHEMA.rows(inputs(**changed))]))
 
 
 def test_good_inputs_become_columns():
@@ -99,7 +103,7 @@ def test_texts_are_taken_for_numbers_and_keys_and_those_that_are_none_are_marked
     }  # fmt: skip
     plain, given_texts = SCHEMA.rows(inputs()), SCHEMA.rows(inputs(**texts))
     columns = SCHEMA.columns([plain, given_texts, plain])
-    rows = columns.frame(GOOD).slice(2, 2)
+    rows = frame_of(columns).slice(2, 2)
     assert (rows["number"][0], rows["integer"].to_list(), rows["boolean"].to_list()) == (1.5, [7, None], [True, None])
     assert np.isnan(rows["number"][1])
     marked = [False, False, False, True, False, False]
