@@ -31,7 +31,8 @@ class Image:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.arguments: dict[str, str] = {}
-        self.environment = {"PATH": os.environ["PATH"], "HOME": str(root)}
+        self.usual = {"PATH": os.environ["PATH"], "HOME": str(root)}
+        self.environment = dict(self.usual)
         self.folder = root
         self.told: dict[str, str] = {}
         self.left_out: list[str] = []
@@ -46,20 +47,33 @@ class Image:
         return re.sub(r"(?<![\w.])/(opt|srv|src|tmp)(?=/|\b)", lambda found: f"{self.root}/{found[1]}", text)
 
     def do(self, word: str, rest: str) -> None:
-        if word == "ARG":
+        if word == "FROM":
+            self.begin()
+        elif word == "ARG":
             name, _, value = rest.partition("=")
-            self.arguments.setdefault(name, value)
+            self.arguments[name] = value
         elif word == "ENV":
             self.environment |= dict(pair.split("=", 1) for pair in self.below(rest).split())
         elif word == "WORKDIR":
             self.folder = self.at(rest)
             self.folder.mkdir(parents=True, exist_ok=True)
-        elif word == "COPY" and not rest.startswith("--from"):
+        elif word == "COPY" and rest.startswith("--from=build "):
+            source, target = rest.split()[1:]
+            shutil.copytree(self.root / f"build{source}", self.at(target), symlinks=True)
+        elif word == "COPY":
             self.copy(*rest.split())
         elif word == "RUN":
             self.run(rest)
         else:
             self.told[word] = rest
+
+    def begin(self) -> None:
+        """Begin a stage, which has nothing of the one before but what it copies."""
+        self.arguments, self.environment, self.folder = {}, dict(self.usual), self.root
+        for name in ("opt", "src"):
+            if (self.root / name).exists():
+                (self.root / "build").mkdir(exist_ok=True)
+                shutil.move(self.root / name, self.root / "build" / name)
 
     def copy(self, *paths: str) -> None:
         *sources, target = paths
@@ -104,6 +118,10 @@ def test_the_image_holds_what_was_built_and_serves(image, tmp_path):
     assert image.left_out == [*LEFT_OUT]
     home = Path(image.environment["SHOAL_HOME"])
     assert home == image.root / "srv/shoal"
+    assert image.environment["SHOAL_CPU"] == "x86-64-v3"
+    assert image.told["VOLUME"] == "/srv/shoal"
+    assert f"chown {image.told['USER']} /srv/shoal" in (ROOT / "Containerfile").read_text()
+    shutil.rmtree(image.root / "build")
     make_home(home)
     closed = image.root / "opt"
     close(closed, closed=True)

@@ -88,6 +88,7 @@ def test_a_signal_under_load_loses_no_request(home, tmp_path, number):
         load.stop()
     assert code == 0
     assert load.lost == []
+    assert len(load.late) <= load.clients
     assert {status for status, _ in load.answered} == {200}
     assert not any(is_alive(pid) for pid in workers)
 

@@ -77,6 +77,7 @@ def test_kernels_that_were_compiled_into_an_image_are_used(image, tmp_path):
     used = run(package, home, cpu=CPU, held=True)
     assert used["compiled"] == 0
     assert used["prediction"] == made["prediction"]
+    require_complete_ones_are_used(package, home)
     before, environment = written(home), {"PYTHONPATH": str(package), "SHOAL_CPU": CPU}
     options = {"environment": environment, "before": held_to_permissions}
     with serving(home, tmp_path / "server", "--workers", "2", **options) as server, server.client() as client:
@@ -88,6 +89,19 @@ def test_kernels_that_were_compiled_into_an_image_are_used(image, tmp_path):
     assert "worked on again" not in news
     assert "Traceback" not in news
     assert written(home) == before
+
+
+def require_complete_ones_are_used(package, home):
+    """Where all were compiled into the package, nobody compiles them again because a home can be written."""
+    close(home, closed=False)
+    assert run(package, home, cpu=CPU, held=True)["compiled"] >= 3  # there may be others that are not there
+    [kernels] = package.glob("shoal/kernels/__pycache__/kernels-*")
+    (kernels / "complete").touch()
+    [elsewhere] = home.glob("cache/kernels-*")
+    shutil.rmtree(elsewhere)
+    assert run(package, home, cpu=CPU, held=True)["compiled"] == 0
+    assert not elsewhere.exists()
+    close(home, closed=True)
 
 
 def require_service(client):

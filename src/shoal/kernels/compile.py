@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import llvmlite.binding as llvm
 import numba
 from numba import types as nt
 from numba.core.caching import UserProvidedCacheLocator
@@ -62,29 +63,54 @@ _ASK = (
 )
 
 
+_COMPLETE = "complete"
+"""In a folder of compiled kernels: none is missing."""
+
+
 def use_cache_below(folder: Path) -> None:
     """Keep compiled kernels in the package's own folder, or below ``folder`` where that cannot be written.
 
     The cache is a pickle, so nobody else may write it: below ``folder`` it is private (0700); in the package it is as
-    its code is. Where neither can be written, as in an image, kernels that were compiled there before are read. The
-    folder's name holds a digest of the kernels' sources: Numba itself would not notice that a function which a kernel
-    calls has changed in another file. ``NUMBA_CACHE_DIR`` goes first.
+    its code is. Where all kernels were compiled into a package that cannot be written, as in an image, they are read
+    there; where neither can be written, whatever was compiled before. The folder's name holds a digest of the kernels'
+    sources, for Numba itself would not notice that a function which a kernel calls has changed in another file, and of
+    the CPU. ``NUMBA_CACHE_DIR`` goes first.
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
-    name = f"kernels-{_sources_digest()}"
-    places = ((_PACKAGE / "kernels" / "__pycache__" / name, 0o755), (folder / name, 0o700))
-    for place, mode in places:
+    name = f"kernels-{_digest()}"
+    own, other = _PACKAGE / "kernels" / "__pycache__" / name, folder / name
+    if _may_keep(own, 0o755):
+        _use(own)
+    elif (own / _COMPLETE).is_file() and _is_trusted(own):
+        _use(own, CompiledBefore)
+    elif _may_keep(other, 0o700):
+        _use(other)
+    elif readable := [place for place in (own, other) if _is_trusted(place)]:
+        _use(readable[0], CompiledBefore)
+
+
+def note_complete() -> None:
+    """Say, in the folder where compiled kernels are kept, that all are there; nothing where none can be kept."""
+    place = vars(numba.config)["CACHE_DIR"]
+    if not os.environ.get("NUMBA_CACHE_DIR") and place:
         with contextlib.suppress(OSError):
-            place.mkdir(parents=True, exist_ok=True, mode=mode)
-            if os.access(place, os.W_OK):
-                vars(numba.config)["CACHE_DIR"] = str(place)  # read when a kernel is first compiled
-                return
-    for place, _ in places:
-        if _is_trusted(place):
-            vars(numba.config)["CACHE_DIR"] = str(place)
-            vars(numba.config)["CACHE_LOCATOR_CLASSES"] = f"{__name__}.{CompiledBefore.__name__}"
-            return
+            Path(place, _COMPLETE).touch()
+
+
+def _may_keep(place: Path, mode: int) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)
+
+
+def _use(place: Path, locator: type | None = None) -> None:
+    """Have Numba keep and find compiled kernels there; it reads that when a kernel is first compiled."""
+    vars(numba.config)["CACHE_DIR"] = str(place)
+    if locator is not None:
+        vars(numba.config)["CACHE_LOCATOR_CLASSES"] = f"{__name__}.{locator.__name__}"
 
 
 def _is_trusted(place: Path) -> bool:
@@ -128,8 +154,11 @@ def use_cpu(name: str) -> None:
     vars(numba.config).update(CPU_NAME=name, CPU_FEATURES="")
 
 
-def _sources_digest() -> str:
+def _digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
+    cpu, features = (vars(numba.config)[name] for name in ("CPU_NAME", "CPU_FEATURES"))
+    features = llvm.get_host_cpu_features().flatten() if features is None else features
+    digest.update(f"{cpu or llvm.get_host_cpu_name()} {features}".encode())
     others = ("table/hashing.py", "scoring/grouping.py", "scoring/tallying.py")
     for path in sorted((*_PACKAGE.glob("kernels/*.py"), *(_PACKAGE / name for name in others))):
         digest.update(path.read_bytes())

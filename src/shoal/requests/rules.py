@@ -205,7 +205,7 @@ def _placed(columns: Columns, rows: NDArray[np.int64], values: pl.Series, height
     before = columns.get(values.name)
     if before is None:
         before = pl.repeat(None, height, dtype=values.dtype, eager=True).alias(values.name)
-    return before.scatter(rows, values)
+    return before.clone().scatter(rows, values)  # which works in place
 
 
 def _compile(rule: Rule, number: int, visible: Mapping[str, pl.DataType], schema: FleetSchema) -> _Compiled:
@@ -299,7 +299,7 @@ def _decide(columns: Columns, threshold: Threshold, schema: FleetSchema) -> Colu
     others = np.where(np.arange(chances.shape[1]) == label, -np.inf, np.nan_to_num(chances, nan=-np.inf))
     chosen = np.where(taken, label, others.argmax(axis=1))
     decided = pl.Series(list(schema.labels)).gather(chosen)
-    return {"prediction": columns["prediction"].scatter(known, decided)}
+    return {"prediction": columns["prediction"].clone().scatter(known, decided)}
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from shoal.families import families
-from shoal.kernels.compile import all_kernels
+from shoal.kernels.compile import all_kernels, note_complete
 from shoal.scoring import grouping, tallying
 from shoal.table import hashing
 
@@ -25,6 +25,7 @@ def warm_kernels() -> dict[str, float]:
         seconds[f"family {name}"] = _timed(one.warm)
     for kernel in all_kernels():
         seconds[kernel.name] = _timed(kernel.warm)
+    note_complete()
     return seconds
 
 

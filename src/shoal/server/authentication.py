@@ -99,7 +99,9 @@ class KeyRing:
             await self.look()
 
     async def look(self) -> None:
-        """Refresh if the registry answers; the data plane tells how stale all is."""
+        """Refresh if the registry answers, unless that is being asked; the data plane tells how stale all is."""
+        if self.contact.is_asking:
+            return
         with contextlib.suppress(ShoalError), self.contact.question():
             await asyncio.to_thread(self.refresh)
 

@@ -192,9 +192,9 @@ class Heartbeat:
         """Tell for ever; while the registry cannot be reached, nobody is told, and nothing else happens."""
         told = True
         while True:
-            self._beat = asyncio.create_task(asyncio.to_thread(self._registry.beat, self.record()))
-            self._beat.add_done_callback(hear)
             try:
+                self._beat = asyncio.create_task(asyncio.to_thread(self._registry.beat, self.record()))
+                self._beat.add_done_callback(hear)
                 await asyncio.shield(self._beat)
                 told = True
             except ShoalError as error:

@@ -43,10 +43,13 @@ class Contact:
         self._failure = ""
         self._waited_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self.is_asking = False
 
     @contextlib.contextmanager
     def question(self) -> Iterator[None]:
         """Take note of how the question goes that is asked inside; one at a time. What that raises is passed on."""
+        assert not self.is_asking
+        self.is_asking = True
         self._alarm = asyncio.get_running_loop().call_later(LOOK_S, self._wait_on, time.monotonic())
         try:
             yield
@@ -55,6 +58,7 @@ class Contact:
             raise
         finally:
             self._alarm.cancel()
+            self.is_asking = False
             self._waited_s = 0.0
         self.answered_at_s, self.is_made, self._failure = time.monotonic(), True, ""
 

@@ -187,7 +187,7 @@ def _answers(table: ModelTable) -> Sequence[Output]:
 
 
 def _ruled(table: ModelTable, ruled: Mapping[str, pl.DataType]) -> Sequence[Output]:
-    """The outputs that rules may change or add, read from the frame that they made."""
+    """The outputs that rules may change or add, read from the columns that they made."""
     known = {output.name: output for output in _answers(table)}
     return [
         Output(

@@ -80,11 +80,11 @@ def engine(url: sa.URL, *, patience_s: float, single: bool = False) -> sa.Engine
     if url.drivername != "postgresql+psycopg":
         raise InvalidInput(f"Shoal reaches PostgreSQL by psycopg, not by {url.drivername!r}; write postgresql://...")
     connecting = {name: value for name, value in _CONNECTING.items() if name not in url.query}
-    kept = 1 if single else KEPT_CONNECTIONS
+    kept, more = (1, 1) if single else (KEPT_CONNECTIONS, MORE_CONNECTIONS)
     made = sa.create_engine(
         url,
         pool_size=kept,
-        max_overflow=KEPT_CONNECTIONS + MORE_CONNECTIONS - kept,
+        max_overflow=more,
         pool_use_lifo=True,
         connect_args=connecting,
         **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if single else {}),

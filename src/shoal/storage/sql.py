@@ -86,11 +86,11 @@ class Database:
         sa.event.listen(self.engine, "begin", _begin_transaction)
         if not self._is_sqlite:
             self._single = postgresql_engine.engine(self.engine.url, patience_s=patience_s, single=True)
-        _open_databases.add(self)
         self._pools = [_Pool(engine) for engine in {self.engine, self._single}]
         for pool in self._pools:
             # Whoever forgets to close, or cannot, leaves no connection to be found by the garbage collector.
             weakref.finalize(self, pool.close)
+        _open_databases.add(self)
 
     def migrate(self) -> None:
         """Bring the schema up to date; quick when it is, and safe when several processes do it at once.

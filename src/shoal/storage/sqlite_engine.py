@@ -162,7 +162,8 @@ def _identity(path: Path) -> "_Identity | None":
 
 
 def _address(path: Path, how: str) -> str:
-    return f"file:{quote(os.fsencode(path))}?{how}"
+    # With the empty host, for of a path that begins with two slashes the first part would be taken for it.
+    return f"file://{quote(os.fsencode(path))}?{how}"
 
 
 def _connect(

@@ -3,8 +3,12 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import numba
 import pytest
+
+from shoal.scoring.warming import warm_kernels
 
 KNOWN = {"x86_64": ["x86-64-v3", "haswell"], "aarch64": ["generic", "neoverse-n1"]}
 
@@ -25,3 +29,10 @@ def test_a_cpu_that_the_compiler_does_not_know_is_told(cpu):
 @pytest.mark.parametrize("cpu", KNOWN.get(platform.machine(), ["generic"]))
 def test_a_cpu_that_it_knows_is_taken(cpu):
     assert compiled_for(cpu).stdout.strip() == cpu
+
+
+def test_once_all_are_compiled_the_folder_says_so():
+    marker = Path(numba.config.CACHE_DIR, "complete")
+    marker.unlink(missing_ok=True)
+    warm_kernels()
+    assert marker.is_file()

@@ -66,6 +66,18 @@ def test_an_answer_can_be_changed() -> None:
     assert rules.apply(frame([-3.0, 3.0, None]).to_dict()).columns["prediction"].to_list() == [0.0, 3.0, None]
 
 
+def test_what_rules_are_given_stays_as_it_was() -> None:
+    rules = Rules(load({"rules": [{"when": "prediction < 0", "set": {"prediction": 0}}]}), SCHEMA)
+    given = frame([-3.0, 3.0, None]).to_dict()
+    assert rules.apply(given).columns["prediction"].to_list() == [0.0, 3.0, None]
+    assert given["prediction"].to_list() == [-3.0, 3.0, None]
+    chances = pl.Series("probability", [[0.3, 0.3, 0.4], None], dtype=pl.Array(pl.Float64, 3))
+    delays = {"prediction": pl.Series("prediction", ["ok", None]), "probability": chances}
+    decided = Rules(load({"threshold": {"label": "late", "probability": 0.3}}), DELAYS).apply(delays)
+    assert decided.columns["prediction"].to_list() == ["late", None]
+    assert delays["prediction"].to_list() == ["ok", None]
+
+
 def test_a_missing_number_is_null_to_a_rule() -> None:
     applied = run({"known": "temp IS NOT NULL"}, frame([1.0] * 3, temp=[1.0, None, float("nan")]))
     assert applied.columns["known"].to_list() == [True, False, False]
