@@ -43,8 +43,8 @@ class Image:
     def below(self, text: str) -> str:
         """The text with the image's folders where they are here, and values put in."""
         known = {**self.arguments, **self.environment}
-        text = re.sub(r"\$\{(\w+)\}", lambda found: known[found[1]], text)
-        return re.sub(r"(?<![\w.])/(opt|srv|src|tmp)(?=/|\b)", lambda found: f"{self.root}/{found[1]}", text)
+        text = re.sub(r"(?<![\w.])/(opt|srv|src|tmp)(?=/|\b)", lambda found: f"{self.root}/{found[1]}", text)
+        return re.sub(r"\$\{(\w+)\}", lambda found: known[found[1]], text)
 
     def do(self, word: str, rest: str) -> None:
         if word == "FROM":
@@ -90,9 +90,9 @@ class Image:
         if left:
             self.left_out += left
             line = line.split("&&", maxsplit=1)[0] if "&&" in line else "true"
-        line = re.sub(r"^python ", f"{sys.executable} ", line)
+        line = re.sub(r"^python ", f"{sys.executable} ", self.below(line))
         done = subprocess.run(
-            self.below(line), shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            line, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
