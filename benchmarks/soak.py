@@ -17,12 +17,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import numpy as np
 import uvloop
 from sklearn.linear_model import LinearRegression
 
-from benchmarks import servers
+from benchmarks import key_only, servers
 from benchmarks.case import Bound, Effort, Result
 from benchmarks.servers import Server
 from benchmarks.soak_checker import DEVICE_UNIT, FLEET, VERSION_UNIT, Checker, Findings
@@ -314,6 +315,14 @@ def soak(effort: Effort) -> list[Result]:
     ]
 
 
+def soak_on_postgresql(effort: Effort) -> list[Result]:
+    """The same on a database of PostgreSQL."""
+    with key_only.postgresql() as database:
+        url = database.url(database.create())
+        with mock.patch.dict(os.environ, {"SHOAL_DATABASE_URL": url}):
+            return soak(effort)
+
+
 def _kind() -> str:
     """Which kind of database was asked for; nothing where it is the usual one."""
     url = os.environ.get("SHOAL_DATABASE_URL", "")
@@ -333,4 +342,4 @@ def _limited(case: str, figure: float, unit: str, limit: float, note: str = "") 
     )
 
 
-CASES = {"soak": soak}
+CASES = {"soak": soak, "soak-postgresql": soak_on_postgresql}
