@@ -61,8 +61,11 @@ def _options() -> argparse.ArgumentParser:
 
 def _line(result: Result) -> str:
     sides = f"{result.shoal} against {result.peer}" if result.peer else result.shoal
-    figure = page.figure(result.figure, result.unit)
-    words = [f"{result.case} | {result.against}: {sides} = {figure}", page.asked(result), page.verdict(result)]
+    words = [
+        f"{result.case} | {result.against}: {sides} = {page.result(result)}",
+        page.asked(result),
+        page.verdict(result),
+    ]
     return ", ".join(word for word in words if word)
 
 

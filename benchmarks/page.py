@@ -67,9 +67,7 @@ def summary(known: Mapping[str, Measured]) -> str:
     """The table as the README has it: what, against what, and how it came out."""
     newest = max(known.values(), key=lambda measured: measured.on)
     rows = "\n".join(
-        f"| {line.case} | {line.against} | {figure(line.figure, line.unit)} |"
-        for measured in known.values()
-        for line in measured.lines
+        f"| {line.case} | {line.against} | {result(line)} |" for measured in known.values() for line in measured.lines
     )
     place = f"{newest.machine['CPU']}, load average {newest.load:.1f} before the run"
     return (
@@ -100,9 +98,8 @@ def _page(known: Mapping[str, Measured]) -> str:
 
 
 def _row(line: Result, measured: Measured) -> str:
-    result = figure(line.figure, line.unit)
     sides = (line.case, line.against, line.shoal, line.peer)
-    cells = (*sides, result, asked(line), verdict(line), measured.on, str(measured.repeats))
+    cells = (*sides, result(line), asked(line), verdict(line), measured.on, str(measured.repeats))
     return "| " + " | ".join(cells) + " |"
 
 
@@ -116,6 +113,14 @@ def verdict(line: Result) -> str:
     if line.limit is None:
         return ""
     return "met" if line.met else "**missed**"
+
+
+def result(line: Result) -> str:
+    """What came out, with so many digits that one that just misses its limit does not look like it."""
+    shown = figure(line.figure, line.unit)
+    if line.limit is None or line.met or shown != figure(line.limit, line.unit):
+        return shown
+    return f"{line.figure:.6g}" + shown.lstrip("0123456789.,")
 
 
 def figure(value: float, unit: str) -> str:

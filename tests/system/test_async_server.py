@@ -293,8 +293,7 @@ def test_a_server_that_ends_answers_who_waits_and_another_goes_on(tmp_path):
             assert server.end() == 0
             answer = waiting.result()
         assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
-        # Ending takes a second; who waited for nothing would have been answered after 55.
-        assert time.monotonic() - started < 45
+        assert time.monotonic() - started < 15  # who waited for nothing would have been answered after 55
     with serving(tmp_path / "home", tmp_path / "two", "pumps", "--no-grpc") as server, server.client() as client:
         for one in ids:
             assert ended(client, f"/api/v1/predictions/{one}")["state"] == "done"

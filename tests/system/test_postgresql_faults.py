@@ -173,6 +173,7 @@ def test_when_no_connection_is_left_calls_wait_for_one(url, registry):
     registry.head()
     newcomer = Database(url, patience_s=0.2)
     taken = fill(url)
+    assert taken
     with pytest.raises(StorageError, match=r"too many|connection slots"):
         Registry(newcomer).head()
     assert registry.head().number == 9, "who has a connection keeps it"

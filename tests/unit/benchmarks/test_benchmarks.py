@@ -82,6 +82,11 @@ def test_times_come_with_their_unit(value, text):
     assert seconds(value) == text
 
 
+@pytest.mark.parametrize(("peer_s", "shown"), [(9.9994, "9.9994x"), (10.0, "10x"), (10.004, "10x"), (9.98, "9.98x")])
+def test_what_just_misses_its_limit_does_not_look_like_it(peer_s, shown):
+    assert page.result(faster("case", "loop", shoal_s=1.0, peer_s=peer_s, limit=10)) == shown
+
+
 def test_the_page_keeps_what_did_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()

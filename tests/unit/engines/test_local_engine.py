@@ -71,7 +71,7 @@ def test_an_item_that_hangs_is_given_up(engine: LocalEngine) -> None:
     lost = answers[5]
     assert isinstance(lost, Lost)
     assert lost.failure is Failure.TIMED_OUT
-    assert timeout_s <= lost.seconds < 60  # the item would take twice as long
+    assert timeout_s <= lost.seconds < timeout_s + 4
 
 
 def test_whoever_takes_answers_may_take_longer_than_an_item(

@@ -165,7 +165,7 @@ def test_who_goes_on_sending_hears_why_it_was_refused(monkeypatch):
         async with world(limits=Limits(header_bytes=2000)) as here:
             reader, writer = await here.connect()
             await send_on(writer, 0.2)  # without reading
-            assert b"431" in (await asyncio.wait_for(reader.readuntil(b"}"), 10)).split(b"\r\n")[0]
+            assert b"431" in (await asyncio.wait_for(reader.readuntil(b"}"), 5)).split(b"\r\n")[0]
             await send_on(writer, 0.2)
             writer.close()
 
@@ -255,7 +255,7 @@ def test_requests_sent_at_once_on_one_connection_are_answered_in_order():
             writer.write(b"".join(head(f"content-length: 1\r\nx-request-id: {n}\r\n") + b"%d" % n for n in range(5)))
             got = b""
             while got.count(b"HTTP/1.1 200") < 5 or not got.endswith(b"4"):
-                got += await asyncio.wait_for(reader.read(65536), 10)
+                got += await asyncio.wait_for(reader.read(65536), 5)
             writer.close()
         assert [got.index(b"x-request-id: %d" % n) for n in range(5)] == sorted(
             got.index(b"x-request-id: %d" % n) for n in range(5)

@@ -106,8 +106,7 @@ def test_who_does_not_finish_the_handshake_is_hung_up_on(sent):
             reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
             writer.write(sent)
             assert await said(reader) == b""
-            # It would be ten seconds unless told; what is less than that is the machine's, which may be busy.
-            assert 0.3 < time.monotonic() - began < Limits().handshake_s - 2
+            assert 0.3 < time.monotonic() - began < 3
             writer.close()
             assert here.http.connections == 0
 
@@ -196,9 +195,8 @@ def test_an_idle_client_that_does_not_say_goodbye_is_gone_all_the_same():
         async with secured() as here:
             rude = await asyncio.to_thread(Rude, here.port, head("content-length: 2\r\n") + b"{}")
             assert here.http.connections == 1
-            # From here on, for a handshake may take long: far less than who idles, and then says nothing, would have.
-            here.http._limits = Limits(idle_s=0.6, handshake_s=0.4)
-            async with asyncio.timeout(30):
+            here.http._limits = Limits(idle_s=0.6, handshake_s=0.4)  # from here on, for a handshake may take long
+            async with asyncio.timeout(4):
                 while here.http.connections:
                     await asyncio.sleep(0.05)
             rude.secured.close()
@@ -216,7 +214,9 @@ def test_the_end_does_not_wait_for_clients_that_do_not_say_goodbye():
             await asyncio.sleep(0.1)
             here.traffic.drain()
             here.http.stop_accepting()
-            assert await here.http.finish(time.monotonic() + 20)
+            began = time.monotonic()
+            assert await here.http.finish(began + 20)
+            assert time.monotonic() - began < 4
             half.close()
             for one in rude:
                 one.secured.close()

@@ -450,7 +450,7 @@ def test_waiting_ends_with_its_time_and_when_the_server_ends(light):
             waiting = asyncio.create_task(deferred.wait(one, 60))
             await asyncio.sleep(0.05)
             deferred.close_doors()
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 5)
             await deferred.wait(one, 60)
             return (await deferred.get(one)).state
 
