@@ -136,10 +136,11 @@ async def worked_on_too_long(deferred, plane):
     return one
 
 
-def stood_still(workspace, deferred):
+async def stood_still(workspace, deferred):
     """As if a process had stood still until its leases ran out: nothing is renewed or claimed. What it holds."""
     loop, database = deferred._loop, workspace.predictions._database
     loop.stop_claiming()
+    await loop._in_thread(lambda: None)  # A turn under way would claim again what is let go below.
     held = loop._held.copy()
     loop._held.clear()
     with database.write() as connection:

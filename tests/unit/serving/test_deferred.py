@@ -519,7 +519,7 @@ def test_what_another_took_over_is_dropped(workspace):
             plane.may.clear()
             one = await accepted(slow, request(1), context(), Wishes())
             await until(lambda: plane.asked)
-            held = stood_still(workspace, slow)
+            held = await stood_still(workspace, slow)
             async with process(workspace, lasting) as (other, _):
                 done = await ended(other, one)
                 slow._loop._held.update(held)

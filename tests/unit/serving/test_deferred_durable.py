@@ -111,7 +111,7 @@ def test_of_two_who_answer_the_result_of_the_one_that_counts_is_kept(workspace, 
             plane.may.clear()
             one = await accepted(slow, ASKED, context(), Wishes())
             await until(lambda: plane.asked)
-            held = stood_still(workspace, slow)
+            held = await stood_still(workspace, slow)
             async with process(workspace, lasting) as (other, _):
                 done = await ended(other, one)
                 [first] = await kept(workspace, "r1")
