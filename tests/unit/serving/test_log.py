@@ -17,22 +17,24 @@ from sklearn.linear_model import Ridge
 
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
-from shoal.serving.log import PIECE_ROWS, PredictionLog, scan_log
+from shoal.serving.log import PIECE_ROWS, SMALL_BYTES, SMALL_ROWS, TOGETHER, PredictionLog, scan_log
 from shoal.serving.logged import OWN_COLUMNS, REQUEST_BYTES
 from tests.unit.serving.fleets import FLEETS, pumps, rows_for
 from tests.unit.serving.logged import Asked, pieces
 
 
+@pytest.mark.parametrize("size", [1, SMALL_ROWS, SMALL_ROWS + 1])
 @pytest.mark.parametrize("kind", FLEETS)
-def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind):
-    fleet = FLEETS[kind]()
-    asked, frame = Asked(fleet, version=3), rows_for(fleet, np.random.default_rng(5), 60)
+def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind, size):
+    """So many of a size that they are converted where they are offered, and some are left, or all in the thread."""
+    fleet, count = FLEETS[kind](), size * (2 * TOGETHER + 20)
+    asked, frame = Asked(fleet, version=3), rows_for(fleet, np.random.default_rng(5), count)
     log = PredictionLog(tmp_path, pause_s=0.01)
-    assert all(log.offer(one) for one in asked.logged(pieces(frame, 4)))
+    assert all(log.offer(one) for one in asked.logged(pieces(frame, size)))
     log.close()
     found = scan_log(tmp_path, fleet.name).collect()
     truth = fleet.predict(frame, outcome=True, model_level=True)
-    assert log.statistics().written_rows == found.height == 60
+    assert log.statistics().written_rows == found.height == count
     assert log.statistics().waiting_bytes == 0
     names = [*(key.name for key in fleet.keys), *(feature.name for feature in fleet.features)]
     answers = [output.name for output in asked.outputs.outputs if output.name not in OWN_COLUMNS and output.usual]
@@ -49,9 +51,9 @@ def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind):
         assert found[name].to_list() == truth[name].to_list()
     assert found["outcome"].to_list() == truth["outcome"].cast(pl.String).to_list()
     assert found["model_level"].to_list() == truth["model_level"].cast(pl.String).to_list()
-    assert found["request_id"].to_list() == [f"r{row // 4}" for row in range(60)]
-    assert found["row"].to_list() == [row % 4 for row in range(60)]
-    assert found["latency_ms"].to_list() == [0.5 + row // 4 for row in range(60)]
+    assert found["request_id"].to_list() == [f"r{row // size}" for row in range(count)]
+    assert found["row"].to_list() == [row % size for row in range(count)]
+    assert found["latency_ms"].to_list() == [0.5 + row // size for row in range(count)]
     assert set(found["version"]) == {3}
     assert set(found["fleet"]) == {fleet.name}
 
@@ -102,6 +104,67 @@ def test_snapshots_with_other_columns_are_read_together(tmp_path):
     assert found["x"].to_list() == [*frame["x"], *frame["x"], None, None, None]
     assert found["y"].to_list() == [None, None, None, *frame["y"], None, None, None]
     assert log.statistics().files == 3
+
+
+@pytest.mark.parametrize("count", [1, TOGETHER + 1])
+def test_what_comes_too_seldom_to_be_converted_together_is_written_all_the_same(tmp_path, count):
+    fleet = pumps()
+    asked, frame = Asked(fleet, file_s=0.01), rows_for(fleet, np.random.default_rng(1), count)
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    for one in asked.logged(pieces(frame, 1)):
+        log.offer(one)
+    deadline = time.monotonic() + 20
+    while log.statistics().written_rows < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert scan_log(tmp_path, "pumps").collect()["x"].sort().to_list() == frame["x"].sort().to_list()
+    log.close()
+
+
+def test_the_thread_takes_what_is_left_while_more_is_offered_and_nothing_is_lost(tmp_path):
+    fleet, rounds = pumps(), 200
+    made = Asked(fleet).logged(pieces(rows_for(fleet, np.random.default_rng(1), 50), 1))
+    log = PredictionLog(tmp_path, pause_s=0.0001)
+    for number in range(rounds):
+        for one in made:
+            assert log.offer(one)
+        time.sleep(0.0005 * (number % 3))
+    log.close()
+    assert log.statistics().dropped_requests == log.statistics().waiting_bytes == 0
+    found = scan_log(tmp_path, "pumps").collect()
+    assert dict(found["request_id"].value_counts().iter_rows()) == {f"r{number}": rounds for number in range(50)}
+
+
+@pytest.mark.parametrize("count", [5, TOGETHER])
+def test_requests_that_cannot_be_converted_are_counted_and_the_log_goes_on(tmp_path, caplog, count):
+    fleet = pumps()
+    frame = rows_for(fleet, np.random.default_rng(1), 1)
+    [one] = Asked(fleet, version=1).logged([frame])
+    odd = msgspec.structs.replace(one, rows=msgspec.structs.replace(one.rows, columns=([object()],) * 3))
+    log = PredictionLog(tmp_path, pause_s=0.01)
+    for _ in range(count):
+        log.offer(odd)
+    log.offer(Asked(fleet, version=2).logged([frame])[0])
+    log.close()
+    assert (log.statistics().dropped_requests, log.statistics().waiting_bytes) == (count, 0)
+    assert scan_log(tmp_path, "pumps").collect()["version"].to_list() == [2]
+    assert "could not be logged" in caplog.text
+
+
+def test_small_requests_with_long_texts_are_left_to_the_thread(tmp_path):
+    """Where they are offered a megabyte would take too long."""
+    fleet = pumps()
+    [one] = Asked(fleet).logged([rows_for(fleet, np.random.default_rng(1), 1)])
+    long = msgspec.structs.replace(one, rows=msgspec.structs.replace(one.rows, size_bytes=SMALL_BYTES))
+    log = PredictionLog(tmp_path, pause_s=600)
+    for _ in range(TOGETHER):
+        log.offer(long)
+    assert (len(log._queue), len(log._converted)) == (TOGETHER, 0)
+    for _ in range(TOGETHER):
+        log.offer(one)
+    assert (len(log._queue), len(log._converted)) == (TOGETHER, 1)
+    log.close()
+    assert log.statistics().written_rows == 2 * TOGETHER
 
 
 def test_days_lie_in_folders_of_their_own(tmp_path):
