@@ -1,11 +1,14 @@
 """Whether a turn takes in more of the requests that have come to a door which hands them over one by one.
 
-gRPC's server keeps calls in a queue of its own and hands over one in several ticks of the event loop, however many have
-come. A turn that took what it has been handed so far would run them one by one, at a whole call's cost each. So it goes
-on looking until as many are there as were there last time. Now and then it looks further, which tells whether there are
-more; where that is in vain it does so ever less often, so that who asks alone does not wait.
+gRPC's server keeps calls in a queue of its own and hands over one in several ticks of the event loop, however many
+have come. A turn that took what it has been handed so far would run them one by one, at a whole call's cost each. So
+it goes on looking until as many are there as were there last time. Now and then it looks further, which tells whether
+there are more; where that is in vain it does so ever less often, so that who asks alone does not wait. When fewer
+come it expects a few less, not as few at once: a process that stood still for a moment would otherwise run them in
+small calls for long, which cost so much that the next ones are small as well.
 """
 
+import math
 import time
 from typing import Final
 
@@ -17,6 +20,9 @@ QUIET_S, LONGEST_S = 0.0006, 0.003
 
 #: For how many turns it does not look further after that was in vain, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024
+
+#: By which share of it the number that is expected shrinks when fewer come.
+_SHRINKS: Final = 1 / 8
 
 
 class Gathering:
@@ -60,5 +66,6 @@ class Gathering:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         elif self._paused:
             self._paused -= 1
-        self._expected, self._found = waiting, 0
+        self._expected = max(waiting, self._expected - math.ceil(_SHRINKS * self._expected))
+        self._found = 0
         return False

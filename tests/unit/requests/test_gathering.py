@@ -34,6 +34,16 @@ def test_as_many_as_last_time_are_enough():
     assert clock.turn([1] * 20)[0] == 10
 
 
+def test_a_moment_of_silence_does_not_make_it_forget_how_many_there_were():
+    clock = Clock()
+    for _ in range(3):
+        clock.turn([1] * 9)
+    assert clock.turn([1, 1])[0] == 3  # as after a pause of the process
+    assert clock.turn([1] * 20)[0] == 8
+    assert [clock.turn([])[0] for _ in range(8)] == [1] * 8
+    assert clock.turn([])[1] == 0.0  # those who are gone are forgotten as well
+
+
 def test_it_finds_out_that_there_are_more():
     clock = Clock()
     taken = [clock.turn([1] * 12)[0] for _ in range(2 * FIRST_PAUSE)]
