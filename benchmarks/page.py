@@ -64,15 +64,17 @@ def publish(results: Mapping[str, Sequence[Result]], *, order: Sequence[str], re
 
 
 def summary(known: Mapping[str, Measured]) -> str:
-    """The table as the README has it: what, against what, and how it came out."""
+    """The table as the README has it: what, against what, how it came out, and whether that is enough."""
     newest = max(known.values(), key=lambda measured: measured.on)
     rows = "\n".join(
-        f"| {line.case} | {line.against} | {result(line)} |" for measured in known.values() for line in measured.lines
+        f"| {line.case} | {line.against} | {result(line)} | {asked(line)} | {verdict(line)} |"
+        for measured in known.values()
+        for line in measured.lines
     )
     place = f"{newest.machine['CPU']}, load average {newest.load:.1f} before the run"
     return (
-        f"Measured on {place}. Both sides, limits and notes are in [docs/benchmarks.md](docs/benchmarks.md), "
-        f"written by `make bench`.\n\n| case | against | result |\n|---|---|--:|\n{rows}\n"
+        f"Measured on {place}. Both sides and notes are in [docs/benchmarks.md](docs/benchmarks.md), written "
+        f"by `make bench`.\n\n| case | against | result | asked for | |\n|---|---|--:|--:|---|\n{rows}\n"
     )
 
 

@@ -101,6 +101,28 @@ def test_what_cannot_be_used_is_refused(client, headers, status):
 
 
 @pytest.mark.parametrize(
+    ("headers", "timeout", "state"),
+    [
+        ({}, 1, "expired"),
+        ({"prediction-timeout": "300"}, 1, "expired"),
+        ({"prediction-timeout": "0.000001"}, 300_000_000, "expired"),
+        ({"prediction-timeout": "300"}, 300_000_000, "done"),
+        ({}, 0, "done"),
+    ],
+)
+def test_a_timeout_among_the_parameters_counts_as_well_as_the_header_does(client, headers, timeout, state):
+    asked = {**request(), "parameters": {"timeout": timeout}}
+    accepted = client.post(INFER, json=asked, headers={**LATER, **headers})
+    assert accepted.status_code == 202
+    assert ended(client, accepted.headers["location"])["state"] == state
+
+
+def test_a_timeout_among_the_parameters_that_is_no_time_is_refused(client):
+    answer = client.post(INFER, json={**request(), "parameters": {"timeout": -1}}, headers=LATER)
+    assert (answer.status_code, "timeout" in answer.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
     ("path", "status"),
     [
         ("/api/v1/predictions/1-0123456789abcdef", 404),

@@ -20,15 +20,18 @@ _LONGEST_TIMEOUT: Final = 10**12
 Deadline = TypeVar("Deadline", float, float | None)
 
 
-def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | float:
-    """The deadline of a request that may ask for an earlier one.
+def timeout_s(parameters: Mapping[str, Value]) -> float | None:
+    """How long a request wants to be worked on at most, by its parameter ``timeout``; None where it does not say.
 
     Parameters
     ----------
-    deadline_s : float or None
-        Point of ``time.monotonic()`` at which its time is over anyway, in seconds; None where it never is.
     parameters : mapping of str to value
-        The request's; ``timeout`` is in microseconds, as Triton's clients mean it.
+        The request's. ``timeout`` is in microseconds, and 0 is none, as in Triton's extension of the protocol.
+
+    Returns
+    -------
+    float or None
+        In seconds; None as well where it is longer than anything here lasts.
 
     Raises
     ------
@@ -37,13 +40,29 @@ def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | 
     """
     timeout = parameters.get("timeout")
     if timeout is None:
+        return None
+    if type(timeout) is not int or timeout < 0:
+        raise InvalidInput(
+            "the parameter timeout has to be a whole number of microseconds, e.g. 250000; 0 or none is no timeout"
+        )
+    return timeout * _MICROSECOND_S if 0 < timeout < _LONGEST_TIMEOUT else None
+
+
+def sooner(deadline_s: Deadline, parameters: Mapping[str, Value]) -> Deadline | float:
+    """The deadline of a request that may ask for an earlier one; raises as :func:`timeout_s` does.
+
+    Parameters
+    ----------
+    deadline_s : float or None
+        Point of ``time.monotonic()`` at which its time is over anyway, in seconds; None where it never is.
+    parameters : mapping of str to value
+        The request's.
+    """
+    asked_s = timeout_s(parameters)
+    if asked_s is None:
         return deadline_s
-    if type(timeout) is not int or timeout <= 0:
-        raise InvalidInput("the parameter timeout has to be a whole number of microseconds above 0, e.g. 250000")
-    if timeout >= _LONGEST_TIMEOUT:
-        return deadline_s
-    asked_s = time.monotonic() + timeout * _MICROSECOND_S
-    return asked_s if deadline_s is None else min(deadline_s, asked_s)
+    until_s = time.monotonic() + asked_s
+    return until_s if deadline_s is None else min(deadline_s, until_s)
 
 
 def require_known(asked: Iterable[str], known: Sequence[str]) -> None:

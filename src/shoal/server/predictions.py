@@ -4,6 +4,7 @@ Callers see and replay their own predictions; who may read sees everybody's, who
 a caller may not see is not there for it.
 """
 
+import dataclasses
 import datetime as dt
 import math
 import time
@@ -19,7 +20,7 @@ from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.security.permissions import Permission
 from shoal.security.principals import Principal
 from shoal.server.errors import answer
-from shoal.server.parameters import require_known
+from shoal.server.parameters import require_known, timeout_s
 from shoal.server.permissions import Rule
 from shoal.server.routing import Answer
 from shoal.server.wire import encode
@@ -67,9 +68,16 @@ def wishes_of(headers: Mapping[bytes, bytes]) -> Wishes:
 
 
 async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope: Scope) -> Answer:
-    """Keep a request and say where its answer is going to be; raises as :meth:`DeferredPredictions.accept` does."""
+    """Keep a request and say where its answer is going to be; raises as :meth:`DeferredPredictions.accept` does.
+
+    It is discarded when the first of both is over: the header ``Prediction-Timeout``, and the parameter ``timeout``.
+    """
     context = RequestContext(request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name)
-    accepted = await deferred.accept(request, context, wishes_of(scope["shoal.headers"]))
+    wishes = wishes_of(scope["shoal.headers"])
+    asked_s = timeout_s(request.parameters)
+    if asked_s is not None and (wishes.deadline_s is None or asked_s < wishes.deadline_s):
+        wishes = dataclasses.replace(wishes, deadline_s=asked_s)
+    accepted = await deferred.accept(request, context, wishes)
     location = b"/api/v1/predictions/" + accepted.id.encode()
     headers = [_JSON_KIND, (b"location", location), (b"preference-applied", b"respond-async")]
     return _UNDER_WAY, encode({"id": accepted.id, "state": accepted.state}), headers

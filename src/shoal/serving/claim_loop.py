@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from shoal.errors import Conflict, LeaseLost, NotReady, ShoalError, StorageError
+from shoal.errors import LeaseLost, NotReady, ShoalError, StorageError
 from shoal.jobs.states import PredictionState
 from shoal.ledger import this_worker
 from shoal.ledger.prediction_records import (
@@ -28,8 +28,9 @@ from shoal.ledger.prediction_records import (
     Wanted,
 )
 from shoal.ledger.predictions import Predictions
+from shoal.serving.acceptances import Acceptances
 from shoal.serving.attempts import Attempts, given_back
-from shoal.serving.contact import LOOK_S, NOTHING_DONE
+from shoal.serving.contact import LOOK_S
 from shoal.serving.deferred_options import DeferredCounts, DeferredOptions
 from shoal.serving.deliveries import Deliveries
 from shoal.serving.payloads import encode_response
@@ -40,12 +41,7 @@ from shoal.serving.waiters import Waiters
 
 Result = TypeVar("Result")
 
-_MOST_ACCEPTED: Final = 1000
 _LAST_TURN_S: Final = 1.0
-_PERHAPS_KEPT: Final = (
-    "and nobody knows whether the request was kept; send it again, with the same Idempotency-Key if it had one, and it "
-    "is kept once"
-)
 _PAUSE: Final = 0.25
 """How long to wait between two turns, as a share of what the last one took."""
 _LONGEST_PAUSE_S: Final = 0.01
@@ -89,8 +85,7 @@ class ClaimLoop:
         self._owner = this_worker(f"predictions-{secrets.token_hex(4)}")
         self._attempts = Attempts(plane, Deliveries(sinks, self._keep), options)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
-        self._acceptances: list[tuple[NewPrediction, asyncio.Future[Acceptance]]] = []
-        self._accepting: list[tuple[NewPrediction, asyncio.Future[Acceptance]]] = []
+        self._acceptances = Acceptances()
         self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
         self._held: dict[int, tuple[PredictionClaim, asyncio.Task[None]]] = {}
         self._suspect: PredictionClaim | None = None
@@ -143,8 +138,7 @@ class ClaimLoop:
             done, _ = await asyncio.wait({self._task}, timeout=max(_LAST_TURN_S, until_s - time.monotonic()))
             for task in done:
                 task.result()
-        for _, future in self._acceptances:
-            future.cancel()
+        self._acceptances.cancel()
         self._database.shutdown(wait=False)
 
     def accept(self, new: NewPrediction) -> "asyncio.Future[Acceptance]":
@@ -162,10 +156,8 @@ class ClaimLoop:
         """
         if self._closed or self._task is None:
             raise NotReady("the server ends; ask another" if self._closed else "the server is starting; try again")
-        future: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
-        self._acceptances.append((new, future))
         self._wake.set()
-        return future
+        return self._acceptances.add(new)
 
     async def _run(self) -> None:
         while not (self._closed and not self._results and not self._acceptances):
@@ -188,10 +180,7 @@ class ClaimLoop:
         if not self._is_broken:
             _log.warning("predictions wait: %s", error)
         self._is_broken = True
-        accepting, self._acceptances = self._acceptances, []
-        for _, future in accepting:
-            if not future.done():
-                future.set_exception(error)
+        self._acceptances.refuse(error)
 
     async def _round(self) -> None:
         """Wait until there is something to do, and do it."""
@@ -218,14 +207,12 @@ class ClaimLoop:
 
     async def _turn(self) -> None:
         """Settle, accept and claim, in one transaction."""
-        accepting, self._acceptances = self._acceptances[:_MOST_ACCEPTED], self._acceptances[_MOST_ACCEPTED:]
-        self._accepting = accepting
-        settling, self._results = self._results, []
         room = self._room()
         wanted = None
         if room:
             wanted = Wanted(fleets=self._fleets(), owner=self._owner, lease_s=self._options.lease_s, limit=room)
-        new, results = [one for one, _ in accepting], [one for one, _ in settling]
+        new, settling, self._results = self._acceptances.take(), self._results, []
+        results = [one for one, _ in settling]
         try:
             turn = await self._in_thread(
                 lambda: self._predictions.turn(
@@ -234,11 +221,9 @@ class ClaimLoop:
             )
         except BaseException:
             self._results = settling + self._results
-            self._acceptances = accepting + self._acceptances
+            self._acceptances.put_back()
             self._is_unwritable |= bool(new or results)
             raise
-        finally:
-            self._accepting = []
         if new or results or turn.claims:
             self._is_unwritable = False
         if room:
@@ -246,25 +231,11 @@ class ClaimLoop:
         elif new:
             self._look = True
         self._settled(settling, turn.settled)
-        self._accepted(accepting, turn.accepted)
-        for claim in turn.claims:
-            self._held[claim.number] = (claim, asyncio.create_task(self._work(claim)))
-
-    def _accepted(
-        self, accepting: "list[tuple[NewPrediction, asyncio.Future[Acceptance]]]", answers: list[Acceptance | Conflict]
-    ) -> None:
-        requests = size_bytes = 0
-        for (new, future), answer in zip(accepting, answers, strict=True):
-            if not isinstance(answer, Conflict) and answer.is_new:
-                requests, size_bytes = requests + 1, size_bytes + len(new.request)
-            if future.done():
-                continue
-            if isinstance(answer, Conflict):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        requests, size_bytes = self._acceptances.kept(turn.accepted)
         self.counts.accepted += requests
         self.backlog = self.backlog.more(requests, size_bytes)
+        for claim in turn.claims:
+            self._held[claim.number] = (claim, asyncio.create_task(self._work(claim)))
 
     def _settled(
         self, settling: "list[tuple[PredictionResult, asyncio.Future[bool] | None]]", settled: set[int]
@@ -391,17 +362,5 @@ class ClaimLoop:
         running = asyncio.get_running_loop().run_in_executor(self._database, work)
         while not (await asyncio.wait({running}, timeout=LOOK_S))[0]:
             if self._plane.contact.problem:
-                self._let_go()
+                self._acceptances.let_go(self._plane.contact.refusal)
         return running.result()
-
-    def _let_go(self) -> None:
-        """Let nobody who wants a request kept wait for a database that is away.
-
-        Those that no transaction has begun with are forgotten, so nothing was done. What becomes of the others nobody
-        knows before the database says so; an idempotency key makes sending them again harmless.
-        """
-        forgotten, self._acceptances = self._acceptances, []
-        for accepting, what_now in ((forgotten, NOTHING_DONE), (self._accepting, _PERHAPS_KEPT)):
-            for _, future in accepting:
-                if not future.done():
-                    future.set_exception(self._plane.contact.refusal(what_now))
