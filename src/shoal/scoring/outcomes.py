@@ -57,16 +57,16 @@ class Scored:
         return [_masked("score", values, silent), _masked("is_anomaly", values < 0, silent)]
 
     def _labels(self, silent: NDArray[np.bool_]) -> pl.Series:
-        positions = pl.Series(pa.array(self.answers.labels, mask=silent | (self.answers.labels < 0)))
+        positions = pl.Series(_arrow(self.answers.labels, silent | (self.answers.labels < 0)))
         return pl.Series("labels", self.table.labels).gather(positions).alias("prediction")
 
     def _probabilities(self, silent: NDArray[np.bool_]) -> pl.Series:
         """A list of the union's size for each row; null as a whole where the model gives no probabilities."""
         matrix = self.answers.probabilities
         unknown = np.isnan(matrix)
-        inner = pa.array(matrix.reshape(-1), mask=unknown.reshape(-1))
+        inner = _arrow(matrix.reshape(-1), unknown.reshape(-1))
         none = silent | unknown.all(axis=1)
-        lists = pa.FixedSizeListArray.from_arrays(inner, matrix.shape[1], mask=pa.array(none))
+        lists = pa.FixedSizeListArray.from_arrays(inner, matrix.shape[1], mask=_arrow(none))
         return pl.Series("probability", lists)
 
     @property
@@ -105,7 +105,7 @@ class Scored:
         if len(self.levels) and self.levels[0] >= 0 and (self.levels == self.levels[0]).all():
             same = pl.Series([names[self.levels[0]]], dtype=pl.Enum(names))
             return same.new_from_index(0, len(self.levels)).alias("model_level")
-        positions = pl.Series(pa.array(self.levels, mask=self.levels < 0))
+        positions = pl.Series(_arrow(self.levels, self.levels < 0))
         return pl.Series("names", names, dtype=pl.Enum(names)).gather(positions).alias("model_level")
 
     def reason_texts(self) -> pl.Series:
@@ -117,7 +117,7 @@ class Scored:
         texts = pl.Series([self._text(Reason(int(k) >> 16), (int(k) & 0xFFFF) - 1) for k in met], dtype=pl.String)
         chosen = np.zeros(len(kinds), dtype=np.int32)
         chosen[self.reasons != 0] = positions
-        return texts.gather(pl.Series(pa.array(chosen, mask=self.reasons == 0))).alias("reason")
+        return texts.gather(pl.Series(_arrow(chosen, self.reasons == 0))).alias("reason")
 
     def _text(self, reason: Reason, culprit: int) -> str:
         if culprit < 0:
@@ -140,4 +140,12 @@ class Scored:
 
 
 def _masked(name: str, values: NDArray[np.float64] | NDArray[np.bool_], silent: NDArray[np.bool_]) -> pl.Series:
-    return pl.Series(name, pa.array(values, mask=silent) if silent.any() else values)
+    return pl.Series(name, _arrow(values, silent) if silent.any() else values)
+
+
+def _arrow(values: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Values where they lie, and which are missing. ``pa.array`` would import pandas where that is installed."""
+    is_bits = values.dtype == np.bool_
+    data = np.packbits(values.view(np.bool_), bitorder="little") if is_bits else np.ascontiguousarray(values)
+    valid = None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, pa.py_buffer(data)])

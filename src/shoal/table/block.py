@@ -91,8 +91,7 @@ class Block:
     @property
     def level_masks(self) -> Integers:
         """Per model, the key columns its level has, as bits."""
-        masks: Integers = self.batch.column("level").to_numpy()
-        return masks
+        return cast("Integers", np.from_dlpack(self.batch.column("level")))
 
     def take(self, rows: Integers) -> "Block":
         """The chosen models as a block of their own, in memory."""
@@ -204,7 +203,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def _matrix(batch: pa.RecordBatch, name: str, shape: Sequence[int] | None) -> NDArray[np.generic]:
     column = _column(batch, name)
-    if not pa.types.is_fixed_size_list(column.type) or not pa.types.is_primitive(column.type.value_type):
+    if not pa.types.is_fixed_size_list(column.type) or not _holds_numbers(column.type):
         raise InvalidArtifact(f"a block's column {name!r} is {column.type}, not a list of numbers")
     size = column.type.list_size
     expected = (size,) if shape is None else tuple(shape)
@@ -212,15 +211,23 @@ def _matrix(batch: pa.RecordBatch, name: str, shape: Sequence[int] | None) -> ND
         raise InvalidArtifact(f"a block's column {name!r} has {size} numbers a model; its shape is {expected}")
     if column.null_count or column.values.null_count:
         raise InvalidArtifact(f"a block's column {name!r} has missing values")
-    numbers = column.values.slice(column.offset * size, len(column) * size).to_numpy(zero_copy_only=True)
+    numbers = np.from_dlpack(column.values.slice(column.offset * size, len(column) * size))
     shaped: NDArray[np.generic] = numbers.reshape(len(column), *expected)
     return shaped
 
 
 def _csr(batch: pa.RecordBatch, name: str) -> Ragged:
     column = _column(batch, name)
-    if not pa.types.is_large_list(column.type) or not pa.types.is_primitive(column.type.value_type):
+    if not pa.types.is_large_list(column.type) or not _holds_numbers(column.type):
         raise InvalidArtifact(f"a block's column {name!r} is {column.type}, not a large list of numbers")
     if column.null_count or column.values.null_count:
         raise InvalidArtifact(f"a block's column {name!r} has missing values")
-    return Ragged(offsets=column.offsets.to_numpy(), values=column.values.to_numpy(zero_copy_only=True))
+    return Ragged(offsets=cast("Integers", np.from_dlpack(column.offsets)), values=np.from_dlpack(column.values))
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    """Whether a list's elements are numbers, which can be read where they lie.
+
+    They are by DLPack: Arrow's own ``to_numpy`` would import pandas where that is installed, for a quarter of a second.
+    """
+    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))

@@ -8,6 +8,7 @@ There is no dictionary of keys in any process.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -126,7 +127,7 @@ class Segment:
             raise InvalidArtifact("an index segment has missing values")
         _, offsets, data = text.buffers()
         return cls(
-            entries=entries.flatten().to_numpy().reshape(-1, 4),
+            entries=cast("Words", np.from_dlpack(entries.flatten())).reshape(-1, 4),
             keys=EncodedKeys(
                 data=np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8),
                 offsets=np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1],
