@@ -1,5 +1,6 @@
 """The real server and requests that nobody waits for: over HTTP, with keys, several workers, kills and drains."""
 
+import datetime as dt
 import json
 import os
 import random
@@ -117,8 +118,18 @@ def test_a_timeout_among_the_parameters_counts_as_well_as_the_header_does(client
     assert ended(client, accepted.headers["location"])["state"] == state
 
 
-def test_a_timeout_among_the_parameters_that_is_no_time_is_refused(client):
-    answer = client.post(INFER, json={**request(), "parameters": {"timeout": -1}}, headers=LATER)
+@pytest.mark.parametrize(("header_days", "parameter_days", "days"), [(29, 20, 20), (29, 0, 29), (20, 29, 20)])
+def test_the_sooner_of_both_times_counts_also_where_both_are_long(client, header_days, parameter_days, days):
+    asked = {**request(), "parameters": {"timeout": parameter_days * 86_400_000_000}}
+    headers = {**LATER, "prediction-timeout": str(header_days * 86_400)}
+    shown = client.get(client.post(INFER, json=asked, headers=headers).headers["location"]).json()
+    expires_at, accepted_at = (dt.datetime.fromisoformat(shown[name]) for name in ("expires_at", "accepted_at"))
+    assert abs(expires_at - accepted_at - dt.timedelta(days=days)) < dt.timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("timeout", [-1, 31 * 86_400_000_000])
+def test_a_timeout_among_the_parameters_that_is_no_time_is_refused(client, timeout):
+    answer = client.post(INFER, json={**request(), "parameters": {"timeout": timeout}}, headers=LATER)
     assert (answer.status_code, "timeout" in answer.json()["error"]) == (400, True)
 
 

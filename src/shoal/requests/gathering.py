@@ -66,6 +66,6 @@ class Gathering:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         elif self._paused:
             self._paused -= 1
-        self._expected = max(waiting, self._expected - math.ceil(_SHRINKS * self._expected))
+        self._expected = min(MOST, max(waiting, self._expected - math.ceil(_SHRINKS * self._expected)))
         self._found = 0
         return False

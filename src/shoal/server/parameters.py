@@ -15,7 +15,7 @@ MOST_TENSORS: Final = 2**15
 MOST_ELEMENTS: Final = 2**31
 
 _MICROSECOND_S: Final = 1e-6
-_LONGEST_TIMEOUT: Final = 10**12
+_LONGEST_TIMEOUT: Final = 10**13
 
 Deadline = TypeVar("Deadline", float, float | None)
 
@@ -31,7 +31,7 @@ def timeout_s(parameters: Mapping[str, Value]) -> float | None:
     Returns
     -------
     float or None
-        In seconds; None as well where it is longer than anything here lasts.
+        In seconds; None as well where it is a hundred days or more, which is longer than anything here lasts.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def timeout_s(parameters: Mapping[str, Value]) -> float | None:
         return None
     if type(timeout) is not int or timeout < 0:
         raise InvalidInput(
-            "the parameter timeout has to be a whole number of microseconds, e.g. 250000; 0 or none is no timeout"
+            "the parameter timeout has to be a whole number of microseconds, e.g. 250000; 0, or leaving it out, is none"
         )
     return timeout * _MICROSECOND_S if 0 < timeout < _LONGEST_TIMEOUT else None
 

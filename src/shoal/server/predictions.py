@@ -77,6 +77,7 @@ async def accept(deferred: DeferredPredictions, request: InferenceRequest, scope
     asked_s = timeout_s(request.parameters)
     if asked_s is not None and (wishes.deadline_s is None or asked_s < wishes.deadline_s):
         wishes = dataclasses.replace(wishes, deadline_s=asked_s)
+        wishes.require_usable()
     accepted = await deferred.accept(request, context, wishes)
     location = b"/api/v1/predictions/" + accepted.id.encode()
     headers = [_JSON_KIND, (b"location", location), (b"preference-applied", b"respond-async")]

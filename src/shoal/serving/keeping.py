@@ -1,4 +1,4 @@
-"""What is kept of a fleet's requests: the prediction log, after the answer, and durable results, before it."""
+"""What is kept of a fleet's requests: the prediction log, whose files nobody waits for, and durable results."""
 
 import asyncio
 import logging
@@ -190,7 +190,7 @@ class Keeping:
         started_ns: int,
         is_own: bool,
     ) -> None:
-        """Offer an answered request to the prediction log; takes no time. Parameters as of :meth:`commit`."""
+        """Offer a request that is about to be answered to the prediction log. Parameters as of :meth:`commit`."""
         log = self._log
         if log is not None and (self._sample >= 1.0 or random.random() < self._sample):  # noqa: S311
             log.offer(self._logged(model, context, rows, parts, started_ns, is_own))

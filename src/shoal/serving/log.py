@@ -1,9 +1,8 @@
 """The prediction log: what was asked and answered, in Parquet files, without any request waiting for a file.
 
-A request hands over references. Small ones become columns where they are offered, some at a time: a thread that did
-it would take the interpreter from who answers for far longer. Large ones, and what comes too seldom, become columns
-in a thread, which writes files of bounded size and age; each becomes visible whole. What does not fit the queue, or
-cannot be written, is dropped and counted.
+A request hands over references, which become columns together with others: see :mod:`.log_intake`. A thread writes
+files of bounded size and age, each of which becomes visible whole. What does not fit the queue, or cannot be written,
+is dropped and counted.
 """
 
 import contextlib
@@ -13,35 +12,27 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import polars as pl
 
 from shoal.errors import ShoalError, StorageError
-from shoal.serving.log_columns import columns_of
+from shoal.serving.log_intake import Converted, File, Intake, by_file, converted
 from shoal.serving.log_retention import STALE_S, logged_files
-from shoal.serving.logged import REQUEST_BYTES, LoggedRequest, LogSchema
+from shoal.serving.logged import LoggedRequest
 from shoal.storage.files import staged, storage_errors
 
-#: How many small requests are converted together where they are offered, which takes about a millisecond, and what is
-#: small.
-TOGETHER: Final = 128
-SMALL_ROWS: Final = 8
-SMALL_BYTES: Final = 4096
 #: Requests, and rows, that the thread converts at a time; between two such pieces the event loop gets its turn.
 PIECE: Final = 512
 PIECE_ROWS: Final = 2048
 
-_DAY_S: Final = 86_400
+#: What a frame takes in memory beside its elements, and how many of a file are made one, since some have a few rows.
+_FRAME_BYTES: Final = 12_000
+_LOOSE: Final = 16
 
 _log = logging.getLogger("shoal.serving")
-
-
-_File: TypeAlias = tuple[LogSchema, int]
-"""What lies in one file: rows of one snapshot and one day, counted from 1970."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +55,6 @@ class LogStatistics:
     dropped_requests: int
     files: int
     waiting_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Converted:
-    """Requests as rows of a file, None where they could not be converted; later pieces of a request count for none."""
-
-    file: _File
-    frame: pl.DataFrame | None
-    requests: int
 
 
 class PredictionLog:
@@ -102,14 +84,11 @@ class PredictionLog:
         self._queue_bytes = queue_bytes
         self._file_bytes = file_bytes
         self._pause_s = pause_s
-        self._lock = threading.Lock()
-        self._fresh: list[LoggedRequest] = []
-        self._queue: deque[LoggedRequest] = deque()
-        self._converted: deque[tuple[list[_Converted], int]] = deque()
+        self._intake = Intake()
         # Each of these numbers has one thread that changes it, so that none needs a lock.
         self._offered_bytes = self._refused = 0
         self._taken_bytes = self._lost = self._rows = self._files = 0
-        self._gathered: dict[_File, _Gathered] = {}
+        self._gathered: dict[File, _Gathered] = {}
         self._ending = threading.Event()
         self._name = secrets.token_hex(4)
         self._thread = threading.Thread(target=self._work, name="shoal-log", daemon=True)
@@ -123,21 +102,12 @@ class PredictionLog:
         bool
             Whether it was taken.
         """
-        size_bytes = logged.rows.size_bytes + REQUEST_BYTES
-        if self._offered_bytes - self._taken_bytes + size_bytes > self._queue_bytes or self._ending.is_set():
+        size_bytes = logged.size_bytes
+        self._offered_bytes += size_bytes
+        if self._offered_bytes - self._taken_bytes > self._queue_bytes or not self._intake.put(logged):
+            self._offered_bytes -= size_bytes
             self._refused += 1
             return False
-        self._offered_bytes += size_bytes
-        is_small = logged.rows.rows <= SMALL_ROWS and size_bytes <= SMALL_BYTES
-        with self._lock:
-            self._fresh.append(logged)
-            if is_small and len(self._fresh) < TOGETHER:
-                return True
-            together, self._fresh = self._fresh, []
-        if is_small:
-            self._converted.append((_converted(together), _size_bytes(together)))
-        else:
-            self._queue.extend(together)
         return True
 
     def statistics(self) -> LogStatistics:
@@ -163,45 +133,41 @@ class PredictionLog:
 
     def _work(self) -> None:
         self._clean()
-        seen, ending = self._fresh, False
+        intake, seen, ending = self._intake, None, False
         while not ending:
             ending = self._ending.wait(self._pause_s)
-            seen = self._take_fresh(None if ending else seen)
-            while self._converted or self._queue:
-                while self._converted:
-                    self._gather(*self._converted.popleft())
-                self._take_next()
+            if ending:
+                intake.close()
+            else:
+                seen = intake.settle(seen)
+            while intake.converted or intake.queue:
+                while intake.converted:
+                    ready, size_bytes = intake.converted.popleft()
+                    self._gather(ready)
+                    self._taken_bytes += size_bytes
+                self._take_next(intake.queue)
                 self._write_what_is_full()
             self._write_what_is_old(everything=ending)
 
-    def _take_fresh(self, seen: list[LoggedRequest] | None) -> list[LoggedRequest]:
-        """Put what was there when last seen, or all of it, into the queue; what is there now."""
-        with self._lock:
-            if seen is None or seen is self._fresh:
-                self._queue.extend(self._fresh)
-                self._fresh = []
-            return self._fresh
-
-    def _take_next(self) -> None:
+    def _take_next(self, queue: deque[LoggedRequest]) -> None:
         """Convert what is next in the queue, some rows at a time, so that the event loop gets its turn."""
         together: list[LoggedRequest] = []
         rows = 0
-        while self._queue and len(together) < PIECE and rows < PIECE_ROWS:
-            together.append(self._queue.popleft())
+        while queue and len(together) < PIECE and rows < PIECE_ROWS:
+            together.append(queue.popleft())
             rows += together[-1].rows.rows
         whole = [together] if rows < 2 * PIECE_ROWS else [[part] for one in together for part in one.pieces(PIECE_ROWS)]
         for piece in whole:
-            self._gather(_converted(piece), 0)
+            for file, requests in by_file(piece).items():
+                self._gather(converted(file, requests))
             time.sleep(0)  # lets go of the interpreter
-        self._taken_bytes += _size_bytes(together)
+        self._taken_bytes += sum([one.size_bytes for one in together])
 
-    def _gather(self, converted: list[_Converted], size_bytes: int) -> None:
-        for one in converted:
-            if one.frame is None:
-                self._lost += one.requests
-            else:
-                self._gathered.setdefault(one.file, _Gathered()).add(one.frame, one.requests)
-        self._taken_bytes += size_bytes
+    def _gather(self, ready: Converted) -> None:
+        if ready.frame is None:
+            self._lost += ready.requests
+        else:
+            self._gathered.setdefault(ready.file, _Gathered()).add(ready.frame, ready.requests)
 
     def _write_what_is_full(self) -> None:
         while sum([one.size_bytes for one in self._gathered.values()]) > self._file_bytes:
@@ -212,7 +178,7 @@ class PredictionLog:
         for key in [key for key, one in self._gathered.items() if everything or now_s - one.since_s >= key[0].file_s]:
             self._write(key)
 
-    def _write(self, key: _File) -> None:
+    def _write(self, key: File) -> None:
         gathered = self._gathered.pop(key)
         day = dt.date(1970, 1, 1) + dt.timedelta(days=key[1])
         name = f"{dt.datetime.now(dt.UTC):%H%M%S}-{self._name}-{self._files:05}.parquet"
@@ -220,7 +186,7 @@ class PredictionLog:
         try:
             with staged(path) as temporary, storage_errors(path):
                 pl.concat(gathered.frames).write_parquet(temporary, compression="zstd", statistics=True)
-        except (ShoalError, pl.exceptions.PolarsError) as error:
+        except (ShoalError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             self._lost += gathered.requests
             _log.warning("%d logged requests were dropped: %s", gathered.requests, error)
             return
@@ -236,40 +202,32 @@ class PredictionLog:
                     path.unlink()
 
 
-def _converted(requests: Sequence[LoggedRequest]) -> list[_Converted]:
-    """Requests as rows of the files that they belong to."""
-    by_file: dict[_File, list[LoggedRequest]] = {}
-    for logged in requests:
-        by_file.setdefault((logged.schema, int(logged.at_s // _DAY_S)), []).append(logged)
-    converted = []
-    for file, together in by_file.items():
-        frame = None
-        try:
-            frame = columns_of(file[0], together)
-        except Exception:  # noqa: BLE001 - it is logged and counted, and the log goes on
-            _log.exception("requests of fleet %s could not be logged", file[0].fleet)
-        firsts = [one for one in together if not one.first_row]
-        converted.append(_Converted(file=file, frame=frame, requests=len(firsts)))
-    return converted
-
-
-def _size_bytes(requests: Sequence[LoggedRequest]) -> int:
-    return sum([one.size_bytes for one in requests])
-
-
 class _Gathered:
     """Rows of what will be one file."""
 
     def __init__(self) -> None:
-        self.frames: list[pl.DataFrame] = []
-        self.rows = self.requests = self.size_bytes = 0
+        self._joined: list[pl.DataFrame] = []
+        self._loose: list[pl.DataFrame] = []
+        self._element_bytes = 0
+        self.rows = self.requests = 0
         self.since_s = time.monotonic()
 
+    @property
+    def frames(self) -> list[pl.DataFrame]:
+        return [*self._joined, *self._loose]
+
+    @property
+    def size_bytes(self) -> int:
+        return self._element_bytes + _FRAME_BYTES * (len(self._joined) + len(self._loose))
+
     def add(self, frame: pl.DataFrame, requests: int) -> None:
-        self.frames.append(frame)
+        self._loose.append(frame)
         self.rows += frame.height
         self.requests += requests
-        self.size_bytes += int(frame.estimated_size())
+        self._element_bytes += int(frame.estimated_size())
+        if len(self._loose) >= _LOOSE:
+            self._joined.append(pl.concat(self._loose, rechunk=True))
+            self._loose = []
 
 
 def scan_log(folder: Path | str, fleet: str) -> pl.LazyFrame:

@@ -39,6 +39,11 @@ class LogSchema:
         Only these inputs and outputs.
     file_s : float
         A file is written when its first row has waited so long, in seconds.
+
+    Attributes
+    ----------
+    cells : int
+        Elements that are logged of a row.
     """
 
     def __init__(
@@ -61,6 +66,9 @@ class LogSchema:
         self.asked = {name: _apart("input", name, OWN_COLUMNS) for name in names if name in wanted}
         answers = [name for name in self.named if name in wanted and name not in _APART]
         self.answered = {name: _apart("output", name, (*OWN_COLUMNS, *names)) for name in answers}
+        self.cells = (
+            len(OWN_COLUMNS) + len(self.asked) + sum([max(self.named[name].width, 1) for name in self.answered])
+        )
 
 
 class LoggedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -40,8 +40,14 @@ def test_a_moment_of_silence_does_not_make_it_forget_how_many_there_were():
         clock.turn([1] * 9)
     assert clock.turn([1, 1])[0] == 3  # as after a pause of the process
     assert clock.turn([1] * 20)[0] == 8
-    assert [clock.turn([])[0] for _ in range(8)] == [1] * 8
-    assert clock.turn([])[1] == 0.0  # those who are gone are forgotten as well
+
+
+def test_those_who_are_gone_are_forgotten():
+    clock = Clock()
+    assert clock.turn([200])[0] > MOST  # others of the same batcher came at once
+    looked_s = [clock.turn([])[1] for _ in range(40)]
+    assert 1.5 * QUIET_S < sum(looked_s) < 22 * QUIET_S
+    assert sum(looked_s[20:]) < 1.5 * QUIET_S  # looking further for once
 
 
 def test_it_finds_out_that_there_are_more():

@@ -17,22 +17,23 @@ from sklearn.linear_model import Ridge
 
 from shoal.errors import StorageError
 from shoal.fleet import Fleet
-from shoal.serving.log import PIECE_ROWS, SMALL_BYTES, SMALL_ROWS, TOGETHER, PredictionLog, scan_log
+from shoal.serving.log import PIECE_ROWS, PredictionLog, scan_log
+from shoal.serving.log_intake import TOGETHER
 from shoal.serving.logged import OWN_COLUMNS, REQUEST_BYTES
 from tests.unit.serving.fleets import FLEETS, pumps, rows_for
 from tests.unit.serving.logged import Asked, pieces
 
 
-@pytest.mark.parametrize("size", [1, SMALL_ROWS, SMALL_ROWS + 1])
+@pytest.mark.parametrize("size", [1, 4, 60])
 @pytest.mark.parametrize("kind", FLEETS)
 def test_every_row_is_logged_with_what_was_asked_and_answered(tmp_path, kind, size):
-    """So many of a size that they are converted where they are offered, and some are left, or all in the thread."""
+    """So many that small ones are converted where they are offered, but for the last; large ones in the thread."""
     fleet, count = FLEETS[kind](), size * (2 * TOGETHER + 20)
     asked, frame = Asked(fleet, version=3), rows_for(fleet, np.random.default_rng(5), count)
     log = PredictionLog(tmp_path, pause_s=0.01)
     assert all(log.offer(one) for one in asked.logged(pieces(frame, size)))
     log.close()
-    found = scan_log(tmp_path, fleet.name).collect()
+    found = scan_log(tmp_path, fleet.name).collect().sort(pl.col("request_id").str.slice(1).cast(pl.Int64), "row")
     truth = fleet.predict(frame, outcome=True, model_level=True)
     assert log.statistics().written_rows == found.height == count
     assert log.statistics().waiting_bytes == 0
@@ -70,7 +71,7 @@ def test_large_requests_are_cut_and_numbered_through(tmp_path):
     for one in (first, large, empty, last):
         log.offer(one)
     log.close()
-    found = scan_log(tmp_path, "pumps").collect()
+    found = scan_log(tmp_path, "pumps").collect().sort("request_id", "row")
     assert found["row"].to_list() == [0, *range(3 * PIECE_ROWS + 5), 0, 1]
     assert found["prediction"].to_list() == fleet.predict(pl.concat(frames))["prediction"].to_list()
     assert found["x"].to_list() == pl.concat(frames)["x"].to_list()
@@ -151,20 +152,24 @@ def test_requests_that_cannot_be_converted_are_counted_and_the_log_goes_on(tmp_p
     assert "could not be logged" in caplog.text
 
 
-def test_small_requests_with_long_texts_are_left_to_the_thread(tmp_path):
-    """Where they are offered a megabyte would take too long."""
+def test_none_that_was_taken_while_the_log_ends_is_lost(tmp_path):
     fleet = pumps()
-    [one] = Asked(fleet).logged([rows_for(fleet, np.random.default_rng(1), 1)])
-    long = msgspec.structs.replace(one, rows=msgspec.structs.replace(one.rows, size_bytes=SMALL_BYTES))
-    log = PredictionLog(tmp_path, pause_s=600)
-    for _ in range(TOGETHER):
-        log.offer(long)
-    assert (len(log._queue), len(log._converted)) == (TOGETHER, 0)
-    for _ in range(TOGETHER):
-        log.offer(one)
-    assert (len(log._queue), len(log._converted)) == (TOGETHER, 1)
-    log.close()
-    assert log.statistics().written_rows == 2 * TOGETHER
+    made = Asked(fleet).logged(pieces(rows_for(fleet, np.random.default_rng(1), 40), 1))
+    for number in range(20):
+        log, taken, threads = PredictionLog(tmp_path / str(number), pause_s=0.001), [], []
+        ends = threading.Event()
+
+        def offering(log=log, taken=taken, ends=ends):
+            while not ends.is_set():
+                taken.append(sum(log.offer(one) for one in made))
+
+        threads = [threading.Thread(target=offering)]
+        threads[0].start()
+        time.sleep(0.01)
+        log.close()
+        ends.set()
+        threads[0].join()
+        assert (log.statistics().written_rows, log.statistics().waiting_bytes) == (sum(taken), 0)
 
 
 def test_days_lie_in_folders_of_their_own(tmp_path):
