@@ -140,10 +140,10 @@ class PredictionLog:
                 intake.close()
             else:
                 seen = intake.settle(seen)
-            while intake.converted or intake.queue:
-                while intake.converted:
-                    ready, size_bytes = intake.converted.popleft()
-                    self._gather(ready)
+            while intake.ready or intake.queue:
+                while intake.ready:
+                    rows, size_bytes = intake.ready.popleft()
+                    self._gather(rows)
                     self._taken_bytes += size_bytes
                 self._take_next(intake.queue)
                 self._write_what_is_full()
@@ -163,11 +163,11 @@ class PredictionLog:
             time.sleep(0)  # lets go of the interpreter
         self._taken_bytes += sum([one.size_bytes for one in together])
 
-    def _gather(self, ready: Converted) -> None:
-        if ready.frame is None:
-            self._lost += ready.requests
+    def _gather(self, rows: Converted) -> None:
+        if rows.frame is None:
+            self._lost += rows.requests
         else:
-            self._gathered.setdefault(ready.file, _Gathered()).add(ready.frame, ready.requests)
+            self._gathered.setdefault(rows.file, _Gathered()).add(rows.frame, rows.requests)
 
     def _write_what_is_full(self) -> None:
         while sum([one.size_bytes for one in self._gathered.values()]) > self._file_bytes:

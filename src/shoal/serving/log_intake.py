@@ -61,13 +61,13 @@ class Intake:
     ----------
     queue : deque of LoggedRequest
         Those that the thread has to convert.
-    converted : deque of (Converted, int)
-        Rows that are ready, and about how many bytes their requests took.
+    ready : deque of (Converted, int)
+        Rows of files, and about how many bytes their requests took.
     """
 
     def __init__(self) -> None:
         self.queue: deque[LoggedRequest] = deque()
-        self.converted: deque[tuple[Converted, int]] = deque()
+        self.ready: deque[tuple[Converted, int]] = deque()
         self._lock = threading.Lock()
         self._fresh: list[LoggedRequest] = []
         self._cells = 0
@@ -94,7 +94,7 @@ class Intake:
             if sum([one.rows.rows for one in together]) < FEWEST_ROWS:
                 self.queue.extend(together)
             else:
-                self.converted.append((converted(file, together), sum([one.size_bytes for one in together])))
+                self.ready.append((converted(file, together), sum([one.size_bytes for one in together])))
         self._fresh, self._cells = [], 0
 
     def settle(self, seen: Sequence[LoggedRequest] | None) -> Sequence[LoggedRequest]:

@@ -36,7 +36,7 @@ def ids(requests):
 
 def converted(intake):
     """The numbers of rows, and of requests, of each frame."""
-    return [(ready.frame.height, ready.requests) for ready, _ in intake.converted]
+    return [(ready.frame.height, ready.requests) for ready, _ in intake.ready]
 
 
 def test_small_ones_are_converted_as_soon_as_enough_came():
@@ -44,7 +44,7 @@ def test_small_ones_are_converted_as_soon_as_enough_came():
     put(intake, requests)
     assert converted(intake) == [(TOGETHER, TOGETHER)]
     assert not intake.queue
-    [(ready, size_bytes)] = intake.converted
+    [(ready, size_bytes)] = intake.ready
     assert ready.frame["request_id"].to_list() == ids(requests[:TOGETHER])
     assert size_bytes == sum(one.size_bytes for one in requests[:TOGETHER])
     put(intake, requests[-1:])
@@ -66,7 +66,7 @@ def test_the_elements_of_a_row_are_those_of_its_columns(kind):
     one = made(1, kind=kind)[0]
     intake = Intake()
     put(intake, [one] * TOGETHER)
-    frame = intake.converted[0][0].frame
+    frame = intake.ready[0][0].frame
     elements = [len(value) if isinstance(value, list) else 1 for value in frame.row(0)]
     assert one.schema.cells == sum(elements) + len({"fleet", "date"})
 
@@ -95,14 +95,14 @@ def test_days_are_files_of_their_own():
     midnight = 86_400.0 * 21_000
     intake = Intake()
     put(intake, [*made(TOGETHER // 2, at_s=midnight - 0.01), *made(TOGETHER // 2, at_s=midnight)])
-    assert [ready.file[1] for ready, _ in intake.converted] == [20_999, 21_000]
+    assert [ready.file[1] for ready, _ in intake.ready] == [20_999, 21_000]
 
 
 def test_the_first_does_not_wait_for_long_where_others_come():
     intake = Intake()
     put(intake, made(FEWEST_ROWS - 1))
     put(intake, made(1, at_s=AT_S + 0.1))
-    assert not intake.converted
+    assert not intake.ready
     put(intake, made(1, at_s=AT_S + 0.3))
     assert converted(intake) == [(FEWEST_ROWS + 1, FEWEST_ROWS + 1)]
 
