@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from shoal.errors import DeadlineExceeded, Overloaded
 from shoal.requests.cost import SHARED_ROWS, Cost
+from shoal.requests.futures import settle
 from shoal.requests.gathering import Gathering
 
 Item = TypeVar("Item")
@@ -236,7 +237,7 @@ class Batcher(Generic[Item, Answer]):
         if not batch:
             self._turning = False
         elif self.cost.of(rows) <= self._limits.inline_s:
-            self._settle(batch, self._call(batch, rows))
+            _settle(batch, self._call(batch, rows))
             if self._waiting:
                 loop.call_soon(self._turn)
             else:
@@ -253,7 +254,7 @@ class Batcher(Generic[Item, Answer]):
                 waiting.future.cancel()
             self._turning = False
             return
-        self._settle(batch, done.result())
+        _settle(batch, done.result())
         self._turn()
 
     def _take(self) -> tuple[list[Waiting[Item, Answer]], int]:
@@ -296,15 +297,6 @@ class Batcher(Generic[Item, Answer]):
                 return [error]
         return [self._answers([item])[0] for item in items]
 
-    def _settle(self, batch: Sequence[Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
-        for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.future.set_exception(answer)
-            else:
-                waiting.future.set_result(answer)
-
     def _sweep_at(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
         """See to it that a request whose deadline passes behind a long call is told at once."""
         when = loop.time() + deadline_s - time.monotonic()
@@ -322,6 +314,10 @@ class Batcher(Generic[Item, Answer]):
                 waiting.future.set_exception(_expired())
         if later:
             self._sweep_at(asyncio.get_running_loop(), min(later))
+
+
+def _settle(batch: Sequence[Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    settle(zip([waiting.future for waiting in batch], answers, strict=True))
 
 
 def _expired() -> DeadlineExceeded:

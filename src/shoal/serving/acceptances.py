@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from shoal.errors import Conflict, ShoalError
 from shoal.ledger.prediction_records import Acceptance, NewPrediction
+from shoal.requests.futures import settle
 from shoal.serving.contact import NOTHING_DONE
 
 _Asked: TypeAlias = "tuple[NewPrediction, asyncio.Future[Acceptance]]"
@@ -48,15 +49,10 @@ class Acceptances:
         """Tell those whose predictions a transaction took what became of them; how many are new, and their bytes."""
         requests = size_bytes = 0
         taken, self._taken = self._taken, []
-        for (new, future), answer in zip(taken, answers, strict=True):
+        for (new, _), answer in zip(taken, answers, strict=True):
             if not isinstance(answer, Conflict) and answer.is_new:
                 requests, size_bytes = requests + 1, size_bytes + len(new.request)
-            if future.done():
-                continue
-            if isinstance(answer, Conflict):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        settle(zip([future for _, future in taken], answers, strict=True))
         return requests, size_bytes
 
     def refuse(self, error: ShoalError) -> None:
@@ -86,6 +82,4 @@ class Acceptances:
 
 
 def _tell(asked: Sequence[_Asked], error: Callable[[], ShoalError]) -> None:
-    for _, future in asked:
-        if not future.done():
-            future.set_exception(error())
+    settle((future, error()) for _, future in asked)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from shoal.errors import LeaseLost
+from shoal.requests.futures import settle
 from shoal.serving.sink_kinds import Delivery, Sink
 from shoal.serving.sinks import Sinks
 
@@ -64,13 +65,7 @@ class Deliveries:
             if later:
                 self._waiting[name] = later
             outcomes = await self._outcomes(name, [delivery for delivery, _ in now])
-            for (_, future), outcome in zip(now, outcomes, strict=True):
-                if future.done():
-                    continue
-                if outcome is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(outcome)
+            settle(zip([future for _, future in now], outcomes, strict=True))
         del self._running[name]
 
     async def _outcomes(self, name: str, deliveries: list[Delivery]) -> list[Exception | None]:

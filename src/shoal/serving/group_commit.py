@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from shoal.errors import Overloaded, ShoalError, StorageError
+from shoal.requests.futures import settle
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -128,16 +129,10 @@ class GroupCommit(Generic[Item, Answer]):
     ) -> None:
         """Wake the callers, all in one turn of their loop."""
 
-        def settle() -> None:
-            for (_, size_bytes, future), answer in zip(group, answers, strict=True):
-                self._waiting_bytes -= size_bytes
-                if future.done():
-                    continue
-                if isinstance(answer, ShoalError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+        def tell() -> None:
+            self._waiting_bytes -= sum([size_bytes for _, size_bytes, _ in group])
+            settle(zip([future for _, _, future in group], answers, strict=True))
 
         assert self._loop is not None
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(settle)
+            self._loop.call_soon_threadsafe(tell)
