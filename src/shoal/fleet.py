@@ -18,12 +18,13 @@ from shoal.settings import Settings
 from shoal.storage.files import write_atomically
 from shoal.table import manifest as manifests
 from shoal.table import merging
+from shoal.table.assembly import Entry, from_packed
 from shoal.table.columns import with_metrics
 from shoal.table.comparison import compare
 from shoal.table.estimators import from_estimators
 from shoal.table.facts import ModelFacts
 from shoal.table.keys import check_key, frame_of_keys, key_text, level_name
-from shoal.table.models import Entry, ModelTable, from_packed
+from shoal.table.models import ModelTable
 from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
 from shoal.types import Feature, Key, KeyColumn, Label, Level, Task

@@ -22,8 +22,8 @@ import msgspec
 from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
 from shoal.families import pack
 from shoal.fleet import Fleet
+from shoal.table.assembly import Entry
 from shoal.table.facts import ModelFacts
-from shoal.table.models import Entry
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Feature, Key, KeyColumn, KeyType, Task
 

@@ -13,8 +13,8 @@ from shoal.errors import InvalidInput
 from shoal.storage.files import storage_errors
 
 if TYPE_CHECKING:
+    from shoal.server.listening import Addresses
     from shoal.server.options import TlsFiles
-    from shoal.server.supervisor import Addresses
 
 _OPEN = (
     "No API keys: whoever is on this machine may ask and change everything. Only loopback is served; make a key with "

@@ -3,11 +3,34 @@
 import socket
 from typing import Final, TypeVar
 
+import msgspec
+
 from shoal.errors import StorageError
 
 _BACKLOG: Final = 2048
 
 _Address = TypeVar("_Address", str, str | None)
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server listens.
+
+    Attributes
+    ----------
+    url : str
+        REST.
+    grpc : str or None
+        ``host:port`` of gRPC; None without.
+    admin_url : str or None
+        Management and metrics, when they have a port of their own.
+    fleets : tuple of str
+        What is served, ``NAME:VERSION``; empty until it is ready.
+    """
+
+    url: str
+    grpc: str | None = None
+    admin_url: str | None = None
+    fleets: tuple[str, ...] = ()
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:

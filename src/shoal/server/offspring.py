@@ -171,3 +171,9 @@ def _close_all_but(kept: Collection[int]) -> None:
     for low, high in itertools.pairwise([2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]):
         if low + 1 < high:  # of an empty range the system closes everything
             os.closerange(low + 1, high)
+
+
+def share_of_cores(workers: int) -> dict[str, str]:
+    """What is added to the environment of the workers, which share the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {} if "POLARS_MAX_THREADS" in os.environ else {"POLARS_MAX_THREADS": str(max(1, cores // workers))}

@@ -13,21 +13,20 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
-
-import msgspec
 
 from shoal.errors import ShoalError
 from shoal.registry import ServerRecord
 from shoal.server.certificates import Certificates
 from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import new_server
-from shoal.server.listening import listen, reachable, reserve, where
-from shoal.server.offspring import Process, prepare, start_worker
+from shoal.server.listening import Addresses, listen, reachable, reserve, where
+from shoal.server.offspring import Process, prepare, share_of_cores, start_worker
 from shoal.server.options import ServerOptions, require_keys_beyond_loopback
+from shoal.server.signals import heard
 from shoal.settings import Settings
 from shoal.storage.sql import utc_now
 from shoal.telemetry.metrics import without_gauges
@@ -40,7 +39,6 @@ _LONGEST_PAUSE_S: Final = 10.0
 _LONGEST_READY_PAUSE_S: Final = 1.0  # one that has served before it died is missed
 _HEALTHY_S: Final = 30.0
 _LAST_GRACE_S: Final = 3.0
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def may_listen(workspace: Workspace, host: str) -> bool:
@@ -55,27 +53,6 @@ def may_listen(workspace: Workspace, host: str) -> bool:
     now = dt.datetime.now(dt.UTC)
     require_keys_beyond_loopback(host, active_keys=sum(key.is_active(now) for key in keys))
     return bool(keys)
-
-
-class Addresses(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a server listens.
-
-    Attributes
-    ----------
-    url : str
-        REST.
-    grpc : str or None
-        ``host:port`` of gRPC; None without.
-    admin_url : str or None
-        Management and metrics, when they have a port of their own.
-    fleets : tuple of str
-        What is served, ``NAME:VERSION``; empty until it is ready.
-    """
-
-    url: str
-    grpc: str | None = None
-    admin_url: str | None = None
-    fleets: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -167,7 +144,7 @@ class Supervisor:
         ShoalError
             The server could not start.
         """
-        with self._signals() as signals:
+        with heard(self._selector) as signals:
             try:
                 prepare()
                 while not signals and self._failure is None:
@@ -182,25 +159,6 @@ class Supervisor:
             raise ShoalError(self._failure)
         return drained
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[list[int]]:
-        """The signals that have come so far; each also ends the wait for news."""
-        came: list[int] = []
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            for end in (ours, theirs):
-                end.setblocking(False)
-            self._selector.register(ours, selectors.EVENT_READ, None)
-            before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in _SIGNALS}
-            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
-            wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            try:
-                yield came
-            finally:
-                signal.set_wakeup_fd(wakeup)
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
     def _staff(self) -> None:
         """Fill the empty seats whose pause is over."""
         for seat in self._seats:
@@ -214,7 +172,7 @@ class Supervisor:
             seat.process = start_worker(
                 theirs.fileno(),
                 (listener.fileno(), *self._pages, *self._statistics, *self._handovers),
-                _environment(self._options.workers),
+                share_of_cores(self._options.workers),
                 "shoal-manager" if seat.manages else f"shoal-worker-{seat.number}",
             )
         seat.channel, seat.ready, seat.started_s = Channel(ours), False, time.monotonic()
@@ -383,9 +341,3 @@ class Supervisor:
 
 def _how(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _environment(workers: int) -> dict[str, str]:
-    """What is added to the environment of the workers, which share the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {} if "POLARS_MAX_THREADS" in os.environ else {"POLARS_MAX_THREADS": str(max(1, cores // workers))}

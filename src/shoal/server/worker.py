@@ -27,12 +27,13 @@ from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates
 from shoal.server.control import Channel, Failed, Job, Open, Ready, Waiting
 from shoal.server.discovery import Heartbeat, Services
+from shoal.server.gauges import Gauges
 from shoal.server.grpc.door import GrpcDoor
 from shoal.server.handover import Handover, Scribe, newest
 from shoal.server.health import Health
 from shoal.server.limits import Traffic
 from shoal.server.management import Management
-from shoal.server.metrics import BetweenCounters, DeferredCounters, FleetCounters, LogCounters, Meter
+from shoal.server.metrics import DeferredCounters, Meter
 from shoal.server.observation import AccessLog
 from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import PredictionsApp
@@ -44,7 +45,7 @@ from shoal.serving.plane import KNOWN_S, DataPlane
 from shoal.serving.statistics import SharedStatistics
 from shoal.settings import Settings
 from shoal.telemetry.logs import LineWriter, log_as_json
-from shoal.telemetry.metrics import Kind, Metrics
+from shoal.telemetry.metrics import Metrics
 from shoal.telemetry.pages import Page
 from shoal.telemetry.traces import Tracer
 from shoal.workspace import Workspace
@@ -139,7 +140,7 @@ class Worker:
         self._metrics = Metrics()
         self._plane = None if job.manages else _plane(workspace, job.options)
         self._deferred = None if self._plane is None else workspace.deferred(self._plane, job.options.deferred)
-        self._gauges = _Gauges(self._metrics)
+        self._gauges = Gauges(self._metrics)
         self._later = DeferredCounters(self._metrics)
         self._meter = Meter(self._metrics, [Page(page) for page in job.pages], job.number, self._look)
         self._tracer = None if job.options.otlp_endpoint is None else Tracer(job.options.otlp_endpoint)
@@ -325,45 +326,6 @@ def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:
         batching=options.batching, max_rows=rows, queue_rows=max(rows, ServingOptions().queue_rows)
     )
     return workspace.data_plane(options.fleets, options=serving, category=options.category)
-
-
-class _Gauges:
-    """What a process stands at."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._connections = metrics.metric("shoal_connections", Kind.SUM, "Open connections")
-        self._under_way = metrics.metric("shoal_requests_under_way", Kind.SUM, "Requests being answered")
-        self._dropped = metrics.metric("shoal_log_lines_dropped", Kind.SUM, "Log lines that found the queue full")
-        self._ready = metrics.metric("shoal_workers_ready", Kind.SUM, "Workers that can answer")
-        self._staleness = metrics.metric(
-            "shoal_registry_staleness_seconds", Kind.MAXIMUM, "Since the registry last answered, in seconds"
-        )
-        self._missed = metrics.metric(
-            "shoal_fleet_missed", Kind.SUM, "Workers that cannot serve the snapshot that they should", ("fleet",)
-        )
-        self._missing: set[str] = set()
-        self._fleets = FleetCounters(metrics)
-        self._log = LogCounters(metrics)
-        self._between = BetweenCounters(metrics)
-
-    def take(self, connections: int, under_way: int, dropped: int, plane: DataPlane | None) -> None:
-        """Take what is now."""
-        self._connections.set((), connections)
-        self._under_way.set((), under_way)
-        self._dropped.set((), dropped)
-        if plane is not None:
-            self._ready.set((), float(plane.ready()))
-            self._staleness.set((), plane.staleness_s())
-            self._miss(set(plane.missed()))
-            self._fleets.take(plane.totals())
-            self._between.take(plane.between())
-            if (kept := plane.kept()) is not None:
-                self._log.take(kept)
-
-    def _miss(self, missing: set[str]) -> None:
-        for fleet in missing | self._missing:
-            self._missed.set((fleet,), float(fleet in missing))
-        self._missing |= missing
 
 
 def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:

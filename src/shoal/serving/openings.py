@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from shoal.fleet import Fleet
 from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Lane
+from shoal.requests.loading import load
+from shoal.requests.spec import FleetSchema
 from shoal.serving.desired import Wanted
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
-from shoal.serving.served import ServedFleet, between_of
+from shoal.serving.served import ServedFleet
 
 if TYPE_CHECKING:
     from shoal.serving.between import Between
@@ -67,7 +69,7 @@ class Openings:
     def _open(self, wanted: Wanted, before: ServedFleet | None, made: "list[Between]") -> ServedFleet:
         assert wanted.snapshot is not None
         fleet = self._opener(wanted.snapshot)
-        between = between_of(wanted, fleet, self._cache, None if before is None else before.between)
+        between = _between_of(wanted, fleet, self._cache, None if before is None else before.between)
         if between is not None:
             made.append(between)
         served = ServedFleet(
@@ -87,3 +89,33 @@ class Openings:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._lane.close()
+
+
+def _between_of(wanted: Wanted, fleet: Fleet, cache: Path, before: "Between | None") -> "Between | None":
+    """The lookup and prediction cache that a fleet should be served with, if it has any.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        How it is to be served.
+    fleet : Fleet
+        The snapshot.
+    cache : Path
+        Private folder for what lookups map.
+    before : Between, optional
+        Those of what is served now; the lookup is shared where nothing about it is different.
+
+    Raises
+    ------
+    InvalidSpec
+        The serving spec does not fit the fleet or its sources.
+    NotFound
+        There is no such source.
+    """
+    spec, snapshot = load(wanted.spec), wanted.snapshot
+    if snapshot is None or (spec.lookup is None and spec.cache is None):
+        return None
+    from shoal.serving.between import Between  # brings caches and clients, which not every installation has
+
+    schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
+    return Between(spec, schema, snapshot, sources=wanted.sources, folder=cache, before=before)

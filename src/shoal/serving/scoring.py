@@ -7,7 +7,9 @@ from shoal.engines.threads import shared_threads
 from shoal.scoring.columns import RowColumns
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score
+from shoal.serving.addressed import SingleModel
 from shoal.serving.inputs import InputSchema
+from shoal.serving.messages import Tensor
 from shoal.serving.outputs import Batch, Output, ScoredBatch, Values
 from shoal.serving.rows import Rows
 from shoal.table.models import ModelTable
@@ -80,3 +82,18 @@ def values_of(parts: Sequence[Part], output: Output, *, is_own: bool) -> Values:
     if is_own and output.name == "outcome":
         return [_SCORED if value == _FALLBACK else value for value in values]
     return values
+
+
+def tensors_of(parts: Sequence[Part], wanted: Sequence[Output], single: SingleModel | None) -> tuple[Tensor, ...]:
+    """The outputs of a request, from all of its parts.
+
+    Raises
+    ------
+    NotFound
+        A single model was asked for by its own address, and another answered in its place.
+    """
+    if single is not None:
+        batch, start, stop = parts[0]
+        single.require_own(batch.levels[start:stop])
+    is_own = single is not None
+    return tuple([output.tensor(values_of(parts, output, is_own=is_own)) for output in wanted])

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
@@ -13,7 +12,6 @@ from shoal.registry import SnapshotRecord
 from shoal.requests.batcher import Batcher, Lane, Limits
 from shoal.requests.cost import Cost
 from shoal.requests.loading import load
-from shoal.requests.spec import FleetSchema
 from shoal.serving.addressed import SingleModel, SingleModels
 from shoal.serving.desired import Wanted
 from shoal.serving.inputs import InputSchema, given_rows
@@ -23,7 +21,7 @@ from shoal.serving.options import ServingOptions
 from shoal.serving.outputs import Output, OutputSchema
 from shoal.serving.rows import Rows
 from shoal.serving.ruled import RuledScoring, scoring_of
-from shoal.serving.scoring import Part, values_of
+from shoal.serving.scoring import Part, tensors_of
 from shoal.serving.statistics import FleetCounters
 from shoal.table.keys import level_name
 
@@ -77,7 +75,7 @@ class ServedFleet:
     options : ServingOptions
         Limits.
     between : Between, optional
-        Its lookup and prediction cache, as :func:`between_of` makes them; it is closed with the rest.
+        Its lookup and prediction cache, it is closed with the rest.
     keepers : Keepers, optional
         Where what is to be kept of requests goes; nothing is kept unless told.
     cost : Cost, optional
@@ -186,7 +184,7 @@ class ServedFleet:
                 )
                 found_ns = time.perf_counter_ns()
                 parts: Sequence[Part] = (part,)
-                outputs = _tensors(parts, wanted, single)
+                outputs = tensors_of(parts, wanted, single)
             else:
                 rows, parts, outputs, parameters, input_ns, output_ns = await self._answer(
                     request, context, deadline_s, single, wanted
@@ -263,7 +261,7 @@ class ServedFleet:
             names = [tensor.name for tensor in request.inputs]
             rows, parts, age_s = await self.between.parts(rows, names, context, deadline_s, score)
         parameters = _NOTHING_TO_SAY if age_s is None else {CACHE_AGE: round(age_s, 3)}
-        outputs, output_ns = await self._apart(is_heavy, _tensors, parts, wanted, single)
+        outputs, output_ns = await self._apart(is_heavy, tensors_of, parts, wanted, single)
         return _Answered(rows, parts, outputs, parameters, input_ns, output_ns)
 
     async def _apart(self, is_heavy: bool, work: Callable[..., Result], *arguments: object) -> tuple[Result, int]:
@@ -348,42 +346,3 @@ def _timed(work: Callable[..., Result], *arguments: object) -> tuple[Result, int
     """The result, and how long it took in nanoseconds."""
     began_ns = time.perf_counter_ns()
     return work(*arguments), time.perf_counter_ns() - began_ns
-
-
-def between_of(wanted: Wanted, fleet: Fleet, cache: Path, before: "Between | None") -> "Between | None":
-    """The lookup and prediction cache that a fleet should be served with, if it has any.
-
-    Parameters
-    ----------
-    wanted : Wanted
-        How it is to be served.
-    fleet : Fleet
-        The snapshot.
-    cache : Path
-        Private folder for what lookups map.
-    before : Between, optional
-        Those of what is served now; the lookup is shared where nothing about it is different.
-
-    Raises
-    ------
-    InvalidSpec
-        The serving spec does not fit the fleet or its sources.
-    NotFound
-        There is no such source.
-    """
-    spec, snapshot = load(wanted.spec), wanted.snapshot
-    if snapshot is None or (spec.lookup is None and spec.cache is None):
-        return None
-    from shoal.serving.between import Between  # brings caches and clients, which not every installation has
-
-    schema = FleetSchema(keys=fleet.keys, features=fleet.features, task=fleet.task, labels=fleet.labels)
-    return Between(spec, schema, snapshot, sources=wanted.sources, folder=cache, before=before)
-
-
-def _tensors(parts: Sequence[Part], wanted: Sequence[Output], single: SingleModel | None) -> tuple[Tensor, ...]:
-    """The outputs of a request, from all of its parts."""
-    if single is not None:
-        batch, start, stop = parts[0]
-        single.require_own(batch.levels[start:stop])
-    is_own = single is not None
-    return tuple([output.tensor(values_of(parts, output, is_own=is_own)) for output in wanted])

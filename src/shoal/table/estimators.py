@@ -8,9 +8,10 @@ import numpy as np
 from shoal.errors import InvalidInput, UnsupportedEstimator
 from shoal.families import pack
 from shoal.families.contract import PackedModel
+from shoal.table.assembly import Entry, from_packed
 from shoal.table.facts import ModelFacts
 from shoal.table.keys import key_type
-from shoal.table.models import Entry, ModelTable, from_packed
+from shoal.table.models import ModelTable
 from shoal.types import Key, KeyColumn, Level, Task
 
 

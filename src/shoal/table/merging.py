@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.table import index
+from shoal.table.assembly import assemble, check_levels, union_of_features, union_of_labels
 from shoal.table.block import Block
 from shoal.table.hashing import BLOCK_SHIFT, PLACE, REMOVED
 from shoal.table.index import MOST_SEGMENTS
-from shoal.table.models import ModelTable, Part, assemble, check_levels, union_of_features, union_of_labels
+from shoal.table.models import ModelTable, Part
 from shoal.types import Integers, KeyColumn
 
 
