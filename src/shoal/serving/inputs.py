@@ -5,6 +5,7 @@ Everything that could make a merged batch fail is refused here, before the reque
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 
 from shoal.errors import InvalidInput, TooLarge
 from shoal.scoring.columns import Flags, RowColumns, to_numbers
+from shoal.serving.matrices import is_matrix, taken_apart
 from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.serving.rows import Column, Rows, merged_booleans, merged_integers, merged_numbers, merged_texts
 from shoal.serving.tensors import read_booleans, read_integers, read_numbers, read_texts, read_unsigned
@@ -32,6 +34,7 @@ ELEMENT_BYTES = 40
 
 _NUMBER: Final[tuple[type, ...]] = (float, int)
 _TEXT: Final[tuple[type, ...]] = (str,)
+_SHOWN: Final = 10
 _ONE: Final = ((1,), (1, 1))
 _UNMERGEABLE = (OverflowError, UnicodeEncodeError, TypeError, ValueError, pl.exceptions.PolarsError)
 
@@ -120,7 +123,7 @@ class InputSchema:
         Parameters
         ----------
         tensors : sequence of Tensor
-            The request's.
+            The request's: one per column, or a matrix of all features, whatever it is called, beside the others.
         constants : sequence, optional
             Values of the key columns where the address says them; key inputs are not taken then.
         needed : callable, optional
@@ -135,6 +138,7 @@ class InputSchema:
             row = self._plain_row(tensors)
             if row is not None:
                 return row
+        tensors = self._by_column(tensors, needed)
         found: list[Column | None] = [None] * len(self.inputs)
         wrong: dict[int, Flags] = {}
         rows, size_bytes = -1, 0
@@ -164,6 +168,30 @@ class InputSchema:
         if any(column is None for column in found):
             self._fill_missing(found, rows, needed)
         return Rows(columns=tuple(found), rows=rows, size_bytes=size_bytes, wrong=wrong)  # type: ignore[arg-type]
+
+    def _by_column(self, tensors: Sequence[Tensor], needed: Callable[[], frozenset[str]] | None) -> Sequence[Tensor]:
+        """A request's tensors, with one per feature in place of a matrix."""
+        matrices = [tensor for tensor in tensors if is_matrix(tensor, self._readers)]
+        if not matrices:
+            return tensors
+        if len(matrices) > 1:
+            names = [matrix.name for matrix in matrices[:_SHOWN]]
+            raise InvalidInput(f"there are no inputs {names}, and only one of them can be the matrix of all features")
+        others = [tensor for tensor in tensors if tensor is not matrices[0]]
+        return [*others, *taken_apart(matrices[0], self._features(needed))]
+
+    def _features(self, needed: Callable[[], frozenset[str]] | None) -> list[str]:
+        """The features that the metadata tells of, in its order."""
+        names = [one.name for one in self.inputs if not one.key and one.name not in self._extra]
+        if needed is None:
+            return names
+        own = needed()
+        return [name for name in names if name in own]
+
+    def names(self, tensors: Sequence[Tensor], needed: Callable[[], frozenset[str]] | None = None) -> list[str]:
+        """The columns that a request brings; parameters as of :meth:`rows`, which raises what there is to be raised."""
+        brought = ([t.name] if not is_matrix(t, self._readers) else self._features(needed) for t in tensors)
+        return list(chain.from_iterable(brought))
 
     def _plain_row(self, tensors: Sequence[Tensor]) -> Rows | None:
         """One row of numbers and texts, all of them there, in order, as most requests are; None for anything else."""
@@ -243,7 +271,10 @@ def given_rows(tensors: Sequence[Tensor], most: int) -> int:
     TooLarge
         More than it may have.
     """
-    given = len(tensors[0].data) if tensors else 0
+    given = 0
+    if tensors:
+        first = tensors[0]
+        given = first.shape[0] if is_matrix(first, ()) else len(first.data)
     if given > most:
         raise TooLarge(f"{given} rows in one request; send at most {most} at a time")
     return given

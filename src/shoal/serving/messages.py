@@ -73,7 +73,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     id : str or None
         The caller's, echoed in the response.
     inputs : tuple of Tensor
-        One per key column and feature, of shape ``[rows]`` or ``[rows, 1]``.
+        One per key column and feature, of shape ``[rows]`` or ``[rows, 1]``; or all features in one, of shape
+        ``[rows, features]`` and of any name.
     outputs : tuple of str or None
         Names of the outputs wanted; None: the usual ones.
     parameters : mapping of str to value

@@ -258,7 +258,7 @@ class ServedFleet:
         if self.between is None:
             parts = await score(rows)
         else:
-            names = [tensor.name for tensor in request.inputs]
+            names = self.inputs.names(request.inputs, None if single is None else single.needed)
             rows, parts, age_s = await self.between.parts(rows, names, context, deadline_s, score)
         parameters = _NOTHING_TO_SAY if age_s is None else {CACHE_AGE: round(age_s, 3)}
         outputs, output_ns = await self._apart(is_heavy, tensors_of, parts, wanted, single)

@@ -25,6 +25,15 @@ def inputs_of(job, *, binary, floats="FP64", keys=True):
     return inputs
 
 
+def matrix_inputs(job, *, binary):
+    """The job's rows with both features in one tensor, as a server of one scikit-learn model takes them."""
+    keys = inputs_of(job, binary=binary)[:2]
+    matrix = np.column_stack([job["xs"], job["ys"]]).astype(np.float64)
+    both = triton.InferInput("input-0", list(matrix.shape), "FP64")
+    both.set_data_from_numpy(matrix, binary_data=binary)
+    return [*keys, both]
+
+
 def outputs_of(*names, binary):
     return [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
 
@@ -69,6 +78,8 @@ def main():
         "usual": told(infer(), *both),
         "single precision": told(infer(inputs=inputs_of(job, binary=True, floats="FP32")), *both),
         "half precision": told(infer(inputs=inputs_of(job, binary=True, floats="FP16")), *both),
+        "matrix": told(infer(inputs=matrix_inputs(job, binary=True)), *both),
+        "matrix as json": told(infer(inputs=matrix_inputs(job, binary=False)), *both),
         "version": told(infer(model_version="1", timeout=10_000_000), *both),
         "gzip": told(infer(**packed("gzip")), *both),
         "deflate": told(infer(**packed("deflate")), *both),

@@ -107,6 +107,20 @@ def test_raw_contents_answer_as_plain_ones(workspace):
     assert numbers(plain, "prediction").tobytes() == numbers(other, "prediction").tobytes()
 
 
+def test_features_may_come_side_by_side(workspace):
+    keys = [tensor("device", "BYTES", [b"a", b"b"]), tensor("line", "INT64", [1, 2])]
+    matrix = tensor("input-0", "FP64", [1.0, 2.0, 3.0, 4.0], [2, 2])
+    single = tensor("input-0", "FP32", [1.0, 2.0, 3.0, 4.0], [2, 2])
+    plain, other, own = ask(
+        workspace,
+        ("ModelInfer", request()),
+        ("ModelInfer", pb.ModelInferRequest(model_name="ridges", inputs=[*keys, matrix])),
+        ("ModelInfer", pb.ModelInferRequest(model_name="ridges:a:1", inputs=[single])),
+    )
+    assert numbers(plain, "prediction").tobytes() == numbers(other, "prediction").tobytes()
+    np.testing.assert_allclose(numbers(own, "prediction"), RIDGES["a", 1].predict([[1.0, 2.0], [3.0, 4.0]]), rtol=1e-9)
+
+
 def test_a_single_model_is_addressed_by_its_key(workspace):
     message = pb.ModelInferRequest(
         model_name="ridges:b:2", inputs=[tensor("x", "FP64", [3.0]), tensor("y", "FP64", [4.0])]

@@ -128,6 +128,19 @@ def test_a_model_that_is_not_ready_says_why(home):
         assert (health.status, "index" in health.json["error"], "column" in health.json["error"]) == (503, True, False)
 
 
+@pytest.mark.parametrize("data", [ROWS.tolist(), ROWS.reshape(-1).tolist()])
+def test_features_may_come_side_by_side(rest, data):
+    keys = request()["inputs"][:2]
+    matrix = {"name": "predict", "datatype": "FP64", "shape": [2, 2], "data": data}
+    told = rest.post(INFER, {"inputs": [*keys, matrix]})
+    np.testing.assert_allclose(told.output("prediction"), expected(), rtol=1e-9)
+    own = rest.post("/v2/models/ridges:a:1/infer", {"inputs": [matrix]})
+    np.testing.assert_allclose(own.output("prediction"), RIDGES["a", 1].predict(ROWS), rtol=1e-9)
+    refused = rest.post(INFER, {"inputs": [*keys, {**matrix, "shape": [1, 4], "data": [0.0] * 4}]})
+    assert refused.status == 400
+    assert "has to be [rows, 2]: 'x', 'y', in that order" in refused.json["error"]
+
+
 def test_answers_are_the_estimators(rest):
     told = rest.post(INFER, request(id="seven"))
     assert told.status == 200
