@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -158,6 +159,44 @@ def test_what_takes_longer_than_the_drain_timeout_is_cut_off_and_said(home, tmp_
         said = slow.recv(65536)
     assert b" 504 " in said
     assert b"the server ends" in said
+
+
+def test_what_comes_over_grpc_is_waited_for_and_cut_off_as_over_rest(home, tmp_path):
+    """Somebody keeps the registry's file, so that an unload takes longer than the server waits."""
+    with (
+        serving(home, tmp_path, "pumps", "--drain-timeout", "1") as server,
+        contextlib.closing(sqlite3.connect(home / "shoal.db", PATIENCE_S, isolation_level=None)) as other,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        message = pb.RepositoryModelUnloadRequest(model_name="pumps")
+        unload = channel.unary_unary(
+            f"/{SERVICE}/RepositoryModelUnload",
+            request_serializer=pb.RepositoryModelUnloadRequest.SerializeToString,
+            response_deserializer=pb.RepositoryModelUnloadResponse.FromString,
+        ).future(message)
+        wait_until(lambda: "under_way 2.0" in _metrics(server))  # it, and who asks for the metrics
+        assert server.end() == 1
+        assert unload.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "the server ends" in unload.details()
+
+
+def test_streams_that_wait_for_nothing_do_not_keep_a_server_from_ending(home, tmp_path):
+    with (
+        serving(home, tmp_path, "pumps", "--drain-timeout", str(10 * PATIENCE_S)) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        sent = queue.SimpleQueue()
+        stream = channel.stream_stream(
+            f"/{SERVICE}/ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )(iter(sent.get, None))
+        sent.put(pb.ModelInferRequest(model_name="pumps"))
+        assert "lacks" in next(stream).error_message or "no inputs" in next(stream).error_message
+        assert server.end() == 0
+        assert stream.code() is grpc.StatusCode.UNAVAILABLE
+        sent.put(None)
 
 
 def test_the_time_of_a_request_is_limited_at_both_doors(home, tmp_path):

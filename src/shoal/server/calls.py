@@ -11,7 +11,7 @@ from shoal.server.authentication import KeyRing
 from shoal.server.observation import ERRORS_FROM, AccessLog
 from shoal.server.permissions import CALLS
 from shoal.server.request_ids import Ids
-from shoal.server.under_way import Turn, UnderWay
+from shoal.server.under_way import Held, Turn, UnderWay
 from shoal.serving.messages import RequestContext
 from shoal.telemetry.metrics import SECONDS, Kind, Metrics
 from shoal.telemetry.traces import Traced, Tracer
@@ -144,10 +144,18 @@ class CallGate:
             one_by_one=True,
         )
 
-    def turn(self, context: RequestContext) -> Turn:
+    def turn(self, visit: Visit, context: RequestContext) -> Turn:
         """A context in which a request is answered until its deadline; raises as :meth:`UnderWay.turn` does."""
         assert context.deadline_s is not None
-        return self._under_way.turn(context.deadline_s)
+        return self._under_way.turn(context.deadline_s, always=CALLS[visit.method] is None)
+
+    def pause(self, most_s: float) -> Turn:
+        """A context in which a stream waits for its next request, raising as :meth:`UnderWay.pause` does."""
+        return self._under_way.pause(most_s)
+
+    def hold(self, size_bytes: int) -> Held:
+        """A context in which a message is under way, raising as :meth:`UnderWay.hold` does."""
+        return self._under_way.hold(size_bytes)
 
     def leave(self, visit: Visit, code: str, status: int, peer: Callable[[], str]) -> None:
         """Count a call that has ended, log it or not, and end its span.

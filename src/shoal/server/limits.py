@@ -5,10 +5,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shoal.errors import NotReady, Overloaded, TooLarge
+from shoal.errors import NotReady, TooLarge
 from shoal.server.options import Limits
 from shoal.server.outgoing import OUTGOING, Outgoing
-from shoal.server.under_way import UnderWay
+from shoal.server.permissions import OPEN_PATHS
+from shoal.server.under_way import Held, UnderWay
 
 _DEADLINE_HEADER: Final = b"request-timeout"
 
@@ -41,7 +42,7 @@ class Doorkeeper:
     app : ASGI application
         What answers.
     limits : Limits
-        What is taken on.
+        How large a body may be.
     under_way : UnderWay
         What is being answered.
     """
@@ -50,24 +51,19 @@ class Doorkeeper:
         self._app = app
         self._limits = limits
         self._under_way = under_way
-        self._bodies_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         headers: dict[bytes, bytes] = scope["shoal.headers"]
-        size_bytes = self._admit(headers)
+        size_bytes = self._size_bytes(headers)
         deadline_s = scope["shoal.deadline_s"] = self._under_way.deadline_s(headers.get(_DEADLINE_HEADER))
-        if size_bytes is None:
-            receive = _counted(receive, self._limits.body_bytes)
-            size_bytes = 0
-        with self._under_way.turn(deadline_s):
-            self._bodies_bytes += size_bytes
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._bodies_bytes -= size_bytes
+        is_health = scope["path"] in OPEN_PATHS
+        with self._under_way.hold(size_bytes or 0) as held, self._under_way.turn(deadline_s, always=is_health):
+            if size_bytes is None:
+                receive = _counted(receive, self._limits.body_bytes, held)
+            await self._app(scope, receive, send)
 
-    def _admit(self, headers: dict[bytes, bytes]) -> int | None:
+    def _size_bytes(self, headers: dict[bytes, bytes]) -> int | None:
         """The size of the body as announced; None where it is sent in chunks of whatever size."""
         length = headers.get(b"content-length")
         if length is None:
@@ -75,8 +71,6 @@ class Doorkeeper:
         size_bytes = int(length)
         if size_bytes > self._limits.body_bytes:
             raise _too_large(self._limits.body_bytes)
-        if self._bodies_bytes + size_bytes > self._limits.bodies_bytes:
-            raise Overloaded("too many bytes are under way; try again in a second")
         return size_bytes
 
 
@@ -108,16 +102,18 @@ class Readiness:
         return self._app(scope, receive, send)
 
 
-def _counted(receive: Receive, most_bytes: int) -> Receive:
-    """Refuse a body of unknown size as soon as it is too large."""
+def _counted(receive: Receive, most_bytes: int, held: Held) -> Receive:
+    """Refuse a body of unknown size as soon as it is too large, or too much together with others."""
     left_bytes = most_bytes
 
     async def counted() -> Message:
         nonlocal left_bytes
         message = await receive()
-        left_bytes -= len(message.get("body", b""))
+        size_bytes = len(message.get("body", b""))
+        left_bytes -= size_bytes
         if left_bytes < 0:
             raise _too_large(most_bytes)
+        held.add(size_bytes)
         return message
 
     return counted

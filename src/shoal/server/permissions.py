@@ -90,6 +90,9 @@ TABLE: Sequence[tuple[str, str, Permission | None]] = (
 )
 """Method, path and permission of every route; ``{name}`` is one part of a path, of any text."""
 
+OPEN_PATHS: Final = frozenset(path for _, path, permission in TABLE if permission is PUBLIC)
+"""The paths that are open to all; none of them has a part of any text."""
+
 CALLS: Mapping[str, Permission | None] = {
     "ServerLive": PUBLIC,
     "ServerReady": PUBLIC,

@@ -218,7 +218,6 @@ class Worker:
                     address=self._options.host,
                     port=self._job.grpc_port,
                     body_bytes=self._options.limits.body_bytes,
-                    concurrent=self._options.limits.requests,
                     handshake_s=self._options.limits.handshake_s,
                     certificates=self._certificates,
                 )
@@ -256,9 +255,10 @@ class Worker:
         if self._deferred is not None:
             self._deferred.close_doors()
         left_s = max(0.0, deadline_s - time.monotonic())
-        calls = asyncio.create_task(self._grpc.stop(left_s)) if self._grpc is not None else None
-        drained = await self._http.finish(deadline_s)
-        if not drained:
+        calls = asyncio.create_task(self._grpc.stop(left_s + _GIVEN_UP_S)) if self._grpc is not None else None
+        self._under_way.close()
+        answered = await asyncio.gather(self._http.finish(deadline_s), self._under_way.finish(deadline_s))
+        if not all(answered):
             self._under_way.give_up()
             await self._http.finish(time.monotonic() + _GIVEN_UP_S)
         if calls is not None:
@@ -272,7 +272,7 @@ class Worker:
         if self._tracer is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.to_thread(self._tracer.close), _GIVEN_UP_S)
-        return drained
+        return all(answered)
 
     async def _leave(self) -> None:
         """Tell those who look for a server not to come here; a database that is slow to hear it is not waited for."""

@@ -26,6 +26,8 @@ from shoal.telemetry.traces import Tracer
 from shoal.workspace import Workspace
 from tests.certificates import pem
 
+BODY_BYTES = 1 << 20
+
 
 @dataclass
 class World:
@@ -38,6 +40,7 @@ class World:
     metrics: Metrics
     traffic: Traffic
     under_way: UnderWay
+    ring: KeyRing
 
     def unary(self, name: str):
         method = self.service.methods[name]
@@ -92,7 +95,7 @@ async def serving(
         traffic,
         address="127.0.0.1",
         port=0,
-        body_bytes=1 << 20,
+        body_bytes=BODY_BYTES,
         certificates=certificates,
         handshake_s=handshake_s,
     )
@@ -104,7 +107,7 @@ async def serving(
     try:
         async with channel:
             service = InferenceService(plane, gate, traffic)
-            yield World(channel, service, plane, door.port, log, reading, metrics, traffic, under_way)
+            yield World(channel, service, plane, door.port, log, reading, metrics, traffic, under_way, ring)
     finally:
         sweep.cancel()
         await door.stop(1.0)

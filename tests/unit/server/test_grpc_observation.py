@@ -118,7 +118,7 @@ def test_every_call_has_a_line_when_all_are_logged(workspace):
         ("ModelStreamInfer", 200, "OK"),
     ]
     assert [line["principal"] for line in lines] == [*["the predictor"] * 3, None, None, "the predictor"]
-    assert [line["fleet"] for line in lines] == ["pumps", None, None, "pumps", None, "pumps"]
+    assert [line["fleet"] for line in lines] == ["pumps", None, None, None, None, "pumps"]
     assert [line["rows"] for line in lines] == [3, None, None, None, None, 6]
 
 

@@ -231,6 +231,51 @@ def test_more_than_may_be_under_way_is_refused_at_once():
     asyncio.run(run())
 
 
+def test_bodies_of_unknown_size_count_as_they_come():
+    async def run():
+        async def chunks(*, goes_on):
+            yield b"x" * 60
+            await goes_on.wait()
+            yield b"x" * 10
+
+        async with world(limits=Limits(bodies_bytes=100)) as here:
+            on = asyncio.Event()
+            first = asyncio.create_task(here.client.post(INFER, content=chunks(goes_on=on)))
+            while here.stack.under_way._bodies_bytes < 60:
+                await asyncio.sleep(0.01)
+            announced = await here.client.post(INFER, content=b"x" * 41)
+            at_once = asyncio.Event()
+            at_once.set()
+            chunked = await here.client.post(INFER, content=chunks(goes_on=at_once))
+            small = await here.client.post(INFER, content=b"x" * 40)
+            on.set()
+            taken = await first
+            left = here.stack.under_way._bodies_bytes
+        assert [told.status_code for told in (announced, chunked, small, taken)] == [503, 503, 200, 200]
+        assert chunked.json()["error"] == "too many bytes are under way; try again in a second"
+        assert left == 0
+
+    asyncio.run(run())
+
+
+def test_whether_the_server_is_well_is_told_however_much_it_does():
+    async def run():
+        async with world(limits=Limits(requests=1)) as here:
+            here.echo.may.clear()
+            first = asyncio.create_task(here.client.post(INFER, content=b"a"))
+            await here.echo.entered.wait()
+            refused = await here.client.get("/v2")
+            health = asyncio.create_task(here.client.get("/v2/health/ready"))
+            while len(here.stack.under_way) < 2:
+                await asyncio.sleep(0.01)
+            here.echo.may.set()
+            told = await asyncio.gather(first, health)
+        assert refused.status_code == 503
+        assert [one.status_code for one in told] == [200, 200]
+
+    asyncio.run(run())
+
+
 def test_what_takes_too_long_is_ended_and_said():
     async def run():
         async with world(limits=Limits(request_s=0.2)) as here:

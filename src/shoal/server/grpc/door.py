@@ -6,7 +6,7 @@ import grpc
 
 from shoal.server.calls import CallGate
 from shoal.server.certificates import Certificates, Loaded
-from shoal.server.grpc.service import InferenceService
+from shoal.server.grpc.service import STREAM_IDLE_S, InferenceService
 from shoal.server.limits import Traffic
 from shoal.server.options import Limits
 from shoal.serving.plane import DataPlane
@@ -16,7 +16,7 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
     # Connections that ping without pause, or do nothing for ever, do not stay.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.max_connection_idle_ms", int(STREAM_IDLE_S * 1000)),
 )
 
 
@@ -37,7 +37,6 @@ class GrpcDoor:
         address: str,
         port: int,
         body_bytes: int,
-        concurrent: int | None = None,
         handshake_s: float = Limits().handshake_s,
         certificates: Certificates | None = None,
     ) -> Self:
@@ -57,8 +56,6 @@ class GrpcDoor:
             0: any free one.
         body_bytes : int
             Bytes of one message; larger ones are refused before they are read.
-        concurrent : int, optional
-            Calls at the same time; more are refused at once.
         handshake_s : float
             How long a connection may take until both sides have agreed on how to talk, in seconds.
         certificates : Certificates, optional
@@ -69,7 +66,7 @@ class GrpcDoor:
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", int(handshake_s * 1000)),
         )
-        server = grpc.aio.server(options=(*_OPTIONS, *limits), maximum_concurrent_rpcs=concurrent)
+        server = grpc.aio.server(options=(*_OPTIONS, *limits))
         server.add_generic_rpc_handlers((InferenceService(plane, gate, traffic).handler(),))
         host = f"[{address}]" if ":" in address else address
         if certificates is None:

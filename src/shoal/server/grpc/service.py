@@ -1,12 +1,13 @@
 """The calls of ``GRPCInferenceService``, each asked of the data plane."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 import msgspec
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from shoal.errors import InvalidInput, ShoalError, Unavailable
 from shoal.server.calls import REQUEST_ID, SERVICE, CallGate, Visit
@@ -16,13 +17,18 @@ from shoal.server.grpc.codes import code_of
 from shoal.server.grpc.translation import metadata_of, request_of, response_of, rows_of, statistics_of
 from shoal.server.limits import Traffic
 from shoal.server.parameters import sooner
+from shoal.server.under_way import Turn
 from shoal.serving.messages import RequestContext
 from shoal.serving.plane import DataPlane
 
 _HUNG_UP: Final = (grpc.StatusCode.CANCELLED, 499)
 _STREAM: Final = "ModelStreamInfer"
 
+#: How long a stream may wait for its next request, in seconds.
+STREAM_IDLE_S: Final = 600.0
+
 Call: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Sent = TypeVar("Sent", bound=Message)
 Unary: TypeAlias = "Callable[[Any, RequestContext], Awaitable[Message]]"
 
 
@@ -80,30 +86,32 @@ class InferenceService:
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """All calls as gRPC's server takes them."""
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._unary(name, method),
-                request_deserializer=method.request.FromString,
-                response_serializer=method.response.SerializeToString,
+            name: grpc.stream_unary_rpc_method_handler(
+                self._unary(name, method), response_serializer=method.response.SerializeToString
             )
             for name, method in self.methods.items()
         }
         handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(
             self._stream,
-            request_deserializer=pb.ModelInferRequest.FromString,
             response_serializer=pb.ModelStreamInferResponse.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _unary(self, name: str, method: Method) -> Callable[[Message, Call], Awaitable[Message]]:
-        async def call(message: Message, call: Call) -> Message:
+    def _unary(self, name: str, method: Method) -> Callable[[object, Call], Awaitable[Message]]:
+        """A call that takes one message, and does not read it before its caller is let in.
+
+        To gRPC's server it is one with a stream of messages, the only kind that is called before anything is read;
+        what is sent is the same.
+        """
+
+        async def call(_messages: object, call: Call) -> Message:
             visit = self._entered(name, call)
             (code, status), answer, error = _HUNG_UP, None, None
             try:
-                answer, error = await self._tried(method, message, call, visit)
+                answer, error = await self._tried(method, call, visit)
                 code, status = _ended(error)
                 visit.rows = rows_of(answer)
             finally:
-                visit.fleet = self._fleet_of(message)
                 self._gate.leave(visit, code.name, status, call.peer)
             if error is not None:
                 await self._refuse(call, visit, error)
@@ -119,14 +127,20 @@ class InferenceService:
         call.set_trailing_metadata(((REQUEST_ID, visit.request_id),))
         return visit
 
-    async def _tried(
-        self, method: Method, message: Message, call: Call, visit: Visit
-    ) -> tuple[Message, None] | tuple[None, Exception]:
+    async def _tried(self, method: Method, call: Call, visit: Visit) -> tuple[Message, None] | tuple[None, Exception]:
         try:
             self._gate.admit(visit)
             context = self._gate.context(visit, _remaining_s(call))
-            with self._gate.turn(context):
-                return await method.run(message, context), None
+            with self._gate.turn(visit, context) as turn:
+                raw = await _read(call, turn)
+                if raw is None:
+                    raise InvalidInput("the call ended without a message")
+                with self._gate.hold(len(raw)):
+                    message = _parsed(method.request, raw)
+                    visit.fleet = self._fleet_of(message)
+                    running = method.run(message, context)
+                    del raw, message  # large ones are not kept while their answer is waited for
+                    return await running, None
         except Exception as error:  # noqa: BLE001 - the door is where errors end
             return None, error
 
@@ -142,17 +156,15 @@ class InferenceService:
         name = getattr(message, "model_name", "").partition(":")[0]
         return name if name and self._plane.serves(name) else None
 
-    async def _stream(
-        self, messages: AsyncIterator[pb.ModelInferRequest], call: Call
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    async def _stream(self, _messages: object, call: Call) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer the requests of a stream one after the other; an error is an answer and does not end the stream."""
         visit = self._entered(_STREAM, call)
         (code, status), refusal = _HUNG_UP, None
         try:
             self._gate.admit(visit)
-            async for message in messages:
-                visit.fleet = visit.fleet or self._fleet_of(message)
-                yield await self._streamed(message, call, visit)
+            while (raw := await self._next(call)) is not None:
+                self._gate.admit(visit)  # its key may have been revoked since
+                yield await self._streamed(raw, call, visit)
             code, status = _ended(None)
         except ShoalError as error:
             refusal, (code, status) = error, _ended(error)
@@ -161,10 +173,18 @@ class InferenceService:
         if refusal is not None:
             await self._refuse(call, visit, refusal)
 
-    async def _streamed(self, message: pb.ModelInferRequest, call: Call, visit: Visit) -> pb.ModelStreamInferResponse:
+    async def _next(self, call: Call) -> bytes | None:
+        """The next message of a stream; None at its end."""
+        with self._gate.pause(STREAM_IDLE_S) as pause:
+            return await _read(call, pause)
+
+    async def _streamed(self, raw: bytes, call: Call, visit: Visit) -> pb.ModelStreamInferResponse:
+        message = pb.ModelInferRequest()
         try:
             context = self._gate.context(visit, _remaining_s(call))
-            with self._gate.turn(context):
+            with self._gate.turn(visit, context), self._gate.hold(len(raw)):
+                message = _parsed(pb.ModelInferRequest, raw)
+                visit.fleet = visit.fleet or self._fleet_of(message)
                 answer = await self._infer(message, context)
         except Exception as error:  # noqa: BLE001 - the door is where errors end
             # Clients match answers to requests by the id, also where there is nothing else to tell.
@@ -199,6 +219,7 @@ class InferenceService:
 
     async def _infer(self, message: pb.ModelInferRequest, context: RequestContext) -> pb.ModelInferResponse:
         request = request_of(message)
+        del message
         if request.parameters:
             deadline_s = sooner(context.deadline_s, request.parameters)
             context = msgspec.structs.replace(context, deadline_s=deadline_s)
@@ -240,6 +261,23 @@ class InferenceService:
     ) -> pb.RepositoryModelUnloadResponse:
         await self._plane.unload(message.model_name, actor=context.principal)
         return pb.RepositoryModelUnloadResponse()
+
+
+async def _read(call: Call, turn: Turn) -> bytes | None:
+    """The next message of a call as it came; None at its end."""
+    turn.reading_since_s = time.monotonic()
+    try:
+        raw = await call.read()
+    finally:
+        turn.reading_since_s = None
+    return raw if isinstance(raw, bytes) else None
+
+
+def _parsed(kind: type[Sent], raw: bytes) -> Sent:
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise InvalidInput(f"the message is no {kind.DESCRIPTOR.name}: {error}") from error
 
 
 def _method(request: type[Message], response: type[Message], run: Unary) -> Method:
