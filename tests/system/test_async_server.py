@@ -62,6 +62,15 @@ def test_an_answer_later_is_the_answer_at_once(client, path):
     assert shown["response"] == at_once.json()
 
 
+@pytest.mark.parametrize("timeout", ["-1", "0", "nan", "soon", ""])
+def test_a_time_to_wait_that_is_none_is_refused_whatever_became_of_the_prediction(client, timeout):
+    location = client.post(f"{INFER}/async", json=request()).headers["location"]
+    assert ended(client, location)["state"] == "done"
+    for path in (location, "/api/v1/predictions/unknown"):
+        refused = client.get(path, params={"timeout": timeout})
+        assert (refused.status_code, "timeout" in refused.json()["error"]) == (400, True)
+
+
 def test_the_header_asks_for_it_too_and_other_preferences_do_not(client):
     assert client.post(INFER, json=request(), headers={"prefer": "wait=5"}).status_code == 200
     for value in ("respond-async", "Respond-Async; x=1, wait=5", "wait=1,respond-async"):

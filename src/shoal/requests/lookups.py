@@ -169,8 +169,8 @@ class Lookup:
             _, late = await asyncio.wait(awaited.values(), timeout=limit_s)
             if late and limit_s < self._timeout_s and self._spec.on_failure == "fail":
                 raise DeadlineExceeded(
-                    "the deadline passed while features were looked up; give the request more time, or raise the fleet's "
-                    "limits.timeout_s where that is shorter"
+                    "the deadline passed while features were looked up; give the request more time, and raise the "
+                    "fleet's limits.timeout_s where that is shorter"
                 )
             for key, future in awaited.items():
                 found[key] = future.result() if future.done() else self._found.late(limit_s)

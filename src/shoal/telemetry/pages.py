@@ -79,7 +79,7 @@ class Page:
 
 
 def stamped(at_s: float, content: bytes) -> bytes:
-    """Content for a page that says when it was true, by ``time.monotonic()``, which the processes of a machine share."""
+    """Content for a page that says when it was true, by ``time.monotonic()``, which processes of a machine share."""
     return _AT.pack(at_s) + content
 
 
