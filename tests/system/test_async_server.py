@@ -21,6 +21,7 @@ from shoal.ledger import NewPrediction, PredictionKind
 from shoal.security.permissions import Role
 from shoal.serving.messages import InferenceRequest
 from shoal.serving.payloads import encode_request
+from tests.lookup_servers import RedisServer
 
 INFER = "/v2/models/pumps/infer"
 LATER = {"prefer": "respond-async"}
@@ -60,6 +61,15 @@ def test_an_answer_later_is_the_answer_at_once(client, path):
     shown = ended(client, accepted.headers["location"])
     assert shown["state"] == "done"
     assert shown["response"] == at_once.json()
+
+
+@pytest.mark.parametrize("timeout", ["-1", "0", "nan", "soon", ""])
+def test_a_time_to_wait_that_is_none_is_refused_whatever_became_of_the_prediction(client, timeout):
+    location = client.post(f"{INFER}/async", json=request()).headers["location"]
+    assert ended(client, location)["state"] == "done"
+    for path in (location, "/api/v1/predictions/unknown"):
+        refused = client.get(path, params={"timeout": timeout})
+        assert (refused.status_code, "timeout" in refused.json()["error"]) == (400, True)
 
 
 def test_the_header_asks_for_it_too_and_other_preferences_do_not(client):
@@ -125,6 +135,28 @@ def test_the_sooner_of_both_times_counts_also_where_both_are_long(client, header
     shown = client.get(client.post(INFER, json=asked, headers=headers).headers["location"]).json()
     expires_at, accepted_at = (dt.datetime.fromisoformat(shown[name]) for name in ("expires_at", "accepted_at"))
     assert abs(expires_at - accepted_at - dt.timedelta(days=days)) < dt.timedelta(seconds=5)
+
+
+def test_a_fleets_own_limit_is_tried_again_while_the_request_has_time(tmp_path):
+    """The source of its features hangs for a while; the request is wanted for longer."""
+    make_home(tmp_path / "home")
+    lookup = {"source": "units", "keys": ["device"], "features": ["a", "b"], "on_failure": "fail", "timeout_ms": 60_000}
+    with RedisServer() as units:
+        with shoal.open(tmp_path / "home") as workspace, units.client() as redis:
+            workspace.set_source("units", {"kind": "redis", "url": units.url, "key": "unit:{device}"})
+            workspace.set_serving("pumps", {"lookup": lookup, "limits": {"timeout_s": 0.2}})
+            redis.hset("unit:d1", mapping={"a": 1.0, "b": 2.0})
+        with serving(tmp_path / "home", tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+            units.signal(signal.SIGSTOP)
+            asked = {"inputs": request()["inputs"][:1]}
+            accepted = client.post(f"{INFER}/async", json=asked, headers={"prediction-timeout": "600"})
+            location = accepted.headers["location"]
+            tried = wait_until(lambda: (told := client.get(location).json())["attempts"] > 1 and told)
+            assert tried["state"] in ("waiting", "claimed")
+            units.signal(signal.SIGCONT)
+            done = ended(client, location)
+            assert done["state"] == "done"
+            assert done["response"]["outputs"] == client.post(INFER, json=asked).json()["outputs"]
 
 
 @pytest.mark.parametrize("timeout", [-1, 31 * 86_400_000_000])

@@ -13,7 +13,7 @@ import pytest
 import shoal
 from shoal.errors import Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
 from shoal.security.permissions import Role
-from tests.system.serve_process import command, make_home, serving, wait_until
+from tests.system.serve_process import command, make_home, post, serving, wait_until
 
 ROWS = 12_345  # more than go into one request
 
@@ -143,6 +143,7 @@ def test_statistics_are_told_on_the_command_line_as_in_python(world):
     home, server = world
     with shoal.connect(server.url) as client:
         client.fleet("pumps").predict(rows(7))
+        assert post(f"{server.url}/v2/models/pumps/infer", json={"inputs": []}).status_code == 400
         told = client.statistics("pumps")  # of each version that was asked, by number too
     with shoal.open(home) as workspace:
         wait_until(workspace.services)  # the registry hears of a server a moment after it is ready
@@ -155,6 +156,7 @@ def test_statistics_are_told_on_the_command_line_as_in_python(world):
     now = max(told, key=lambda one: one.last_request_at_ms)
     assert now.input_ns > 0
     assert now.output_ns > 0
+    assert (now.failures > 0, now.failure_ns > 0) == (True, True)
     by_url = command(home.parent / "nothing", "fleets", "stats", "--url", server.url)
     assert by_url.stdout.split()[:3] == ["SERVER", "NAME", "VERSION"]
     assert "no server serves" in command(home, "fleets", "stats", "nobody").stderr

@@ -275,9 +275,11 @@ def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
         for device in (1, 2):
             for _ in range(15):  # a connection each; a worker scores each row once and remembers it
                 assert post(server.url + INFER, json=request(device)).status_code == 200
+        for _ in range(3):
+            assert post(server.url + INFER, json={"inputs": []}).status_code == 400
         wait_until(lambda: _counted(server) == 30)  # so that the other worker knows it, and whoever takes one's place
         before = wait_until(lambda: _agreed(server))
-        assert before["success"] == 30
+        assert (before["success"], before["fail"], before["fail_ns"] > 0) == (30, 3, True)
         assert (before["cache_hit"] + before["cache_miss"], before["cache_miss"] in (2, 3, 4)) == (30, True)
         with grpc.insecure_channel(server.grpc) as channel:
             ask = channel.unary_unary(
@@ -287,6 +289,7 @@ def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
             )
             told = ask(pb.ModelStatisticsRequest(name="pumps"), timeout=PATIENCE_S).model_stats[0].inference_stats
         assert (told.success.count, told.cache_hit.count) == (30, before["cache_hit"])
+        assert (told.fail.count, told.fail.ns) == (3, before["fail_ns"])
         killed = set(server.workers())
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -298,12 +301,14 @@ def test_statistics_are_those_of_all_workers_and_survive_them(home, tmp_path):
 def _agreed(server):
     """What all workers tell, once each has heard of the others; they tell it once a second."""
     told = [_statistics(server) for _ in range(10)]
-    return told[0] if told == [told[0]] * 10 and told[0].get("success") == 30 else None
+    is_all = (told[0].get("success"), told[0].get("fail")) == (30, 3)
+    return told[0] if is_all and told == [told[0]] * 10 else None
 
 
 def _statistics(server):
     found = get(server.url + "/v2/models/pumps/stats").json()["model_stats"]
-    return {name: told["count"] for one in found for name, told in one["inference_stats"].items()}
+    counts = {name: told["count"] for one in found for name, told in one["inference_stats"].items()}
+    return counts | {"fail_ns": sum(one["inference_stats"]["fail"]["ns"] for one in found)}
 
 
 def _answers(server):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from serve_process import (
     answer_of,
@@ -28,8 +29,8 @@ from serve_process import (
 import shoal
 from shoal.security.permissions import Role
 from shoal.server.handover import newest
-from shoal.serving.services import ALIVE_S
-from shoal.telemetry.pages import Page
+from shoal.serving.services import ALIVE_S, Survey
+from shoal.telemetry.pages import Page, newest_stamped
 from tests.databases import PostgresqlServer
 
 INFER = "/v2/models/pumps/infer"
@@ -206,16 +207,36 @@ def away(database_server, tmp_path, monkeypatch):
         database_server.start()
 
 
-def handed_over(server):
-    """What the next worker would find written down by those of now; None before anything is."""
+@contextlib.contextmanager
+def pages_of(server, kind):
+    """What its processes have written down for each other: metrics, statistics, handovers or surveys."""
     folder = Path(f"/proc/{server.process.pid}/fd")
     pages = sorted(int(one.name) for one in folder.iterdir() if str(one.readlink()).startswith("/memfd:shoal"))
-    handovers = [os.open(folder / str(page), os.O_RDONLY) for page in pages[-len(pages) // 3 :]]  # metrics, statistics
+    count = len(pages) // len(PAGES)
+    first = count * PAGES.index(kind)
+    opened = [os.open(folder / str(page), os.O_RDONLY) for page in pages[first : first + count]]
     try:
-        return newest([Page(one) for one in handovers])
+        yield [Page(one) for one in opened]
     finally:
-        for one in handovers:
+        for one in opened:
             os.close(one)
+
+
+PAGES = ("metrics", "statistics", "handovers", "surveys")
+
+
+def handed_over(server):
+    """What the next worker would find written down by those of now; None before anything is."""
+    with pages_of(server, "handovers") as pages:
+        return newest(pages)
+
+
+def surveyed(server):
+    """The addresses of servers of which the registry told one of its processes last."""
+    with pages_of(server, "surveys") as pages:
+        found = newest_stamped(pages)
+    survey = Survey() if found is None else msgspec.msgpack.decode(found[1], type=Survey)
+    return [one.url for one in survey.servers]
 
 
 def staleness_s(client):
@@ -323,6 +344,41 @@ def is_listed(client):
     """Whether the registry has heard of the server, and said so."""
     found = client.get("/api/v1/services?name=pumps").json()
     return found and found[0]["beat_at"]
+
+
+def test_every_worker_tells_of_all_servers_while_the_registry_is_away(away, database_server, tmp_path):
+    """Also where nobody had asked any of them before, and those that take a dead one's place."""
+    home, key = away
+    with shoal.open(home) as workspace:
+        workspace.describe("pumps", tags=["water"])
+    with (
+        serving(home, tmp_path / "one", "--no-grpc", "--workers", "2") as one,
+        serving(home, tmp_path / "two", "--no-grpc", "--admin-port", "0") as two,
+    ):
+        urls = sorted([one.url, two.url])
+        doors = (one.url, two.url, two.admin_url)
+        wait_until(lambda: sorted(surveyed(one)) == sorted(surveyed(two)) == urls)
+        database_server.stop()
+
+        def told(door):
+            answer = get(f"{door}/api/v1/services?tag=water", headers={"x-api-key": key})
+            return answer.status_code, "age" in answer.headers, sorted(service["url"] for service in answer.json())
+
+        assert [told(door) for door in doors * 10] == [(200, True, urls)] * 30
+        before = one.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(set(one.workers()) - set(before)) == 2 and is_served(one, key))
+        assert [told(one.url) for _ in range(20)] == [(200, True, urls)] * 20
+        database_server.start()
+        wait_until(lambda: all(told(door) == (200, False, urls) for door in doors))
+
+
+def is_served(server, key):
+    try:
+        return post(server.url + INFER, json=request(), headers={"x-api-key": key}).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 MANAGED = ("fleets", "fleets/pumps", "fleets/pumps/models", "serving/pumps", "sinks", "runs", "predictions")

@@ -169,6 +169,7 @@ def statistics(content: bytes) -> list[ModelStatistics]:
             queue_ns=one.inference_stats.queue.ns,
             compute_ns=one.inference_stats.compute_infer.ns,
             request_ns=one.inference_stats.success.ns,
+            failure_ns=one.inference_stats.fail.ns,
             input_ns=one.inference_stats.compute_input.ns,
             output_ns=one.inference_stats.compute_output.ns,
             last_request_at_ms=one.last_inference,

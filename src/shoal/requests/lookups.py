@@ -168,7 +168,10 @@ class Lookup:
             limit_s = self._timeout_s if timeout_s is None else max(0.0, min(timeout_s, self._timeout_s))
             _, late = await asyncio.wait(awaited.values(), timeout=limit_s)
             if late and limit_s < self._timeout_s and self._spec.on_failure == "fail":
-                raise DeadlineExceeded("the deadline passed while features were looked up; give the request more time")
+                raise DeadlineExceeded(
+                    "the deadline passed while features were looked up; give the request more time, and raise the "
+                    "fleet's limits.timeout_s where that is shorter"
+                )
             for key, future in awaited.items():
                 found[key] = future.result() if future.done() else self._found.late(limit_s)
         return self._columns(asked, found)

@@ -33,6 +33,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         File descriptors of the pages with what each process was asked.
     handovers : tuple of int
         File descriptors of the pages with what each process knows of the registry.
+    surveys : tuple of int
+        File descriptors of the pages with what each process knows of servers.
     grpc_port : int or None
         Port of gRPC.
     at_once : bool
@@ -51,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pages: tuple[int, ...]
     statistics: tuple[int, ...]
     handovers: tuple[int, ...]
+    surveys: tuple[int, ...]
     grpc_port: int | None
     at_once: bool
     server: ServerRecord

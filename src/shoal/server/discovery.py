@@ -5,7 +5,6 @@ import contextlib
 import datetime as dt
 import logging
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,17 +21,15 @@ from shoal.registry import Registry, ServerRecord
 from shoal.server.authentication import KeyRing
 from shoal.server.errors import answer
 from shoal.server.parameters import require_known
+from shoal.server.surveys import Surveys
 from shoal.serving.contact import Contact, hear
 from shoal.serving.holdings import Holdings
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import Service, Survey, find_services, survey, unheard
+from shoal.serving.services import Service, Survey, find_services, unheard
 from shoal.workspace import Workspace
 
 BEAT_S: Final = 1.0
 """Seconds between two signs of life."""
-
-ANSWER_S: Final = 1.0
-"""How long whoever asks for servers waits for the registry, in seconds."""
 
 OPENINGS: Final = 2
 """Threads that open snapshots for whoever asks by a key; nobody misses those that wait for a registry that hangs."""
@@ -46,8 +43,8 @@ _log = logging.getLogger("shoal.server")
 class Services:
     """Answers ``GET /api/v1/services?name=&tag=&category=&key=``.
 
-    While the registry is away, the answer is what it said last, with an ``Age`` in seconds; this server itself is in
-    it as it is now, whether or not the registry has heard of it.
+    While the registry is away, the answer is what it said last to any process of the server, with an ``Age`` in
+    seconds; this server itself is in it as it is now, whether or not the registry has heard of it.
 
     Parameters
     ----------
@@ -57,6 +54,8 @@ class Services:
         Whether callers need a key.
     contact : Contact
         Whether the registry answers.
+    surveys : Surveys
+        What it says of servers and fleets.
     plane : DataPlane, optional
         What this process serves.
     heart : Heartbeat, optional
@@ -75,19 +74,17 @@ class Services:
         workspace: Workspace,
         ring: KeyRing,
         contact: Contact,
+        surveys: Surveys,
         plane: DataPlane | None = None,
         heart: "Heartbeat | None" = None,
     ) -> None:
         self._workspace = workspace
-        self._registry = workspace.registry
         self._ring = ring
         self._contact = contact
+        self._surveys = surveys
         self._heart = heart
         self._holdings = Holdings(self._opened) if plane is None else Holdings(self._opened, plane.fleet)
         self._opening = ThreadPoolExecutor(OPENINGS, thread_name_prefix="shoal-services")
-        self._asking: asyncio.Task[Survey] | None = None
-        self._asked_at_s = 0.0
-        self._last: tuple[Survey, float] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -96,7 +93,7 @@ class Services:
         if self._heart is not None:
             known = known.with_server(self._heart.record())
         services = await self._found(partial(find_services, known, **asked, has=self._holdings.answers))
-        headers = [(b"age", b"%d" % age_s)] if age_s else []
+        headers = [] if age_s is None else [(b"age", b"%d" % age_s)]
         await answer(send, 200, _encoder.encode(services), headers)
 
     async def _found(self, find: Callable[[], list[Service]]) -> list[Service]:
@@ -112,43 +109,24 @@ class Services:
         self._contact.require()
         return self._workspace.fleet(reference)
 
-    async def _known(self) -> tuple[Survey, float]:
-        """What the registry says, or said, and how many seconds ago that was; 0 for now.
+    async def _known(self) -> tuple[Survey, float | None]:
+        """What the registry says, or said, and how many seconds ago that was; None for now.
 
         Raises
         ------
         Unavailable
-            It never said anything to this process, which serves nothing itself.
+            It never said anything to this server, as far as this process knows, which serves nothing itself.
         """
-        if not self._contact.problem:
-            fresh = await self._fresh()
-            if fresh is not None:
-                return fresh, 0.0
-        if self._last is not None:
-            return self._last[0], time.monotonic() - self._last[1]
+        fresh = await self._surveys.now()
+        if fresh is not None:
+            return fresh, None
+        last = await self._surveys.last()
+        if last is not None:
+            return last
         if self._heart is None:
             raise self._contact.refusal("and nothing is known from before; ask one of the servers, or try again")
-        return unheard(self._heart.record(), authenticated=not self._ring.is_open), 0.0
-
-    async def _fresh(self) -> Survey | None:
-        """What the registry says; None when it does not soon. It is asked one question at a time, for all who ask."""
-        if self._asking is None:
-            self._asked_at_s = time.monotonic()
-            self._asking = asyncio.create_task(asyncio.to_thread(survey, self._registry))
-            self._asking.add_done_callback(self._take)
-        asking = self._asking
-        await asyncio.wait({asking}, timeout=max(0.0, self._asked_at_s + ANSWER_S - time.monotonic()))
-        if not asking.done():
-            return None
-        error = asking.exception()
-        if error is not None and not isinstance(error, ShoalError):
-            raise error
-        return None if error is not None else asking.result()
-
-    def _take(self, asking: "asyncio.Task[Survey]") -> None:
-        self._asking = None
-        if not asking.cancelled() and asking.exception() is None:
-            self._last = (asking.result(), time.monotonic())
+        record = self._heart.record()
+        return unheard(record, authenticated=not self._ring.is_open), record.staleness_s
 
 
 def _filters(query: bytes) -> dict[str, str]:

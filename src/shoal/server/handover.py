@@ -5,7 +5,6 @@ Each process writes it to a page of memory that outlives it, see :mod:`shoal.tel
 
 import asyncio
 import logging
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,14 +16,12 @@ from shoal.security.api_keys import ApiKeyRecord
 from shoal.server.authentication import KeyRing
 from shoal.serving.desired import Known, Wanted
 from shoal.serving.plane import DataPlane
-from shoal.telemetry.pages import Page
+from shoal.telemetry.pages import Page, newest_stamped, stamped
 from shoal.types import Json
 from shoal.workspace import Workspace
 
 WRITE_S: Final = 0.5
 """Seconds between two looks whether there is something to write."""
-
-_AT: Final = struct.Struct("<d")
 
 _log = logging.getLogger("shoal.server")
 
@@ -72,14 +69,14 @@ _decoder = msgspec.msgpack.Decoder(_Written)
 
 def newest(pages: Sequence[Page]) -> Handover | None:
     """What the process knew that heard from the registry last; None where none has yet."""
-    contents = [content for page in pages if (content := page.read())]
-    if not contents:
+    found = newest_stamped(pages)
+    if found is None:
         return None
-    content = max(contents, key=_at_s)
-    written = _decoder.decode(memoryview(content)[_AT.size :])
+    at_s, content = found
+    written = _decoder.decode(content)
     served = {one.fleet: _read(one) for one in written.served}
     return Handover(
-        known=Known(at_s=_at_s(content), wanted=tuple(map(_read, written.wanted)), served=served),
+        known=Known(at_s=at_s, wanted=tuple(map(_read, written.wanted)), served=served),
         keys=written.keys,
         folders={category: Path(folder) for category, folder in written.folders.items()},
     )
@@ -116,7 +113,7 @@ class Scribe:
                 if (known.wanted, known.served, keys, folders) != last:
                     last = (known.wanted, known.served, keys, folders)
                     body = await asyncio.to_thread(_encoder.encode, _written(known, keys, folders))
-                await asyncio.to_thread(self._write, _AT.pack(known.at_s) + body)
+                await asyncio.to_thread(self._write, stamped(known.at_s, body))
             await asyncio.sleep(WRITE_S)
 
     def _write(self, content: bytes) -> None:
@@ -124,11 +121,6 @@ class Scribe:
             self._page.write(content)
         except ValueError as error:  # too many fleets; only who starts without the registry would miss it
             _log.debug("what is known of the registry is not handed over: %s", error)
-
-
-def _at_s(content: bytes) -> float:
-    at_s: float = _AT.unpack_from(content)[0]
-    return at_s
 
 
 def _written(known: Known, keys: Sequence[ApiKeyRecord], folders: Mapping[str, Path]) -> tuple[object, ...]:

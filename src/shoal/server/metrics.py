@@ -29,6 +29,7 @@ _BETWEEN: Final = {
     "lookup_timeouts": "Questions that took too long",
     "lookup_failures": "Questions that failed",
     "lookup_defaulted_rows": "Rows that got defaults for want of an answer",
+    "lookup_skipped_rows": "Rows for which a source was not asked because it had failed again and again",
     "lookup_cache_hits": "Keys whose features were in the data cache",
     "lookup_cache_misses": "Keys whose features were not in the data cache",
 }
@@ -170,10 +171,16 @@ class BetweenCounters:
         self._data_bytes = metrics.metric(
             "shoal_lookup_cache_bytes", Kind.SUM, "Memory that the entries of the data cache take", ("fleet",)
         )
+        self._open = metrics.metric(
+            "shoal_lookup_open_circuits", Kind.SUM, "Workers that leave a source of features alone, as it fails",
+            ("fleet",),
+        )  # fmt: skip
+        self._looking_up: set[str] = set()
         self._before: dict[tuple[str, str], int] = {}
 
     def take(self, between: "Mapping[str, tuple[LookupStats | None, CacheStats | None]]") -> None:
         """Take what is now."""
+        self._leave_alone({fleet: lookup.is_open for fleet, (lookup, _) in between.items() if lookup is not None})
         for fleet, (lookup, cache) in between.items():
             if cache is not None:
                 self._count(fleet, {"cache_hits": cache.hits, "cache_misses": cache.misses})
@@ -187,11 +194,18 @@ class BetweenCounters:
                     "lookup_timeouts": lookup.timeouts,
                     "lookup_failures": lookup.failures,
                     "lookup_defaulted_rows": lookup.defaulted,
+                    "lookup_skipped_rows": lookup.skipped,
                     "lookup_cache_hits": lookup.cache.hits,
                     "lookup_cache_misses": lookup.cache.misses,
                 })  # fmt: skip
                 self._data_age.set((fleet,), lookup.cache.oldest_age_s)
                 self._data_bytes.set((fleet,), float(lookup.cache.size_bytes))
+
+    def _leave_alone(self, is_open: Mapping[str, bool]) -> None:
+        """Tell whose sources are left alone now; a fleet that has gone, or its lookup, leaves none alone any more."""
+        self._looking_up |= is_open.keys()
+        for fleet in self._looking_up:
+            self._open.set((fleet,), float(is_open.get(fleet, False)))
 
     def _count(self, fleet: str, numbers: Mapping[str, int]) -> None:
         """Add what has come since; numbers that begin anew, as after a new spec, are added whole."""

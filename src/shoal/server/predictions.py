@@ -141,11 +141,12 @@ class PredictionsApp:
 
     async def _show(self, scope: Scope) -> tuple[int, object]:
         asked = _query(scope, "timeout")
+        wait_s = _seconds("timeout", asked["timeout"]) if "timeout" in asked else None
         prediction_id = _id(scope)
         record = _visible(await self._deferred.get(prediction_id), scope["shoal.principal"], Permission.READ)
-        if not record.is_settled and "timeout" in asked:
+        if not record.is_settled and wait_s is not None:
             left_s: float = scope["shoal.deadline_s"] - time.monotonic() - _MARGIN_S
-            await self._deferred.wait(prediction_id, min(_seconds("timeout", asked["timeout"]), left_s))
+            await self._deferred.wait(prediction_id, min(wait_s, left_s))
             record = await self._deferred.get(prediction_id)
         return _ENDED if record.is_settled else _UNDER_WAY, prediction_document(record)
 

@@ -199,19 +199,19 @@ class InferenceApp:
         return status, body, [*told, (b"age", b"%d" % age_s)] if isinstance(age_s, float) else told
 
     async def _live(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
-        live = self._plane.live()
-        return _health({"live": live, "ready": self._plane.ready()}, live, "the server does not work; restart it")
+        return _document({"live": True, "ready": self._plane.ready()})
 
     async def _ready(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
         ready = self._plane.ready()
-        return _health({"live": self._plane.live(), "ready": ready}, ready, _NOT_READY)
+        return _health({"live": True, "ready": ready}, ready, _NOT_READY)
 
     async def _model_ready(self, target: Target, _scope: Scope, _receive: Receive) -> Answer:
         if target.version is not None:
             await self._plane.open(target.model, target.version)
         ready = self._plane.model_ready(target.model, target.version)
         problem = f"{target.model} is not ready: {self._plane.reason(target.model) or 'ask again'}"
-        return _health({"name": target.model, "ready": ready}, ready, problem)
+        comes_back = self._plane.comes_back(target.model)
+        return _health({"name": target.model, "ready": ready}, ready, problem, comes_back=comes_back)
 
     async def _server(self, _target: Target, _scope: Scope, _receive: Receive) -> Answer:
         return _document(self._plane.server_metadata())
@@ -253,11 +253,12 @@ def _document(value: object) -> Answer:
     return 200, encode(value), _JSON_HEADERS
 
 
-def _health(document: dict[str, object], good: bool, problem: str) -> Answer:
-    """Status 200, or 503 with the reason beside what was asked."""
+def _health(document: dict[str, object], good: bool, problem: str, *, comes_back: bool = True) -> Answer:
+    """Status 200, or 503 with the reason beside what was asked, and when to ask again where that helps."""
     if good:
         return _document(document)
-    return 503, encode({**document, "error": problem}), [*_JSON_HEADERS, (b"retry-after", b"1")]
+    headers = [*_JSON_HEADERS, (b"retry-after", b"1")] if comes_back else _JSON_HEADERS
+    return 503, encode({**document, "error": problem}), headers
 
 
 async def _packed(body: bytes, header_bytes: int | None, accepted: bytes | None) -> Answer:

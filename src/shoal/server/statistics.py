@@ -22,7 +22,7 @@ def _model(one: ModelStatistics) -> dict[str, object]:
         "execution_count": one.batches,
         "inference_stats": {
             "success": _duration(one.requests, one.request_ns),
-            "fail": _duration(one.failures, 0),
+            "fail": _duration(one.failures, one.failure_ns),
             "queue": _duration(one.requests, one.queue_ns),
             "compute_input": _duration(one.requests, one.input_ns),
             "compute_infer": _duration(one.batches, one.compute_ns),

@@ -64,7 +64,6 @@ class _Seat:
     process: Process | None = None
     channel: Channel | None = None
     ready: bool = False
-    was_ready: bool = False
     started_s: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
     again_s: float = 0.0
@@ -117,6 +116,7 @@ class Supervisor:
         self._pages = [new_page() for _ in self._seats]
         self._statistics = [new_page() for _ in self._seats]
         self._handovers = [new_page() for _ in self._seats]
+        self._surveys = [new_page() for _ in self._seats]
         self._selector = selectors.DefaultSelector()
         self._announced = False
         self._failure: str | None = None
@@ -171,7 +171,7 @@ class Supervisor:
         with theirs:
             seat.process = start_worker(
                 theirs.fileno(),
-                (listener.fileno(), *self._pages, *self._statistics, *self._handovers),
+                (listener.fileno(), *self._pages, *self._statistics, *self._handovers, *self._surveys),
                 share_of_cores(self._options.workers),
                 "shoal-manager" if seat.manages else f"shoal-worker-{seat.number}",
             )
@@ -191,6 +191,7 @@ class Supervisor:
             pages=tuple(self._pages),
             statistics=tuple(self._statistics),
             handovers=tuple(self._handovers),
+            surveys=tuple(self._surveys),
             grpc_port=self._grpc.getsockname()[1] if self._grpc is not None else None,
             at_once=not self._announced,
             server=self._server,
@@ -247,7 +248,7 @@ class Supervisor:
             seat.channel = None
 
     def _is_ready(self, seat: _Seat, message: Ready) -> None:
-        seat.ready = seat.was_ready = True
+        seat.ready = True
         self._fleets = message.fleets or self._fleets
         if self._announced:
             self._tell_open(seat)
@@ -335,7 +336,7 @@ class Supervisor:
     def _close(self) -> None:
         self._sockets.close()
         self._selector.close()
-        for page in (*self._pages, *self._statistics, *self._handovers):
+        for page in (*self._pages, *self._statistics, *self._handovers, *self._surveys):
             os.close(page)
 
 

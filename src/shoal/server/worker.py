@@ -39,6 +39,7 @@ from shoal.server.options import ServerOptions, is_loopback
 from shoal.server.predictions import PredictionsApp
 from shoal.server.rest import InferenceApp
 from shoal.server.stack import Stack, build_stack
+from shoal.server.surveys import Surveys
 from shoal.server.under_way import UnderWay
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import KNOWN_S, DataPlane
@@ -148,6 +149,8 @@ class Worker:
         if self._plane is not None:
             self._plane.share(SharedStatistics([Page(page) for page in job.statistics], job.number))
             self._heart = Heartbeat(workspace.registry, self._plane, job.server)
+        self._contact = self._ring.contact if self._plane is None else self._plane.contact
+        self._surveys = Surveys(workspace.registry, self._contact, [Page(page) for page in job.surveys], job.number)
         self._stack = self._build()
         self._certificates = None if job.options.tls is None else Certificates(job.options.tls)
         listener = socket.socket(fileno=job.listener)
@@ -223,6 +226,7 @@ class Worker:
                 )
         if not self._job.at_once:
             self._http.start()
+        self._begin(self._surveys.work())
         if self._heart is not None and self._plane is not None:
             self._beating = asyncio.create_task(self._heart.work())
             await self._until_ready(self._plane)
@@ -295,7 +299,6 @@ class Worker:
 
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = _at(Health.ROUTES, Health(self._traffic))
-        contact = self._ring.contact if self._plane is None else self._plane.contact
         if self._plane is not None:
             inference = InferenceApp(self._plane, deferred=self._deferred, body_bytes=self._options.limits.body_bytes)
             doors |= _at(inference.handlers, inference)
@@ -303,8 +306,8 @@ class Worker:
             predictions = PredictionsApp(self._deferred)
             doors |= _at(predictions.handlers, predictions)
         if self._job.manages or self._options.admin_port is None:
-            doors |= {"api": Management(self._workspace, contact), **_at(Meter.ROUTES, self._meter)}
-        services = Services(self._workspace, self._ring, contact, self._plane, self._heart)
+            doors |= {"api": Management(self._workspace, self._contact), **_at(Meter.ROUTES, self._meter)}
+        services = Services(self._workspace, self._ring, self._contact, self._surveys, self._plane, self._heart)
         return doors | _at(Services.ROUTES, services)
 
     def _look(self) -> None:

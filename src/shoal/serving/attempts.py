@@ -69,15 +69,17 @@ class Attempts:
         LeaseLost
             It is somebody else's by now; there is nothing to settle.
         """
+        deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
         try:
-            delivery = await self._delivery(claim)
+            delivery = await self._delivery(claim, deadline_s)
             answer = encode_response(delivery.response) if claim.answer is None else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the prediction's fate
-            return self._failure(claim, error)
+            return self._failure(claim, error, deadline_s)
         # What its sink did not take is kept as well: from now on it is only delivered.
-        return msgspec.structs.replace(await self._delivered(delivery), answer=answer, durable=delivery.durable)
+        delivered = await self._delivered(delivery, deadline_s)
+        return msgspec.structs.replace(delivered, answer=answer, durable=delivery.durable)
 
-    async def _delivered(self, delivery: Delivery) -> PredictionResult:
+    async def _delivered(self, delivery: Delivery, deadline_s: float | None) -> PredictionResult:
         claim = delivery.claim
         try:
             if claim.sink is not None:
@@ -87,14 +89,13 @@ class Attempts:
         except asyncio.CancelledError:  # the sink may get it all the same, so it must not get another
             return given_back(claim)
         except Exception as error:  # noqa: BLE001
-            return self._failure(claim, error)
+            return self._failure(claim, error, deadline_s)
         return PredictionResult(claim=claim, state=PredictionState.DONE)
 
-    async def _delivery(self, claim: PredictionClaim) -> Delivery:
+    async def _delivery(self, claim: PredictionClaim, deadline_s: float | None) -> Delivery:
         """What is to be delivered: the answer that is there already, or a new one."""
-        deadline_s = None if claim.left_s is None else time.monotonic() + claim.left_s
         delivery = await self._made(claim, deadline_s)
-        if deadline_s is not None and time.monotonic() >= deadline_s:
+        if _is_over(deadline_s):
             raise DeadlineExceeded("its deadline passed while it was worked on")
         return delivery
 
@@ -109,9 +110,10 @@ class Attempts:
         response = await self._plane.infer(decode_request(claim.request), context)
         return Delivery(claim=claim, response=response, durable=_beside(claim, durable))
 
-    def _failure(self, claim: PredictionClaim, error: Exception) -> PredictionResult:
+    def _failure(self, claim: PredictionClaim, error: Exception, deadline_s: float | None) -> PredictionResult:
         text = self._said(claim, error)
-        if isinstance(error, DeadlineExceeded) and claim.expires_at is not None:
+        # Its fleet's own limit is over sooner, and says nothing of how long the prediction is wanted.
+        if isinstance(error, DeadlineExceeded) and _is_over(deadline_s):
             return PredictionResult(claim=claim, state=PredictionState.EXPIRED, error=text)
         if isinstance(error, _HOPELESS) and not self._is_elsewhere(claim, error):
             return PredictionResult(claim=claim, state=PredictionState.FAILED, error=text)
@@ -147,6 +149,10 @@ def given_back(claim: PredictionClaim) -> PredictionResult:
     """What becomes of a prediction that a server cannot finish because it ends."""
     error = "the server ended before it was done"
     return PredictionResult(claim=claim, state=PredictionState.WAITING, error=error, counts=False)
+
+
+def _is_over(deadline_s: float | None) -> bool:
+    return deadline_s is not None and time.monotonic() >= deadline_s
 
 
 def _is_fit(error: ShoalError) -> bool:

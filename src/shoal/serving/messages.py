@@ -230,6 +230,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
         Rows that the prediction cache answered, and rows that it did not, where there is one.
     queue_ns, compute_ns, request_ns : int
         Time that requests waited, that kernel calls took, and that requests took in all, summed, in nanoseconds.
+    failure_ns : int
+        Time that refused or failed requests took in all, summed, in nanoseconds.
     input_ns, output_ns : int
         Of what answered requests took: from their tensors to columns, and from what was found to tensors.
     last_request_at_ms : int
@@ -247,6 +249,7 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     queue_ns: int = 0
     compute_ns: int = 0
     request_ns: int = 0
+    failure_ns: int = 0
     input_ns: int = 0
     output_ns: int = 0
     last_request_at_ms: int = 0

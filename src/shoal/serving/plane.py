@@ -190,10 +190,6 @@ class DataPlane:
             return
         await served.check(request, key)
 
-    def live(self) -> bool:
-        """Whether the process works at all."""
-        return True
-
     def ready(self) -> bool:
         """Whether requests can be answered: kernels compiled, fleets verified and mapped, not ending.
 
@@ -235,6 +231,11 @@ class DataPlane:
         """Why a fleet cannot be asked; empty where that is not known."""
         slot = self._catalog.slots.get(split(model)[0])
         return "" if slot is None else slot.told
+
+    def comes_back(self, model: str) -> bool:
+        """Whether a fleet that cannot be asked may be by itself; not where somebody unloaded it."""
+        slot = self._catalog.slots.get(split(model)[0])
+        return slot is None or slot.wanted.loaded
 
     def serves(self, fleet: str) -> bool:
         """Whether there is such a fleet here: names that callers make up are none for logs and metrics."""

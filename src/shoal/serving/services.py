@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from shoal.errors import InvalidInput
-from shoal.registry import Desired, Registry, ServerRecord
+from shoal.registry import Head, Registry, ServerRecord
 
 ALIVE_S: Final = 5.0
 """A server that was silent for longer counts as gone, in seconds."""
@@ -75,6 +75,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     beat_at: dt.datetime | None
 
 
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a fleet.
+
+    Attributes
+    ----------
+    category, tags : str, tuple of str
+        As the registry has them.
+    """
+
+    category: str = ""
+    tags: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
     """What the registry knows of servers and fleets at one moment.
@@ -83,14 +96,14 @@ class Survey:
     ----------
     servers : tuple of ServerRecord
         Those that are alive.
-    fleets : mapping of str to Desired
-        What there is to say about each fleet.
+    fleets : mapping of str to Described
+        What is said of each fleet.
     authenticated : bool
         Whether servers want an API key.
     """
 
     servers: tuple[ServerRecord, ...] = ()
-    fleets: Mapping[str, Desired] = field(default_factory=dict)
+    fleets: Mapping[str, Described] = field(default_factory=dict)
     authenticated: bool = False
 
     def with_server(self, record: ServerRecord) -> "Survey":
@@ -102,38 +115,39 @@ class Survey:
         return replace(self, servers=tuple(servers))
 
 
-def survey(registry: Registry) -> Survey:
-    """Ask the registry.
+class Surveyor:
+    """Asks the registry for servers and fleets, as often as one likes. Not safe for threads.
 
-    Raises
-    ------
-    StorageError
-        It cannot be reached.
+    Parameters
+    ----------
+    registry : Registry
+        Who is asked.
     """
-    return Survey(
-        servers=tuple(registry.servers(ALIVE_S)),
-        fleets={one.fleet: one for one in registry.serving()},
-        authenticated=bool(registry.keys()),
-    )
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._head: Head | None = None
+        self._last = Survey()
+
+    def survey(self) -> Survey:
+        """What the registry knows now; two small queries while nothing changes but the servers.
+
+        Raises
+        ------
+        StorageError
+            It cannot be reached.
+        """
+        head = self._registry.head()
+        if head != self._head:
+            fleets = {one.fleet: Described(category=one.category, tags=one.tags) for one in self._registry.serving()}
+            self._last = Survey(fleets=fleets, authenticated=bool(self._registry.keys()))
+            self._head = head  # what happened meanwhile is seen the next time
+        return replace(self._last, servers=tuple(self._registry.servers(ALIVE_S)))
 
 
 def unheard(record: ServerRecord, *, authenticated: bool) -> Survey:
     """What a server can tell of itself where the registry never said anything: no category and no tag of a fleet."""
-    fleets = {
-        name: Desired(
-            fleet=name,
-            alias="",
-            pinned=None,
-            loaded=True,
-            snapshot=None,
-            spec={},
-            category="",
-            tags=(),
-            changed_at=None,
-        )
-        for name in record.fleets
-    }
-    return Survey(fleets=fleets, authenticated=authenticated)
+    return Survey(fleets={name: Described() for name in record.fleets}, authenticated=authenticated)
 
 
 def find_services(
@@ -165,9 +179,9 @@ def find_services(
     """
     require_texts(name=name, tag=tag, category=category, key=key)
     wanted = {
-        one.fleet: one
-        for one in known.fleets.values()
-        if (name is None or one.fleet == name)
+        fleet: one
+        for fleet, one in known.fleets.items()
+        if (name is None or fleet == name)
         and (tag is None or tag in one.tags)
         and (category is None or one.category == category)
     }
@@ -200,7 +214,7 @@ def require_texts(**wishes: object) -> None:
 
 
 def _service(
-    record: ServerRecord, wanted: Mapping[str, Desired], chosen: Callable[[str, int], bool], *, authenticated: bool
+    record: ServerRecord, wanted: Mapping[str, Described], chosen: Callable[[str, int], bool], *, authenticated: bool
 ) -> Service:
     return Service(
         id=record.id,
@@ -218,7 +232,7 @@ def _service(
 
 
 def _fleets(
-    record: ServerRecord, wanted: Mapping[str, Desired], chosen: Callable[[str, int], bool]
+    record: ServerRecord, wanted: Mapping[str, Described], chosen: Callable[[str, int], bool]
 ) -> tuple[ServedFleet, ...]:
     held = sorted(record.fleets.items())
     return tuple(

@@ -34,8 +34,8 @@ class FleetCounters:
     """
 
     __slots__ = (
-        "_last", "cache", "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns", "requests",
-        "tally", "version",
+        "_last", "cache", "failure_ns", "failures", "input_ns", "last_request_ns", "name", "output_ns", "request_ns",
+        "requests", "tally", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, version: str, tally: Tally, cache: CacheTally | None = None) -> None:
@@ -43,7 +43,8 @@ class FleetCounters:
         self.version = version
         self.tally = tally
         self.cache = cache or CacheTally()
-        self.requests = self.failures = self.request_ns = self.input_ns = self.output_ns = 0
+        self.requests = self.failures = 0
+        self.request_ns = self.failure_ns = self.input_ns = self.output_ns = 0
         self.last_request_ns = 0
         self._last = (0, 0)
 
@@ -64,8 +65,9 @@ class FleetCounters:
         self.last_request_ns = started_ns
 
     def failed(self, started_ns: int) -> None:
-        """Count a request that was refused or failed."""
+        """Count a request that was refused or failed, when it is; ``started_ns`` as of :meth:`answered`."""
         self.failures += 1
+        self.failure_ns += time.perf_counter_ns() - started_ns
         self.last_request_ns = started_ns
 
     def statistics(self) -> ModelStatistics:
@@ -82,6 +84,7 @@ class FleetCounters:
             queue_ns=self.tally.queue_ns,
             compute_ns=self.tally.compute_ns,
             request_ns=self.request_ns,
+            failure_ns=self.failure_ns,
             input_ns=self.input_ns,
             output_ns=self.output_ns,
             last_request_at_ms=self._last_request_at_ms(),
@@ -175,6 +178,7 @@ COUNTS = (
     "queue_ns",
     "compute_ns",
     "request_ns",
+    "failure_ns",
     "input_ns",
     "output_ns",
 )

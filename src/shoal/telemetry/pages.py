@@ -9,12 +9,14 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 _HEADER: Final = struct.Struct("<QQLL")
 _START: Final = 64
 _HALF_BYTES: Final = 16 << 20
 _TRIES: Final = 5
+_AT: Final = struct.Struct("<d")
 
 
 def new_page() -> int:
@@ -74,3 +76,22 @@ class Page:
         raw = os.pread(self._descriptor, _HEADER.size, 0)
         start, size, checksum, spare = _HEADER.unpack(raw) if len(raw) == _HEADER.size else (0, 0, 0, 0)
         return start, size, checksum, spare
+
+
+def stamped(at_s: float, content: bytes) -> bytes:
+    """Content for a page that says when it was true, by ``time.monotonic()``, which processes of a machine share."""
+    return _AT.pack(at_s) + content
+
+
+def newest_stamped(pages: Sequence[Page]) -> tuple[float, memoryview] | None:
+    """Time and content of the page whose stamp is the newest; None where nothing is on any yet."""
+    contents = [content for page in pages if (content := page.read())]
+    if not contents:
+        return None
+    newest = max(contents, key=_at_s)
+    return _at_s(newest), memoryview(newest)[_AT.size :]
+
+
+def _at_s(content: bytes) -> float:
+    at_s: float = _AT.unpack_from(content)[0]
+    return at_s

@@ -27,7 +27,7 @@ from shoal.serving.holdings import Holdings
 from shoal.serving.keeping import Keepers
 from shoal.serving.options import ServingOptions
 from shoal.serving.plane import DataPlane
-from shoal.serving.services import Service, find_services, survey
+from shoal.serving.services import Service, Surveyor, find_services
 from shoal.serving.sinks import Sinks, SinkSpec
 from shoal.settings import Settings
 from shoal.storage.sql import Database
@@ -247,7 +247,7 @@ class Workspace:
         self, *, name: str | None = None, tag: str | None = None, category: str | None = None, key: str | None = None
     ) -> list[Service]:
         """The servers that are alive and hold certain fleets; see :func:`shoal.serving.services.find_services`."""
-        known = survey(self.registry)
+        known = Surveyor(self.registry).survey()
         return find_services(known, name=name, tag=tag, category=category, key=key, has=Holdings(self.fleet).answers)
 
     def data_plane(

@@ -52,3 +52,17 @@ def test_counts_go_on_when_a_new_spec_begins_anew():
     seen = told(metrics)
     assert seen['shoal_lookup_rows_total{fleet="pumps"}'] == 10 + 2 + 3
     assert seen['shoal_lookup_timeouts_total{fleet="pumps"}'] == 1 + 0 + 2
+
+
+def test_a_source_that_is_left_alone_is_told_until_it_is_asked_again_or_its_fleet_has_gone():
+    metrics = Metrics()
+    counters = BetweenCounters(metrics)
+    name = 'shoal_lookup_open_circuits{fleet="pumps"}'
+    counters.take({"pumps": (LookupStats(), None)})
+    assert told(metrics)[name] == 0
+    for later in ({"pumps": (LookupStats(), None)}, {"pumps": (None, None)}, {}):
+        counters.take({"pumps": (LookupStats(is_open=True, skipped=7), None)})
+        assert told(metrics)[name] == 1
+        counters.take(later)
+        assert told(metrics)[name] == 0
+    assert told(metrics)['shoal_lookup_skipped_rows_total{fleet="pumps"}'] >= 7

@@ -91,6 +91,44 @@ def test_a_request_whose_own_time_is_over_while_a_source_hangs_came_too_late(lig
     assert asyncio.run(main()).state is EXPIRED
 
 
+def test_a_fleets_own_limit_is_a_failed_attempt_as_long_as_the_request_has_time(light, units):
+    """However often the limit is over: the request's own time is not."""
+    light.set_serving("pumps", {"lookup": {**LOOKUP, "timeout_ms": 60_000}, "limits": {"timeout_s": 0.1}})
+    units.start()
+    with units.client() as client:
+        client.hset("unit:a", "x", 1.0)
+    units.signal(signal.SIGSTOP)
+
+    async def main():
+        async with process(light, msgspec.structs.replace(OPTIONS, attempts=1000)) as (deferred, _):
+            one = await accepted(deferred, BY_KEY, context(), Wishes(deadline_s=600.0))
+            await until(lambda: deferred.counts.retried > 1 or deferred.counts.expired)
+            between = await deferred.get(one)
+            units.signal(signal.SIGCONT)
+            return between, await ended(deferred, one)
+
+    between, done = asyncio.run(main())
+    assert not between.is_settled, between
+    assert "limits.timeout_s" in between.error
+    assert (done.state, value_of(done)) == (DONE, 7.0)
+    assert done.attempts > 2
+    assert done.settled_at < done.expires_at
+
+
+def test_a_fleets_own_limit_costs_no_more_attempts_than_there_are(light, units):
+    light.set_serving("pumps", {"lookup": {**LOOKUP, "timeout_ms": 60_000}, "limits": {"timeout_s": 0.1}})
+    units.start()
+    units.signal(signal.SIGSTOP)
+
+    async def main():
+        async with process(light) as (deferred, _):
+            return await ended(deferred, await accepted(deferred, BY_KEY, context(), Wishes(deadline_s=600.0)))
+
+    failed = asyncio.run(main())
+    units.signal(signal.SIGCONT)
+    assert (failed.state, failed.attempts) == (FAILED, OPTIONS.attempts)
+
+
 def test_what_a_server_does_not_serve_any_more_is_given_back_and_done_by_another(light):
     light.describe("pumps", category="north")
     once = msgspec.structs.replace(OPTIONS, attempts=1)

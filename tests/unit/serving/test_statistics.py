@@ -24,6 +24,20 @@ def test_nothing_is_forgotten_however_often_two_snapshots_take_turns():
     assert history.total([counting]).requests == 1507
 
 
+def test_what_failed_took_its_time_and_counts_among_all_snapshots():
+    history = FleetHistory("pumps")
+    retired, counting = served("1", 1), served("2", 1)
+    before_ns = time.perf_counter_ns()
+    for counters in (retired, counting, counting):
+        counters.failed(before_ns)
+    after_ns = time.perf_counter_ns()
+    history.retire(retired)
+    first, second = history.versions([counting])
+    assert (first.failures, second.failures) == (1, 2)
+    assert 0 < first.failure_ns < second.failure_ns <= 2 * (after_ns - before_ns)
+    assert history.total([counting]).failure_ns == first.failure_ns + second.failure_ns
+
+
 def test_counters_that_were_replaced_just_now_still_grow():
     history = FleetHistory("pumps")
     late = served("1", 1)

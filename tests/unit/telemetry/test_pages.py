@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from shoal.telemetry.pages import Page, new_page
+from shoal.telemetry.pages import Page, new_page, newest_stamped, stamped
 
 
 @pytest.fixture
@@ -56,3 +56,14 @@ def test_what_is_too_large_is_refused(descriptor):
     with pytest.raises(ValueError, match="a page holds"):
         page.write(b"x" * ((16 << 20) + 1))
     assert page.read() == b"kept"
+
+
+def test_of_several_pages_the_newest_stamp_counts(descriptor):
+    other = new_page()
+    pages = [Page(descriptor), Page(other)]
+    assert newest_stamped(pages) is None
+    pages[1].write(stamped(2.0, b"later"))
+    assert newest_stamped(pages) == (2.0, b"later")
+    pages[0].write(stamped(1.0, b"sooner"))
+    assert newest_stamped(pages) == (2.0, b"later")
+    os.close(other)

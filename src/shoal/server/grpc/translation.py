@@ -120,7 +120,7 @@ def _statistics(one: ModelStatistics) -> pb.ModelStatistics:
         execution_count=one.batches,
         inference_stats=pb.InferStatistics(
             success=pb.StatisticDuration(count=one.requests, ns=one.request_ns),
-            fail=pb.StatisticDuration(count=one.failures),
+            fail=pb.StatisticDuration(count=one.failures, ns=one.failure_ns),
             queue=pb.StatisticDuration(count=one.requests, ns=one.queue_ns),
             compute_input=pb.StatisticDuration(count=one.requests, ns=one.input_ns),
             compute_infer=pb.StatisticDuration(count=one.batches, ns=one.compute_ns),
