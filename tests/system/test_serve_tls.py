@@ -100,6 +100,12 @@ def test_who_trusts_nobody_or_somebody_else_gets_no_answer(server):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         live(server.grpc, ca="other_ca")
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    with socket.create_connection(("127.0.0.1", port_of(server.grpc))) as plain:
+        plain.settimeout(PATIENCE_S)
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while plain.recv(1000):
+            pass
+    assert [line for line in server.news().splitlines() if "andshake" in line] == []
 
 
 @pytest.mark.parametrize("port", ["url", "admin_url"])
