@@ -267,6 +267,20 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     return made
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def module_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[None]:
+    """One migrated database on which all is that a module opens and starts; the module runs on each kind."""
+    server = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    made = Databases(request.param, tmp_path_factory.mktemp("database"), sqlite_template, server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOAL_DATABASE_URL", made.migrated())
+        yield
+    if server is not None:
+        made.remove()
+
+
 def _migrate(url: str) -> None:
     from shoal.storage.sql import Database  # not before conftest.py has said how many threads libraries may start
 

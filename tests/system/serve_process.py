@@ -20,6 +20,8 @@ import shoal
 FEATURES = ("a", "b")
 SLOPES = {1: 1.0, 2: 2.0}
 _PATIENCE_S = 60
+#: A server that finds no kernels compiles all of them before it is ready, each of its workers where nothing is kept.
+_STARTING_S = 240
 SHOAL = [sys.executable, "-c", "import sys; from shoal.cli import main; main(sys.argv[1:])"]
 
 
@@ -60,7 +62,7 @@ class Server:
     def wait(self) -> None:
         """Wait until it is ready."""
         ready = self.log.with_name("ready.json")
-        wait_until(lambda: ready.exists() or self.process.poll() is not None)
+        wait_until(lambda: ready.exists() or self.process.poll() is not None, _STARTING_S)
         assert ready.exists(), self.news()
         told = json.loads(ready.read_text())
         self.url, self.grpc, self.admin_url = told["url"], told["grpc"], told["admin_url"]

@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from serve_process import Server, answer_of, make_home, request, wait_until
+from serve_process import Server, answer_of, make_home, request
 from test_serve_read_only import close, held_to_permissions
 
 INFER = "/v2/models/pumps/infer"
@@ -114,6 +114,7 @@ def image(tmp_path_factory):
     close(made.root, closed=False)
 
 
+@pytest.mark.timeout(600)  # the server compiles all kernels
 def test_the_image_holds_what_was_built_and_serves(image, tmp_path):
     assert image.left_out == [*LEFT_OUT]
     home = Path(image.environment["SHOAL_HOME"])
@@ -137,7 +138,6 @@ def test_the_image_holds_what_was_built_and_serves(image, tmp_path):
         )  # fmt: skip
     server = Server(process, home, log)
     try:
-        wait_until(lambda: ready.exists() or process.poll() is not None, 200)  # it compiles all kernels
         server.wait()
         with server.client() as client:
             assert answer_of(client.post(INFER, json=request())) == ("1", pytest.approx(4))

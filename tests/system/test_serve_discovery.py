@@ -30,8 +30,9 @@ BOSTON = {"fallbacks": {("origin",): {("BOS",): model()}}}
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path, databases, monkeypatch):
     """``routes:1`` knows one route and Boston; ``routes:2``, which nobody promoted, knows another route."""
+    monkeypatch.setenv("SHOAL_DATABASE_URL", databases.migrated())
     with shoal.open(tmp_path / "home") as workspace:
         workspace.register(routes([("JFK", "LAX"), ("a:b", "é/")], **BOSTON), tags=["air"])
         workspace.promote("routes", 1)

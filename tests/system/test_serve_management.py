@@ -14,7 +14,7 @@ FLEET = f"{API}/fleets/pumps"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(module_database, tmp_path_factory):
     made = tmp_path_factory.mktemp("management") / "home"
     make_home(made)
     with shoal.open(made, actor="ann") as workspace:

