@@ -426,6 +426,32 @@ def test_what_a_source_says_when_it_fails_is_for_the_log(publish, tmp_path, capl
     assert "unable to open" in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    ("defaults", "outcome", "end"), [({}, "invalid", ""), ({"x": 0.5, "y": 0.5}, "scored", "; defaults stand in")]
+)
+def test_a_row_says_that_its_source_failed_and_is_not_remembered(publish, tmp_path, defaults, outcome, end):
+    workspace = publish(pumps())
+    with_sites(workspace, tmp_path / "sites.db")
+    frame = pl.DataFrame({"device": ["a"], "sensor": ["s1"], "z": [1.0]})
+    bare = request_of(frame, "pumps", outputs=("outcome", "reason"))
+    full = request_of(frame.with_columns(x=0.5, y=0.5), "pumps", outputs=("outcome", "reason"))
+    spec = {"lookup": {**LOOKUP["lookup"], "defaults": defaults}, "cache": {"ttl_s": 600}}
+
+    async def main():
+        workspace.registry.set_serving("pumps", actor="ada", spec=spec)
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        try:
+            return [values(await plane.infer(one, CONTEXT)) for one in (bare, full, bare)]
+        finally:
+            await plane.drain(1)
+
+    first, brought, again = asyncio.run(main())
+    words = "lookup in 'sites' failed: the lookup's database does not answer as it should"
+    assert first == again == {"outcome": [outcome], "reason": [f"{words}{end}"]}
+    assert brought == {"outcome": ["scored"], "reason": [None]}
+
+
 def test_a_source_that_does_not_exist_is_said_in_the_index(publish):
     workspace = publish(pumps())
     workspace.registry.set_serving("pumps", actor="ada", spec=LOOKUP)
