@@ -302,5 +302,8 @@ def _context(scope: Scope, request: InferenceRequest) -> RequestContext:
     if request.parameters:
         deadline_s = sooner(deadline_s, request.parameters)
     return RequestContext(
-        request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name, deadline_s=deadline_s
+        request_id=scope["shoal.request_id"],
+        principal=scope["shoal.principal"].name,
+        deadline_s=deadline_s,
+        id_replaced=scope["shoal.id_replaced"],
     )

@@ -26,6 +26,7 @@ from rest_world import (
 )  # fmt: skip
 
 from shoal.server.permissions import TABLE
+from shoal.workspace import open_workspace
 
 NAMES = ("ridges", "labels", "column", "alarms")
 INFER = "/v2/models/ridges/infer"
@@ -102,6 +103,25 @@ def test_health_and_descriptions(rest):
     assert told["versions"] == ["1"]
     assert rest.get("/v2/models/ridges/versions/1").json["name"] == "ridges"
     assert rest.ask("HEAD", "/v2").status == 200
+
+
+def test_an_id_that_cannot_be_kept_is_refused_where_results_are_durable(tmp_path):
+    make_home(tmp_path)
+    with open_workspace(tmp_path) as workspace:
+        workspace.set_serving("ridges", {"store": "durable"})
+    with rest_world(tmp_path, ["ridges", "column"]) as rest:
+        for odd in ("order 7", "a" * 129, "\xe9"):
+            told = rest.post("/v2/models/ridges/infer", request(), **{"x-request-id": odd})
+            assert told.status == 400
+            assert "give 1 to 128 letters" in told.json["error"]
+            plain = {"inputs": [tensor("x", "FP64", [1.0])]}
+            assert rest.post("/v2/models/column/infer", plain, **{"x-request-id": odd}).status == 200
+        for good in ("a" * 128, "A.7_:/+=-", ""):
+            assert rest.post("/v2/models/ridges/infer", request(), **{"x-request-id": good}).status == 200
+        assert rest.post("/v2/models/ridges/infer", request()).status == 200
+        kept = [one.request_id for one in rest.workspace.predictions.listed()]
+    assert len(kept) == 4
+    assert {"a" * 128, "A.7_:/+=-"} < set(kept)
 
 
 def test_readiness_is_refused_with_its_reason(home):

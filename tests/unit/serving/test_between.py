@@ -152,6 +152,17 @@ def test_a_spec_that_does_not_fit_leaves_what_is_served(serve):
     serve(pumps(), {"rules": {"double": "prediction * 2"}}, work)
 
 
+def test_largest_requests_that_come_together_are_all_answered(serve):
+    frame = pl.DataFrame({"device": ["a"] * 1_500, "x": [0.0] * 1_500})
+    asked = request_of(frame, "pumps")
+
+    async def work(plane, _):
+        return await asyncio.gather(*[plane.infer(asked, CONTEXT) for _ in range(160)])
+
+    answers = serve(constant(1.0), {}, work, max_rows=30_000)
+    assert [len(values(one)["prediction"]) for one in answers] == [1_500] * 160
+
+
 def test_a_fleets_own_limits_hold(serve):
     async def work(plane, _):
         with pytest.raises(TooLarge, match="at most 2"):
