@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
 from shoal.server.bodies import packed, read_body
+from shoal.server.decoding import decode
 from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, keys_said, predictions
 from shoal.server.large import large_request
@@ -25,7 +26,7 @@ from shoal.server.pieces import LARGE_BYTES
 from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
-from shoal.server.wire import Form, decode, encode, read_raw, read_request, write_response
+from shoal.server.wire import Form, encode, read_raw, read_request, write_response
 from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.messages import InferenceRequest, ModelMetadata, RequestContext
 from shoal.serving.plane import DataPlane

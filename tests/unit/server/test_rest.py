@@ -508,3 +508,29 @@ def test_what_json_and_datatypes_there_are_is_said(rest):
         refused = rest.ask("POST", INFER, body, JSON)
         assert refused.status == 400
         assert "JSON has no Infinity" in refused.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty; send the request as JSON"),
+        (b" \n", "the body is empty; send the request as JSON"),
+        (json.dumps(request()).encode("utf-16"), "the request is UTF-16; send JSON as UTF-8"),
+        (b"garbage", "the request is no JSON: JSON is malformed: invalid character (byte 0)"),
+        (b'{"inputs": [}', "the request is no JSON: JSON is malformed: invalid character (byte 12)"),
+        (b'{"other": [1, nan]}', "a missing number is null"),
+        (b'{"other": [None]}', "a missing number is null"),
+        (b'{"other": [1,,2]}', "a missing number is null"),
+        (b'{"other": [1', "the request is no JSON: Input data was truncated"),
+    ],
+)
+def test_what_is_no_json_is_told_so_with_the_hint_that_helps(rest, body, said):
+    refused = rest.ask("POST", INFER, body, JSON)
+    assert refused.status == 400
+    assert said in refused.json["error"]
+    assert ("missing number" in refused.json["error"]) == ("missing number" in said)
+
+
+def test_a_mark_of_utf_8_is_no_harm(rest):
+    body = json.dumps(request()).encode("utf-8-sig").replace(b"1.0", b"NaN", 1)
+    assert rest.ask("POST", INFER, body, JSON).status == 200
