@@ -291,7 +291,14 @@ class Worker:
             options=self._options,
             tracer=self._tracer,
             under_way=self._under_way,
+            elsewhere=self._elsewhere(),
         )
+
+    def _elsewhere(self) -> str:
+        """Where the routes are that are not on this process's port."""
+        if self._job.manages:
+            return f"inference is at {self._job.server.url}"
+        return "management and metrics are on the admin port"
 
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = _at(Health.ROUTES, Health(self._traffic))

@@ -124,6 +124,14 @@ def test_an_id_that_cannot_be_kept_is_refused_where_results_are_durable(tmp_path
     assert {"a" * 128, "A.7_:/+=-"} < set(kept)
 
 
+@pytest.mark.parametrize("path", ["/v2/models/ridges", "/v2/models/ridges/ready", "/v2/health/live", "/ping"])
+def test_a_slash_too_many_is_pointed_at(rest, path):
+    assert rest.get(path).status == 200
+    told = rest.get(f"{path}/")
+    assert (told.status, told.json["error"]) == (404, "there is no such route; leave out the slash at its end")
+    assert "leave out the slash" not in rest.get("/v2/nothing/").json["error"]
+
+
 def test_readiness_is_refused_with_its_reason(home):
     with rest_world(home, ["column"]) as rest:
         rest.runner.run(rest.plane.drain(1.0))
