@@ -386,6 +386,7 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     refused = command(home, "serve", "nothing", "--port", "0", "--grpc-port", "0")
     assert refused.returncode == 1
     assert "nothing" in refused.stderr.splitlines()[-1]
+    assert refused.stderr.count("nothing") == refused.stderr.splitlines()[-1].count("nothing")  # said once
     assert "Traceback" not in refused.stderr
 
 

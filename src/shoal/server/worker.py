@@ -340,10 +340,10 @@ def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
     ShoalError
         None of the fleets that were asked for can be served.
     """
-    for fleet, why in plane.problems().items():
-        _log.warning("fleet %s is not served: %s", fleet, why)
     if wanted and not plane.index(ready=True):
         raise ShoalError(_missing(plane))
+    for fleet, why in plane.problems().items():
+        _log.warning("fleet %s is not served: %s", fleet, why)
 
 
 def _missing(plane: DataPlane) -> str:

@@ -463,6 +463,30 @@ def test_a_row_says_that_its_source_failed_and_is_not_remembered(publish, tmp_pa
     assert brought == {"outcome": ["scored"], "reason": [None]}
 
 
+def test_a_source_without_the_columns_is_warned_of_when_the_spec_is_set(publish, tmp_path, caplog):
+    workspace = publish(pumps())
+    sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
+    with_sites(workspace, tmp_path / "sites.db")
+    pl.DataFrame({"device": ["a"], "x": [0.25]}).write_parquet(tmp_path / "sites.parquet")
+    workspace.set_source("file", {"kind": "parquet", "path": str(tmp_path / "sites.parquet")})
+
+    def warned(**changes):
+        caplog.clear()
+        workspace.set_serving("pumps", {"lookup": {**LOOKUP["lookup"], **changes}})
+        return caplog.text
+
+    assert warned() == ""
+    assert "lookup in 'sites' does not work from here" in warned(features={"x": "nope"})
+    assert "nope" in caplog.text
+    assert "has no column 'y'; it has device, x" in warned(source="file")
+    assert warned(source="file", features=["x"]) == ""
+    (tmp_path / "sites.parquet").unlink()
+    assert "sites.parquet" in warned(source="file", features=["x"])
+    with_sites(workspace, tmp_path / "none" / "sites.db")
+    assert "lookup in 'sites' does not work from here" in warned()
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_source_that_does_not_exist_is_said_in_the_index(publish):
     workspace = publish(pumps())
     workspace.registry.set_serving("pumps", actor="ada", spec=LOOKUP)
