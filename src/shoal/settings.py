@@ -34,6 +34,12 @@ class Settings:
     database_url: str
     actor: str
 
+    @property
+    def database_file(self) -> Path | None:
+        """Where the registry and the ledger live, where that is a file."""
+        scheme, is_file, path = self.database_url.partition(":///")
+        return Path(path) if is_file and scheme.startswith("sqlite") else None
+
     @classmethod
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, home: Path | str | None = None

@@ -330,7 +330,10 @@ def test_management_and_metrics_can_have_a_port_of_their_own(home, tmp_path):
             assert client.get("/api/v1/fleets").status_code == 404
             assert client.get("/metrics").status_code == 404
         assert get(server.admin_url + "/api/v1/fleets").json()[0]["name"] == "pumps"
-        assert post(server.admin_url + INFER, json=request()).status_code == 404
+        refused = post(server.admin_url + INFER, json=request())
+        said = f"there is no such route on this port; inference is at {server.url}"
+        assert (refused.status_code, refused.json()["error"]) == (404, said)
+        assert "are on the admin port" in get(server.url + "/api/v1/fleets").json()["error"]
         wait_until(lambda: 'fleet="pumps"' in get(server.admin_url + "/metrics").text)
         promoted = post(server.admin_url + "/api/v1/fleets/pumps/promote", json={"version": 2})
         assert promoted.status_code == 200
@@ -427,6 +430,7 @@ def test_a_fleet_that_is_not_there_is_said_at_once(home):
     refused = command(home, "serve", "nothing", "--port", "0", "--grpc-port", "0")
     assert refused.returncode == 1
     assert "nothing" in refused.stderr.splitlines()[-1]
+    assert refused.stderr.count("nothing") == refused.stderr.splitlines()[-1].count("nothing")  # said once
     assert "Traceback" not in refused.stderr
 
 

@@ -69,7 +69,46 @@ def refusal(answer, status=400):
     ],
 )
 def test_a_value_of_another_type_is_not_taken_for_what_it_may_mean(client, state, method, path, body):
-    assert re.match(r"body\.\w+: Input should be", refusal(client.request(method, path, json=body)))
+    said = refusal(client.request(method, path, json=body))
+    assert re.fullmatch(r"'\w+' has to be (a whole number|a number|a text|true or false|a list|one of '.*)", said)
+
+
+def test_what_does_not_fit_is_said_in_a_sentence(client, state):
+    promote, fields = f"{FLEET}/promote", "fields of the body are version, alias, expected, reason"
+    for path, body, said in (
+        (promote, {"verison": 1},
+         f"'version' is missing; the {fields}; 'verison' is not known here; did you mean 'version'?"),
+        (promote, {"version": 1, "zz": 1},
+         f"'zz' is not known here; the {fields}"),
+        (promote, {"version": 0}, "'version' has to be at least 1"),
+        (promote, [1], "the body is no JSON object; its fields are version, alias, expected, reason"),
+        (promote, None, "the body is missing; its fields are version, alias, expected, reason"),
+        (f"{API}/keys", {"name": "x" * 101, "role": "reader"}, "'name' has to be a text of at most 100 characters"),
+        (f"{API}/keys", {"name": "x", "role": "boss"},
+         "'role' has to be one of 'predictor', 'reader', 'operator' or 'admin'"),
+    ):  # fmt: skip
+        sent = {} if body is None else {"json": body}
+        assert refusal(client.post(path, **sent)) == said
+    assert refusal(client.put(f"{API}/serving/pumps", json={"spec": "x"})) == "'spec' has to be an object"
+    assert refusal(client.put(FLEET, json={"tags": ["a", 1]})) == "'tags[2]' has to be a text"
+    said = "'before' is missing; the parameters are before, after, limit, offset"
+    assert refusal(client.get(f"{FLEET}/diff", params={"after": "1"})) == said
+    assert "the body is no JSON: " in refusal(
+        client.post(promote, content=b"{", headers={"content-type": "application/json"})
+    )
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "99999999999"])
+def test_what_is_no_version_is_not_found_by_every_route(client, text):
+    said = f"'{text}' is no version; versions are numbers, such as 3"
+    assert refusal(client.get(f"{FLEET}/snapshots/{text}"), 404) == said
+    assert refusal(client.get(f"/v2/models/pumps/versions/{text}"), 404) == said
+
+
+def test_a_body_of_another_kind_is_refused_with_the_one_to_use(client, state):
+    for headers in ({"content-type": "application/x-www-form-urlencoded"}, {"content-type": "text/plain"}, {}):
+        answer = client.post(f"{FLEET}/promote", content=b'{"version": 1}', headers=headers)
+        assert refusal(answer, 415) == "the content-type has to be application/json"
 
 
 def test_every_body_is_exactly_of_the_described_types(home):
@@ -113,7 +152,7 @@ def test_an_absent_body_is_an_empty_one_where_nothing_has_to_be_said(client):
     assert client.post(f"{FLEET}/promote", json={"version": 2}).status_code == 200
     assert client.post(f"{FLEET}/rollback", json={}).json()["after"] == 1
     assert client.post(f"{FLEET}/promote", json={"version": 2}).status_code == 200
-    assert "Field required" in refusal(client.post(f"{FLEET}/promote"))
+    assert "the body is missing" in refusal(client.post(f"{FLEET}/promote"))
     assert "no API key" in refusal(client.post(f"{API}/keys/none/rotate"), 404)
 
 

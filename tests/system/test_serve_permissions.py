@@ -160,7 +160,7 @@ def test_errors_of_the_management_api_are_in_our_form(server):
             client.put("/api/v1/serving/pumps", json={"spec": {"rulez": []}}),
             client.post("/api/v1/keys/none/revoke"),
         ]
-    assert [answer.status_code for answer in said] == [404, 400, 400, 400, 400, 404, 400, 400, 404]
+    assert [answer.status_code for answer in said] == [404, 404, 400, 400, 400, 404, 400, 400, 404]
     assert all(list(answer.json()) == ["error"] for answer in said)
 
 

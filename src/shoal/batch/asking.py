@@ -86,7 +86,7 @@ class Asking:
         if self._spec.on_failure == "fail":
             raise error
         features, why = self._found.without(error)
-        return features, why, f"{self._found.told(error)}; defaults stand in" if why is None else None
+        return features, why, self._found.instead(error) if why is None else None
 
     def _frame(self, rows: Sequence[tuple[Sequence[Feature], str | None, str | None]]) -> pl.DataFrame:
         values = [(*features, why, instead) for features, why, instead in rows]

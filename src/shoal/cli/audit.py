@@ -3,7 +3,7 @@
 import click
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import console, examples, fields, json_option, print_json, print_listing
+from shoal.cli.output import console, examples, fields, json_option, print_json, print_listing, unless_filtered
 from shoal.errors import InvalidInput
 
 
@@ -24,7 +24,8 @@ def audit(invocation: Invocation, what: str | None, limit: int, verify: bool, no
     with invocation.workspace() as workspace:
         entries = workspace.registry.audit(object=what, limit=limit)
     columns = ("number", "at", "actor", "action", "object", "after")
-    print_listing(map(fields, entries), columns, as_json=as_json, empty="nothing was changed yet")
+    empty = unless_filtered("nothing was changed yet", object=what)
+    print_listing(map(fields, entries), columns, as_json=as_json, empty=empty)
 
 
 def _verify(invocation: Invocation, noted: str | None, *, as_json: bool) -> None:

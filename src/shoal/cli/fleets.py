@@ -18,6 +18,7 @@ from shoal.cli.output import (
     print_json,
     print_listing,
     print_table,
+    unless_filtered,
 )
 from shoal.cli.served import follow, load, pin, serving, unload, unpin
 from shoal.cli.statistics import stats
@@ -48,7 +49,8 @@ def list_fleets(invocation: Invocation, tag: str | None, category: str | None, a
     with invocation.workspace() as workspace:
         records = workspace.registry.fleets(tag=tag, category=category)
     columns = ("name", "latest", "aliases", "category", "tags", "owner", "created_at", "description")
-    print_listing(map(fields, records), columns, as_json=as_json, empty="no fleets; train or register one")
+    empty = unless_filtered("no fleets; train or register one", tag=tag, category=category)
+    print_listing(map(fields, records), columns, as_json=as_json, empty=empty)
 
 
 @fleets.command(epilog=examples("shoal fleets show pumps", "shoal fleets show pumps:3"))

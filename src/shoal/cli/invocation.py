@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.cli.output import console
+from shoal.settings import Settings
+
 if TYPE_CHECKING:
     from shoal.workspace import Workspace
 
@@ -26,6 +29,8 @@ class Invocation:
     def workspace(self) -> "Workspace":
         """Open the workspace; ``with invocation.workspace() as workspace:`` closes it again.
 
+        One that was not there is made, and that is said: the folder may have been misspelt.
+
         Raises
         ------
         StorageError
@@ -34,4 +39,9 @@ class Invocation:
         # Importing everything that the workspace wires takes a second; help and wrong usage need not wait for it.
         from shoal.workspace import open_workspace
 
-        return open_workspace(self.home)
+        file = Settings.from_environment(home=self.home).database_file
+        is_new = file is not None and not file.exists()
+        workspace = open_workspace(self.home)
+        if is_new:
+            console(err=True).print(f"made a new workspace in {workspace.settings.home}")
+        return workspace

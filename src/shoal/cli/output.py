@@ -72,6 +72,20 @@ def print_listing(rows: Iterable[Mapping[str, Cell]], columns: Sequence[str], *,
         console(err=True).print(empty)
 
 
+def unless_filtered(empty: str, **filters: object) -> str:
+    """What to say of an empty listing: that nothing matches its filters, where there are any.
+
+    Parameters
+    ----------
+    empty : str
+        What to say where there are none.
+    **filters : object
+        By the name of the option; None where it was not given.
+    """
+    given = [f"--{name} {value}" for name, value in filters.items() if value is not None]
+    return f"nothing matches {' '.join(given)}" if given else empty
+
+
 def print_table(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> None:
     """Print a table; numbers stand to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")

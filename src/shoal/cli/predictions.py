@@ -17,6 +17,7 @@ from shoal.cli.output import (
     print_json,
     print_listing,
     print_table,
+    unless_filtered,
 )
 from shoal.cli.row import typed_row
 from shoal.cli.times import Moment
@@ -76,7 +77,10 @@ def list_predictions(
             until=until,
             limit=limit,
         )
-    print_listing(map(_shown, records), _COLUMNS, as_json=as_json, empty="no predictions")
+    empty = unless_filtered(
+        "no predictions", state=state, kind=kind, fleet=fleet, principal=principal, since=since, until=until
+    )
+    print_listing(map(_shown, records), _COLUMNS, as_json=as_json, empty=empty)
 
 
 @predictions.command(epilog=examples("shoal predictions request order-17"))

@@ -22,6 +22,7 @@ from shoal.cli.output import (
     print_json,
     print_listing,
     print_table,
+    unless_filtered,
 )
 from shoal.jobs.states import RunState
 from shoal.ledger.records import RunRecord, ShardRecord
@@ -47,7 +48,8 @@ def list_runs(
     with invocation.workspace() as workspace:
         records = workspace.ledger.runs(state=RunState(state) if state else None, fleet=fleet, kind=kind, limit=limit)
     columns = ("id", "kind", "fleet", "version", "state", "actor", "created_at", "ended_at", "error")
-    print_listing(map(fields, records), columns, as_json=as_json, empty="no runs")
+    empty = unless_filtered("no runs", state=state, fleet=fleet, kind=kind)
+    print_listing(map(fields, records), columns, as_json=as_json, empty=empty)
 
 
 @runs.command(epilog=examples("shoal runs show 20261121-044012-x7f3"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import examples
@@ -96,6 +97,8 @@ def serve(
     once.
     """
     _require_extra()
+    if no_grpc and _is_given("grpc_port"):
+        raise InvalidInput("--no-grpc does without the port that --grpc-port names; give one of them")
     from shoal.server.options import Limits, ServerOptions
     from shoal.server.supervisor import Supervisor, may_listen
     from shoal.serving.deferred_options import DeferredOptions
@@ -130,6 +133,11 @@ def serve(
         click.secho(_OPEN, err=True, bold=True)
     if not Supervisor(wanted, settings, on_ready=tell, on_news=report).run():
         raise click.exceptions.Exit(1)
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option was written on the command line."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "TlsFiles | None":

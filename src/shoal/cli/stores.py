@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from shoal.cli.invocation import Invocation
-from shoal.cli.output import console, examples, fields, json_option, print_listing
+from shoal.cli.output import console, examples, fields, json_option, print_json, print_listing
 
 
 @click.group()
@@ -27,15 +27,17 @@ def list_stores(invocation: Invocation, as_json: bool) -> None:
 @stores.command("set", epilog=examples("shoal stores set pumps /mnt/pumps"))
 @click.argument("category")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@json_option
 @click.pass_obj
-def set_store(invocation: Invocation, category: str, folder: Path) -> None:
+def set_store(invocation: Invocation, category: str, folder: Path, as_json: bool) -> None:
     """Put the next snapshots of a category's fleets into a folder.
 
     Those that exist stay where they are, and are found there.
     """
     with invocation.workspace() as workspace:
         workspace.set_store(category, folder)
-    console().print(f"New snapshots of {category} go to {folder.absolute()}")
+        (made,) = [one for one in workspace.registry.stores() if one.category == category]
+    print_json(fields(made)) if as_json else console().print(f"New snapshots of {category} go to {folder.absolute()}")
 
 
 @stores.command(epilog=examples("shoal stores remove pumps"))

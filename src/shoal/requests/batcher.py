@@ -92,7 +92,7 @@ class Tally:
     Attributes
     ----------
     batches, rows : int
-        Calls, and rows in them.
+        Calls with any rows, and rows in them.
     queue_ns, compute_ns : int
         How long requests waited and calls took, summed, in nanoseconds.
     """
@@ -285,7 +285,7 @@ class Batcher(Generic[Item, Answer]):
         tally = self.tally
         tally.compute_ns += wall_ns
         tally.queue_ns += sum([started_ns - waiting.queued_ns for waiting in batch])
-        tally.batches += 1
+        tally.batches += rows > 0  # no kernel is called for none
         tally.rows += rows
         return answers
 

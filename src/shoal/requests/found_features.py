@@ -66,6 +66,10 @@ class FoundFeatures:
         """The features where the source failed and the spec says to go on."""
         return self.defaults, self.told(error) if self._spec.on_failure == "invalid" else None
 
+    def instead(self, error: StorageError) -> str:
+        """What there is to say of a row that is scored though the source failed."""
+        return f"{self.told(error)}; defaults stand in" if self._spec.defaults else self.told(error)
+
     def told(self, error: StorageError) -> str:
         """What reasons say of a failure: neither files nor addresses nor a driver's words."""
         return error.message if isinstance(error, ConnectionFailed) else self.failure(error).message

@@ -74,6 +74,8 @@ def _problems(spec: ServingSpec) -> Iterator[str]:
             field = f"checks.{side}.{name}"
             if check.min is not None and check.max is not None and check.min > check.max:
                 yield f"field '{field}': min {check.min:g} lies above max {check.max:g}"
+            if check.one_of == ():
+                yield f"field '{field}.one_of' is empty: name the values that are allowed, or leave it out"
             if check == type(check)():
                 yield f"field '{field}' checks nothing: give type, not_null, min, max, one_of or pattern"
     if spec.lookup is not None:

@@ -39,12 +39,15 @@ class Completed:
         For each feature one value per row: float, str, or None where there is none.
     reasons : mapping of int to str
         Rows that are not to be scored, and why.
+    defaulted : mapping of int to str
+        Rows that got defaults because the source failed, and what there is to say of it.
     failure : StorageError or None
         A failure of the source that is among those reasons, with all that there is to say of it.
     """
 
     columns: Mapping[str, list[Feature]]
     reasons: Mapping[int, str]
+    defaulted: Mapping[int, str] = field(default_factory=dict)
     failure: StorageError | None = None
 
 
@@ -296,17 +299,24 @@ class Lookup:
 
     def _columns(self, keys: Sequence[Key | None], found: Mapping[Key, Found]) -> Completed:
         reasons: dict[int, str] = {}
-        rows = [self._row(position, key, found, reasons) for position, key in enumerate(keys)]
+        defaulted: dict[int, str] = {}
+        rows = [self._row(position, key, found, reasons, defaulted) for position, key in enumerate(keys)]
         columns = zip(*rows, strict=True) if rows else ([] for _ in self.features)
         refused = (found.get(key) for key in map(keys.__getitem__, reasons) if key is not None)
         return Completed(
             columns={name: list(column) for name, column in zip(self.features, columns, strict=True)},
             reasons=reasons,
+            defaulted=defaulted,
             failure=next((one for one in refused if isinstance(one, StorageError)), None),
         )
 
     def _row(
-        self, position: int, key: Key | None, found: Mapping[Key, Found], reasons: dict[int, str]
+        self,
+        position: int,
+        key: Key | None,
+        found: Mapping[Key, Found],
+        reasons: dict[int, str],
+        defaulted: dict[int, str],
     ) -> Sequence[Feature]:
         values = None if key is None else found[key]
         if isinstance(values, StorageError):
@@ -314,6 +324,8 @@ class Lookup:
                 raise Unavailable(f"{self._found.told(values)}; try again", detail=values.detail)
             self._stats.defaulted += 1
             features, reason = self._found.without(values)
+            if reason is None:
+                defaulted[position] = self._found.instead(values)
         else:
             values = self._found.current(values)
             if values is None:

@@ -109,6 +109,17 @@ class MappedTable:
         """
         self._follow()
 
+    def look(self) -> None:
+        """See whether the file is there and has the columns; raises as :meth:`index` does."""
+        try:
+            with storage_errors(self._path):
+                present = pl.read_parquet_schema(self._path)
+        except PolarsError as error:
+            raise InvalidInput(f"{self._path} is no Parquet file: {error}") from error
+        missing = [name for name in self._wanted.all if name not in present]
+        if missing:
+            raise InvalidInput(f"{self._path} has no column {missing[0]!r}; it has {', '.join(present)}")
+
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
         return self._read()

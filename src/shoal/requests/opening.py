@@ -1,6 +1,7 @@
 """The lookup and the cache of a fleet, as its serving spec describes them."""
 
 from pathlib import Path
+from typing import Final
 
 from shoal.errors import InvalidSpec
 from shoal.requests.lookup_columns import key_columns, wanted
@@ -10,6 +11,10 @@ from shoal.requests.prediction_cache import ProcessStore, RedisStore, Store
 from shoal.requests.readers import FindSource, open_reader
 from shoal.requests.sources import RedisSource, resolved
 from shoal.requests.spec import PROCESS, CacheSpec, FleetSchema, LookupSpec
+from shoal.storage.lookup_sql import SqlReader
+
+_LOOK_S: Final = 2.0
+"""How long a source may take to say which columns it has, in seconds."""
 
 
 def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cache: Path) -> Lookup:
@@ -40,6 +45,24 @@ def open_lookup(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cach
     if isinstance(reader, MappedTable):
         reader.prepare()
     return Lookup(spec, schema, reader)
+
+
+def look_at_source(spec: LookupSpec, schema: FleetSchema, find: FindSource, *, cache: Path) -> None:
+    """Ask a lookup's source whether it has the columns, where sources of its kind have columns.
+
+    Parameters as of :func:`open_lookup`, which raises the like.
+
+    Raises
+    ------
+    StorageError
+        The source cannot be reached, or a database has no such column.
+    InvalidInput
+        A file has no such column.
+    """
+    columns = wanted(spec, key_columns(spec, schema))
+    reader = open_reader(find(spec.source), columns, cache=cache, timeout_s=_LOOK_S)
+    if isinstance(reader, MappedTable | SqlReader):
+        reader.look()
 
 
 def open_store(spec: CacheSpec, find: FindSource) -> Store:

@@ -142,6 +142,7 @@ class CallGate:
             principal=visit.principal or "",
             deadline_s=self._under_way.deadline_s(visit.metadata.get(_DEADLINE), remaining_s),
             one_by_one=True,
+            id_replaced=(visit.metadata.get(REQUEST_ID) or visit.request_id) != visit.request_id,
         )
 
     def turn(self, visit: Visit, context: RequestContext) -> Turn:

@@ -13,8 +13,9 @@ import polars as pl
 
 from shoal.batch.columns import CASTS, TypeSearch
 from shoal.errors import InvalidInput, NotReady
+from shoal.server.decoding import decode
 from shoal.server.pieces import LARGE_BYTES, read_list
-from shoal.server.wire import decode, strung
+from shoal.server.wire import strung
 from shoal.serving.addresses import split
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
 from shoal.serving.plane import DataPlane
@@ -23,6 +24,12 @@ CSV_KIND: Final = b"text/csv"
 _FLEET_HEADER: Final = b"x-shoal-fleet"
 _SHOWN: Final = 10
 _CSV_KINDS: Final = ("integer", "number", "boolean")
+_KINDS: Final = {
+    Datatype.BOOL: "true or false",
+    Datatype.INT64: "whole numbers",
+    Datatype.FP64: "numbers",
+    Datatype.BYTES: "texts",
+}
 _NUMBERS: Final = (Datatype.INT64, Datatype.FP64)
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
@@ -83,7 +90,8 @@ def chosen_fleet(plane: DataPlane, headers: Mapping[bytes, bytes], query: bytes)
     asked = parse_qs(query.decode("latin-1")).get("fleet", [])
     named = list(dict.fromkeys([given, *asked] if given else asked))
     if len(named) > 1:
-        raise InvalidInput(f"?fleet= and the header X-Shoal-Fleet name {named[0]!r} and {named[1]!r}; name one")
+        where = "?fleet= and the header X-Shoal-Fleet name" if given else "?fleet= names"
+        raise InvalidInput(f"{where} {named[0]!r} and {named[1]!r}; name one")
     if named:
         return named[0]
     served = [entry.name for entry in plane.index(ready=True)]
@@ -124,15 +132,37 @@ def invocation_request(
     Raises
     ------
     InvalidInput
-        It is of none of MLflow's forms, or its rows are not all of one length.
+        It is of none of MLflow's forms, its rows or columns are not all of one length, or it has none of the columns
+        that are taken, or one whose values are not what is taken.
     """
     taken = {one.name: one for one in (*metadata.inputs, *said)}
     names = [one.name for one in metadata.inputs]
     columns = _csv_columns(body, taken) if kind == CSV_KIND else _json_columns(body, names, taken)
-    inputs = [_tensor(one, columns[one.name]) for one in taken.values() if one.name in columns]
+    given = [one for one in taken.values() if one.name in columns]
+    if not given:
+        raise _no_columns(names, kind)
+    _require_one_length([one.name for one in given], columns)
+    inputs = [_tensor(one, columns[one.name]) for one in given]
     answers = [one.name for one in metadata.outputs]
     wanted = ("prediction",) if "prediction" in answers else ("score", "is_anomaly")
     return InferenceRequest(model=metadata.name, inputs=tuple(inputs), outputs=wanted)
+
+
+def _no_columns(names: Sequence[str], kind: bytes) -> InvalidInput:
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    if kind == CSV_KIND:
+        return InvalidInput(f"the first line names none of the columns; put them there, with commas between: {shown}")
+    return InvalidInput(f"the request has none of the columns; they are: {shown}")
+
+
+def _require_one_length(names: Sequence[str], columns: _Columns) -> None:
+    first = names[0]
+    for name in names[1:]:
+        if len(columns[name]) != len(columns[first]):
+            raise InvalidInput(
+                f"column {first!r} has {len(columns[first])} value(s) and {name!r} has {len(columns[name])}; "
+                "give each row one of each"
+            )
 
 
 def predictions(response: InferenceResponse) -> list[object]:
@@ -249,10 +279,20 @@ def _tensor(described: TensorMetadata, values: Sequence[_Cell]) -> Tensor:
     if described.datatype is Datatype.INT64:  # a table with missing values has made floats of whole numbers
         values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
     datatype = _datatype(described.datatype, values)
+    _require_kind(described, datatype)
     if datatype is Datatype.BYTES:
         is_number = described.datatype is Datatype.FP64
         values = [None if value is None else _text(value, is_number=is_number) for value in values]
     return Tensor(name=described.name, datatype=datatype, shape=(len(values),), data=list(values))
+
+
+def _require_kind(described: TensorMetadata, datatype: Datatype) -> None:
+    """Refuse a column all of whose values are of a kind that no row may have; texts are read as what they mean."""
+    wanted = described.datatype
+    if datatype in (wanted, Datatype.BYTES) or (wanted is Datatype.FP64 and datatype is Datatype.BOOL):
+        return
+    advice = "; write them in quotes" if wanted is Datatype.BYTES else ""
+    raise InvalidInput(f"column {described.name!r} holds {_KINDS[datatype]}, and has to hold {_KINDS[wanted]}{advice}")
 
 
 def _datatype(wanted: Datatype, values: Sequence[_Cell]) -> Datatype:

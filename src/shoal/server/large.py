@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from shoal.errors import InvalidInput, TooLarge
+from shoal.server.decoding import decode
 from shoal.server.parameters import MOST_TENSORS
 from shoal.server.pieces import read_list
-from shoal.server.wire import Elements, Input, InputParameters, Output, Request, decode, strung
+from shoal.server.wire import Elements, Input, InputParameters, Output, Request, strung
 from shoal.serving.messages import Datatype, Value
 
 #: More bytes than this are no shape, names or parameters, but an attempt to keep us busy.

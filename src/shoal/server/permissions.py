@@ -193,8 +193,14 @@ class RouteTable:
             if method in methods:
                 return methods[method]
         if not matching:
-            raise NotFound("there is no such route; GET /v2 and GET /api/v1/docs say what there is")
+            raise self._missing(parts)
         raise WrongMethod(method, tuple(sorted({one for methods in matching for one in methods})))
+
+    def _missing(self, parts: Sequence[str]) -> NotFound:
+        """The refusal of a path that leads nowhere; most often a slash stands behind one that does."""
+        if len(parts) > 1 and not parts[-1] and any(_fits(shape, parts[:-1]) for shape in self._shapes):
+            return NotFound("there is no such route; leave out the slash at its end")
+        return NotFound("there is no such route; GET /v2 and GET /api/v1/docs say what there is")
 
 
 def _fits(shape: _Shape, parts: Sequence[str]) -> bool:

@@ -33,8 +33,8 @@ class Ids:
 class RequestIds:
     """Takes the caller's ``X-Request-Id``, or makes one, and returns it.
 
-    It leaves ``shoal.request_id``, ``shoal.headers`` (the headers as a mapping, made once for all) and the
-    :class:`~shoal.server.outgoing.Outgoing` in the scope.
+    It leaves in the scope ``shoal.request_id``, ``shoal.id_replaced`` (whether the caller gave another one),
+    ``shoal.headers`` (the headers as a mapping, made once for all) and the :class:`~shoal.server.outgoing.Outgoing`.
 
     Parameters
     ----------
@@ -49,8 +49,10 @@ class RequestIds:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
         headers = scope["shoal.headers"] = dict(scope["headers"])
-        given = self._ids.of(headers.get(_HEADER))
+        asked = headers.get(_HEADER)
+        given = self._ids.of(asked)
         scope["shoal.request_id"] = given.decode()
+        scope["shoal.id_replaced"] = bool(asked) and given is not asked
         outgoing = Outgoing(scope, send)
         outgoing.headers.append((_HEADER, given))
         return self._app(scope, receive, outgoing.send)

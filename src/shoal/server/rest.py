@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from shoal.errors import InvalidInput, NotFound
 from shoal.server.bodies import packed, read_body
+from shoal.server.decoding import decode
 from shoal.server.errors import WrongContent
 from shoal.server.invocations import CSV_KIND, chosen_fleet, invocation_request, keys_said, predictions
 from shoal.server.large import large_request
@@ -25,7 +26,7 @@ from shoal.server.pieces import LARGE_BYTES
 from shoal.server.predictions import accept, prefers_later
 from shoal.server.routing import Answer, Handler, Headers, Target, Targets
 from shoal.server.statistics import statistics_document
-from shoal.server.wire import Form, decode, encode, read_raw, read_request, write_response
+from shoal.server.wire import Form, encode, read_raw, read_request, write_response
 from shoal.serving.deferred import DeferredPredictions
 from shoal.serving.messages import InferenceRequest, ModelMetadata, RequestContext
 from shoal.serving.plane import DataPlane
@@ -303,5 +304,8 @@ def _context(scope: Scope, request: InferenceRequest) -> RequestContext:
     if request.parameters:
         deadline_s = sooner(deadline_s, request.parameters)
     return RequestContext(
-        request_id=scope["shoal.request_id"], principal=scope["shoal.principal"].name, deadline_s=deadline_s
+        request_id=scope["shoal.request_id"],
+        principal=scope["shoal.principal"].name,
+        deadline_s=deadline_s,
+        id_replaced=scope["shoal.id_replaced"],
     )

@@ -33,10 +33,13 @@ class Doors:
     ----------
     doors : mapping of str to ASGI application
         By a path of the permission table, or by the first part of the path.
+    elsewhere : str
+        Where other routes are, for who asks for one of them.
     """
 
-    def __init__(self, doors: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, doors: Mapping[str, ASGIApp], elsewhere: str) -> None:
         self._doors = doors
+        self._elsewhere = elsewhere
         self._found: dict[str, ASGIApp | None] = {}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -44,7 +47,7 @@ class Doors:
         template = scope["shoal.rule"].template
         door = self._found.get(template) or self._find(template)
         if door is None:
-            raise NotFound("there is no such route on this port; management and metrics may be on the admin port")
+            raise NotFound(f"there is no such route on this port; {self._elsewhere}")
         return door(scope, receive, send)
 
     def _find(self, template: str) -> ASGIApp | None:
@@ -80,6 +83,7 @@ def build_stack(
     tracer: Tracer | None = None,
     under_way: UnderWay | None = None,
     table: RouteTable | None = None,
+    elsewhere: str = "GET /v2 says what there is",
 ) -> Stack:
     """Put the middlewares before the doors.
 
@@ -101,9 +105,11 @@ def build_stack(
         Where doors beside these note what they are answering; one of the stack's own unless told.
     table : RouteTable, optional
         Permissions of the routes; the real ones unless told.
+    elsewhere : str
+        See :class:`Doors`.
     """
     under_way = UnderWay(options.limits) if under_way is None else under_way
-    app: ASGIApp = Readiness(Doors(doors), traffic)
+    app: ASGIApp = Readiness(Doors(doors, elsewhere), traffic)
     app = Authentication(app, ring, table or RouteTable())
     app = Doorkeeper(app, options.limits, under_way)
     app = ErrorAnswers(app)

@@ -4,32 +4,22 @@ One typed decoder reads a request straight into the values that the data plane t
 the model does.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 import msgspec
 
 from shoal.errors import InvalidInput
 from shoal.server.binary import elements, itemsize, raw_bytes
+from shoal.server.decoding import decode
 from shoal.server.parameters import element_count, no_shared_memory, require_plain_output
 from shoal.serving.messages import Data, Datatype, InferenceRequest, InferenceResponse, Tensor, TensorMetadata, Value
 
 _Scalar: TypeAlias = bool | int | float | str | None
 Elements: TypeAlias = list[_Scalar | list[_Scalar]]
-Wire = TypeVar("Wire")
-Wire_co = TypeVar("Wire_co", covariant=True)
 
 _NO_TAIL: Final = memoryview(b"")
-
-# A text is matched as a whole, so that nothing in it is taken for a number; one without an end as far as it goes, or
-# every quote in it would be tried as the beginning of another.
-_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_TEXTS: Final = re.compile(rb'(?:[^"]++|%b)*+' % _TEXT.pattern, re.DOTALL)
-
-_DATATYPES: Final = f"; there are {', '.join(Datatype)}"
-_INFINITY: Final = ", and JSON has no Infinity: send null instead, or leave the row out"
 
 
 class InputParameters(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -204,59 +194,9 @@ def write_response(response: InferenceResponse, form: Form) -> tuple[bytes, int 
     return b"".join([header, *contents]), len(header) if contents else None
 
 
-class Decoder(Protocol[Wire_co]):
-    """What reads JSON, as msgspec's decoders do."""
-
-    def decode(self, buf: bytes, /) -> Wire_co:
-        """Read it; raises msgspec's errors."""
-
-
 def encode(value: object) -> bytes:
     """A value as JSON; numbers that are none, such as NaN, become null."""
     return _encoder.encode(value)
-
-
-def decode(decoder: Decoder[Wire], raw: bytes) -> Wire:
-    """Read JSON.
-
-    Raises
-    ------
-    InvalidInput
-        It is none, or not of the decoder's form.
-    """
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        hint = _DATATYPES if "datatype`" in str(error) else ""
-        raise InvalidInput(f"the request is not of the form that is taken here: {error}{hint}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"the request is no UTF-8: {error.reason}") from error
-    except RecursionError as error:
-        raise InvalidInput("the request is nested too deeply") from error
-    except msgspec.DecodeError as error:
-        without = _without_nan(raw)
-        if without != raw:
-            return decode(decoder, without)
-        hint = _INFINITY if b"Infinity" in raw else ""
-        raise InvalidInput(f"the request is no JSON: {error}; a missing number is null{hint}") from error
-
-
-def _without_nan(raw: bytes) -> bytes:
-    """JSON has no NaN, but some clients write it all the same; here it means what null means."""
-    pieces, start = [], 0
-    while (found := raw.find(b"NaN", start)) >= 0:
-        before = _TEXTS.match(raw, start, found)
-        assert before is not None  # it matches nothing as well
-        if before.end() == found:
-            pieces += [raw[start:found], b"null"]
-            start = found + 3
-            continue
-        text = _TEXT.match(raw, before.end())  # which the word is part of
-        if text is None:
-            break
-        pieces.append(raw[start : text.end()])
-        start = text.end()
-    return b"".join([*pieces, raw[start:]])
 
 
 def _form(outputs: Sequence[Output], parameters: Mapping[str, Value]) -> Form:

@@ -295,7 +295,14 @@ class Worker:
             options=self._options,
             tracer=self._tracer,
             under_way=self._under_way,
+            elsewhere=self._elsewhere(),
         )
+
+    def _elsewhere(self) -> str:
+        """Where the routes are that are not on this process's port."""
+        if self._job.manages:
+            return f"inference is at {self._job.server.url}"
+        return "management and metrics are on the admin port"
 
     def _doors(self) -> Mapping[str, ASGIApp]:
         doors: dict[str, ASGIApp] = _at(Health.ROUTES, Health(self._traffic))
@@ -324,10 +331,7 @@ def _at(routes: Iterable[tuple[str, str]], app: ASGIApp) -> dict[str, ASGIApp]:
 
 
 def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:
-    rows = options.limits.rows
-    serving = ServingOptions(
-        batching=options.batching, max_rows=rows, queue_rows=max(rows, ServingOptions().queue_rows)
-    )
+    serving = ServingOptions(batching=options.batching, max_rows=options.limits.rows)
     return workspace.data_plane(options.fleets, options=serving, category=options.category)
 
 
@@ -339,10 +343,10 @@ def _require_fleets(plane: DataPlane, wanted: tuple[str, ...]) -> None:
     ShoalError
         None of the fleets that were asked for can be served.
     """
-    for fleet, why in plane.problems().items():
-        _log.warning("fleet %s is not served: %s", fleet, why)
     if wanted and not plane.index(ready=True):
         raise ShoalError(_missing(plane))
+    for fleet, why in plane.problems().items():
+        _log.warning("fleet %s is not served: %s", fleet, why)
 
 
 def _missing(plane: DataPlane) -> str:

@@ -67,6 +67,11 @@ def parse_key(fleet: str, keys: Sequence[KeyColumn], text: str) -> ModelAddress:
     return ModelAddress(text=key_text(keys, level, key), level=level, key=key)
 
 
+def no_version(text: str) -> NotFound:
+    """The refusal of what is asked for as a version and is none."""
+    return NotFound(f"{text[:100]!r} is no version; versions are numbers, such as 3")
+
+
 def _value(fleet: str, column: KeyColumn, part: str) -> str | int | bool:
     try:
         text = unquote(part, errors="strict")

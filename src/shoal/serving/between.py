@@ -194,7 +194,7 @@ class Between:
         columns: list[Column] = list(rows.columns)
         for name in wanted:
             columns[self._positions[name]] = found.columns[name]
-        return msgspec.structs.replace(rows, columns=tuple(columns), notes=found.reasons)
+        return msgspec.structs.replace(rows, columns=tuple(columns), notes=found.reasons, defaulted=found.defaulted)
 
     def stats(self) -> tuple[LookupStats | None, CacheStats | None]:
         """How the lookup and the prediction cache are doing; None for one that there is not."""

@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
+from shoal.serving.addresses import no_version
 from shoal.serving.contact import Contact
 from shoal.serving.desired import Known, Selection, Wanted, earlier, unloaded
 from shoal.serving.keeping import Keepers
@@ -349,4 +350,4 @@ class Catalog:
 def _number(version: str) -> int:
     if version.isdecimal() and version.isascii() and len(version) < 10 and version[0] != "0":
         return int(version)
-    raise NotFound(f"{version[:100]!r} is no version; versions are numbers, such as 3")
+    raise no_version(version)

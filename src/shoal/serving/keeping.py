@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from shoal.errors import DeadlineExceeded, StorageError, Unavailable
+from shoal.errors import DeadlineExceeded, InvalidInput, StorageError, Unavailable
 from shoal.ledger import Predictions
 from shoal.requests.spec import ServingSpec
 from shoal.serving.durable import DurableStore
@@ -128,6 +128,20 @@ class Keeping:
     def is_durable(self) -> bool:
         """Whether results are committed before they are answered."""
         return self._store is not None
+
+    def require(self, context: RequestContext) -> None:
+        """Refuse a request whose durable result would be kept under another id than its caller gave.
+
+        Raises
+        ------
+        InvalidInput
+            Says what an id may be.
+        """
+        if self._store is not None and context.id_replaced:
+            raise InvalidInput(
+                "the result is durable, and cannot be kept under this X-Request-Id: give 1 to 128 letters, digits and "
+                "._:/+=- or leave it out"
+            )
 
     async def commit(
         self,

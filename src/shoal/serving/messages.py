@@ -128,6 +128,8 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
         Takes the result that is to be durable from the data plane, which commits it itself unless told.
     one_by_one : bool
         Whether the door hands over requests one by one, though more may have come to it.
+    id_replaced : bool
+        Whether the caller gave another request id, which could not be taken.
     """
 
     request_id: str
@@ -135,6 +137,7 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     keep: Callable[[NewPrediction], None] | None = None
     one_by_one: bool = False
+    id_replaced: bool = False
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):

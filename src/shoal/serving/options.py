@@ -1,6 +1,11 @@
 """How a data plane serves: polling, queues, limits."""
 
+from typing import Final
+
 import msgspec
+
+_LARGEST_WAITING: Final = 8
+_LEAST_WAITING: Final = 200_000
 
 
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -12,8 +17,8 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Seconds between two looks at the registry.
     batching : bool
         Whether requests that wait at the same moment run in one kernel call; False is for measuring what that brings.
-    queue_rows : int
-        Rows that may wait for one fleet.
+    queue_rows : int, optional
+        Rows that may wait for one fleet; eight times ``max_rows``, and no fewer than 200,000, unless told.
     queue_bytes : int
         Bytes that may wait in the whole process.
     max_rows : int
@@ -30,13 +35,18 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     poll_s: float = 0.25
     batching: bool = True
-    queue_rows: int = 200_000
+    queue_rows: int | None = None
     queue_bytes: int = 256 * 2**20
     max_rows: int = 200_000
     versions: int = 4
     inline_s: float = 0.002
     call_s: float = 0.02
     load_s: float = 60.0
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that may wait for one fleet: several of the largest requests, which would refuse each other else."""
+        return self.queue_rows or max(_LARGEST_WAITING * self.max_rows, _LEAST_WAITING)
 
     def most_rows(self, wished: int | None) -> int:
         """Rows of one request of a fleet that may have a narrower limit of its own."""

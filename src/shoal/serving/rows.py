@@ -29,6 +29,8 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
         About how much memory they take.
     notes : mapping of int to str
         Rows that are not to be scored, and why.
+    defaulted : mapping of int to str
+        Rows that are scored with defaults because their source failed, and what there is to say of it.
     wrong : mapping of int to ndarray of bool
         By position of a column that came as texts: rows whose text is nothing that the column can hold.
     """
@@ -37,27 +39,52 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     size_bytes: int
     notes: Mapping[int, str] = {}
+    defaulted: Mapping[int, str] = {}
     wrong: Mapping[int, Flags] = {}
 
     def is_repeatable(self, row: int) -> bool:
-        """Whether a row's columns say all that its answer depends on."""
-        return row not in self.notes and not any(flags[row] for flags in self.wrong.values())
+        """Whether a row's columns say all that its answer, and its reason, depend on."""
+        return (
+            row not in self.notes and row not in self.defaulted and not any(flags[row] for flags in self.wrong.values())
+        )
 
     def slice(self, start: int, stop: int) -> "Rows":
         """Neighbouring rows."""
         columns = tuple([column[start:stop] for column in self.columns])
         size_bytes = self.size_bytes * (stop - start) // self.rows
-        notes = {row - start: note for row, note in self.notes.items() if start <= row < stop}
         wrong = {position: flags[start:stop] for position, flags in self.wrong.items()}
-        return Rows(columns=columns, rows=stop - start, size_bytes=size_bytes, notes=notes, wrong=wrong)
+        return Rows(
+            columns=columns,
+            rows=stop - start,
+            size_bytes=size_bytes,
+            notes=_between(self.notes, start, stop),
+            defaulted=_between(self.defaulted, start, stop),
+            wrong=wrong,
+        )
 
     def take(self, chosen: Sequence[int]) -> "Rows":
         """Some of the rows."""
         columns = tuple([[column[row] for row in chosen] for column in self.columns])
         size_bytes = self.size_bytes * len(chosen) // max(self.rows, 1)
-        notes = {i: self.notes[row] for i, row in enumerate(chosen) if row in self.notes}
         wrong = {position: flags[list(chosen)] for position, flags in self.wrong.items()}
-        return Rows(columns=columns, rows=len(chosen), size_bytes=size_bytes, notes=notes, wrong=wrong)
+        return Rows(
+            columns=columns,
+            rows=len(chosen),
+            size_bytes=size_bytes,
+            notes=_of(self.notes, chosen),
+            defaulted=_of(self.defaulted, chosen),
+            wrong=wrong,
+        )
+
+
+def _between(notes: Mapping[int, str], start: int, stop: int) -> Mapping[int, str]:
+    """What is noted of neighbouring rows."""
+    return {row - start: note for row, note in notes.items() if start <= row < stop} if notes else notes
+
+
+def _of(notes: Mapping[int, str], chosen: Sequence[int]) -> Mapping[int, str]:
+    """What is noted of some rows."""
+    return {i: notes[row] for i, row in enumerate(chosen) if row in notes} if notes else notes
 
 
 def _merged(columns: Sequence[Column]) -> list[object]:

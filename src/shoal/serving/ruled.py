@@ -1,6 +1,6 @@
 """One call for many requests of a fleet with checks or rules: check, score, apply the rules, check again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -56,7 +56,11 @@ class RuledScoring(Scoring):
             The rows of one of them cannot be converted.
         """
         columns = self.inputs.columns(requests)
-        found = self._evaluation.evaluate(self._seen(columns), self.score(columns), _notes(requests, columns.height))
+        incomplete = _noted([request.notes for request in requests], requests, columns.height)
+        found = self._evaluation.evaluate(self._seen(columns), self.score(columns), incomplete)
+        defaulted = _noted([request.defaulted for request in requests], requests, columns.height)
+        if defaulted is not None:
+            found.note(defaulted)
         parts = parts_of(RuledBatch(found), requests)
         if not self._rejects:
             return parts
@@ -121,14 +125,15 @@ class RuledBatch(ScoredBatch):
         return [*self._evaluated.reasons()]
 
 
-def _notes(requests: Sequence[Rows], height: int) -> Violations | None:
-    """Rows that could not be completed."""
-    notes: dict[int, str] = {}
+def _noted(notes: Sequence[Mapping[int, str]], requests: Sequence[Rows], height: int) -> Violations | None:
+    """What is noted of rows of each request, by their position among the rows of all."""
+    found: dict[int, str] = {}
     start = 0
-    for request in requests:
-        notes |= {start + row: note for row, note in request.notes.items()}
+    for noted, request in zip(notes, requests, strict=True):
+        if noted:
+            found |= {start + row: note for row, note in noted.items()}
         start += request.rows
-    return Violations.of(notes, height)
+    return Violations.of(found, height)
 
 
 def _refusal(found: Evaluated, part: Part) -> InvalidInput | None:

@@ -119,7 +119,7 @@ class ServedFleet:
                 self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
         self.models = SingleModels(fleet)
         limits = Limits(
-            queue_rows=options.queue_rows,
+            queue_rows=options.waiting_rows,
             inline_s=options.inline_s,
             call_s=options.call_s,
             batching=options.batching,
@@ -154,7 +154,7 @@ class ServedFleet:
         Raises
         ------
         InvalidInput
-            The inputs do not fit.
+            The inputs do not fit, or its result is to be durable and its id cannot be kept.
         NotFound
             There is no such single model.
         TooLarge, Overloaded, DeadlineExceeded
@@ -166,6 +166,8 @@ class ServedFleet:
         keeping, parameters = self._keeping, _NOTHING_TO_SAY
         self._under_way += 1
         try:
+            if keeping is not None:
+                keeping.require(context)
             wanted = self.outputs.wanted(request.outputs)
             single = None if key is None else self.models[key]
             deadline_s = context.deadline_s

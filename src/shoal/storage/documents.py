@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 import yaml
@@ -18,6 +18,7 @@ from shoal.errors import InvalidSpec
 
 _FIELDS: Final = "write fields such as 'fleet: NAME', one per line"
 _STEP: Final = re.compile(r"[^.\[\]`]+|\.{3}")
+_ENTRY: Final = "..."
 _CHOICE: Final = re.compile(r"Invalid enum value (.+)", re.DOTALL)
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
@@ -53,22 +54,62 @@ def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[S
     try:
         return msgspec.convert(values, spec)
     except msgspec.ValidationError as error:
-        raise InvalidSpec(_misfit(str(error), inspect.type_info(spec))) from error
+        raise InvalidSpec(_misfit(str(error), values, spec)) from error
 
 
-def _misfit(error: str, kind: inspect.Type) -> str:
+def _misfit(error: str, values: Mapping[str, object], spec: type[msgspec.Struct]) -> str:
     """What msgspec found, with the field named as people write it, and the values that there are to choose from."""
     found, _, place = error.partition(" - at `$")
     if not place:
         return f"the description does not fit: {found}"
     steps = _STEP.findall(place)
-    named = [f"[{int(step) + 1}]" if step.isdigit() else f".{step.replace('...', '*')}" for step in steps]
-    field = "".join(named).removeprefix(".")
+    kind = inspect.type_info(spec)
+    named = _named(steps, error, values, spec)
+    field = "".join(
+        f"[{int(step) + 1}]" if step.isdigit() else f".{name}" for step, name in zip(steps, named, strict=True)
+    )
+    field = field.removeprefix(".")
     choices = sorted(map(str, _choices(kind, steps)))
     value = _CHOICE.fullmatch(found)
     if value is None or not choices:
         return f"field {field!r} does not fit: {found}"
     return f"field {field!r} is {value[1]}: it must be {' or '.join(choices)}"
+
+
+def _named(steps: Sequence[str], error: str, values: Mapping[str, object], spec: type[msgspec.Struct]) -> list[str]:
+    """The way to a field, with the names of entries of mappings, for which msgspec has three dots."""
+    names: list[str] = []
+    for step in steps:
+        if step == _ENTRY:
+            alone = ((name, _only(values, names, name)) for name in _at(values, names))
+            step = next((name for name, rest in alone if _error(rest, spec) == error), "*")
+        names.append(step)
+    return names
+
+
+def _at(value: object, steps: Sequence[str]) -> list[str]:
+    """The names of the entries of the mapping that these steps lead to."""
+    for step in steps:
+        value = value[int(step)] if isinstance(value, list) else cast("Mapping[str, object]", value)[step]
+    return list(cast("Mapping[str, object]", value))
+
+
+def _only(value: object, steps: Sequence[str], name: str) -> object:
+    """A description of which one mapping has but one entry."""
+    if isinstance(value, list):
+        return [_only(part, steps[1:], name) if at == int(steps[0]) else part for at, part in enumerate(value)]
+    entries = cast("Mapping[str, object]", value)
+    if not steps:
+        return {name: entries[name]}
+    return {**entries, steps[0]: _only(entries[steps[0]], steps[1:], name)}
+
+
+def _error(values: object, spec: type[msgspec.Struct]) -> str | None:
+    try:
+        msgspec.convert(values, spec)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
 
 
 def _choices(kind: inspect.Type, steps: Sequence[str]) -> set[object]:
@@ -101,6 +142,9 @@ def _refuse_unknown(value: object, kind: inspect.Type, where: str) -> None:
             raise InvalidSpec(f"field {where + name!r} is not known: {_advice(name, list(known))}")
         for name, part in value.items():
             _refuse_unknown(part, known[name], f"{where}{name}.")
+    elif isinstance(kind, inspect.DictType) and isinstance(value, Mapping):
+        for name, part in value.items():
+            _refuse_unknown(part, kind.value_type, f"{where}{name}.")
     elif isinstance(kind, inspect.VarTupleType | inspect.ListType) and isinstance(value, list):
         for number, part in enumerate(value, 1):
             _refuse_unknown(part, kind.item_type, f"{where.removesuffix('.')}[{number}].")

@@ -98,6 +98,20 @@ class SqlReader:
             loop.call_later(_GRACE_S, running.cut)
             raise
 
+    def look(self) -> None:
+        """See whether the source is there and has the columns, and let go of it again.
+
+        Raises
+        ------
+        ConnectionFailed
+            It is not, or has not.
+        """
+        try:
+            with self._errors(), self._engine.connect() as connection:
+                connection.execute(self._everything().limit(0))
+        finally:
+            self._engine.dispose()
+
     def history(self) -> pl.DataFrame:
         """All rows there are; see :class:`~shoal.storage.lookup_reader.Reader`."""
         with self._errors(), self._engine.connect() as connection:

@@ -108,6 +108,8 @@ class SinkTable:
 def _engine(url: str) -> sa.Engine:
     try:
         parsed = url_of(sa.make_url(url))
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise InvalidInput(f"results go to tables of SQLite or PostgreSQL, not of {parsed.get_backend_name()}")
         waiting = {"timeout": _TIMEOUT_S} if parsed.get_backend_name() == "sqlite" else {"connect_timeout": 5}
         engine = sa.create_engine(
             parsed, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=1, connect_args=waiting
@@ -116,6 +118,4 @@ def _engine(url: str) -> sa.Engine:
         raise InvalidInput("the sink's URL cannot be read; write one of SQLAlchemy's") from error
     except ModuleNotFoundError as error:
         raise InvalidInput(f"the sink's driver {error.name!r} is not installed; install it") from error
-    if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise InvalidInput(f"results go to tables of SQLite or PostgreSQL, not of {engine.dialect.name}")
     return engine

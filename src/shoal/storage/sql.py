@@ -272,13 +272,15 @@ def _engine(text: str, patience_s: float, *, must_exist: bool) -> sa.Engine:
         url = postgresql_engine.url_of(sa.make_url(text))
         if url.get_backend_name() == "postgresql":
             return postgresql_engine.engine(url, patience_s=patience_s)
+        if url.get_backend_name() != "sqlite":
+            raise InvalidInput(
+                f"Shoal keeps its records in SQLite or PostgreSQL, not in {url.get_backend_name()}; {advice}"
+            )
         engine = sa.create_engine(url)
     except sa.exc.ArgumentError as error:  # its message may show the password
         raise InvalidInput(f"the database's URL cannot be read; {advice}") from error
     except ModuleNotFoundError as error:
         raise InvalidInput(f"the database's driver {error.name!r} is not installed; install it, or {advice}") from error
-    if engine.dialect.name != "sqlite":
-        raise InvalidInput(f"Shoal keeps its records in SQLite or PostgreSQL, not in {engine.dialect.name}; {advice}")
     sqlite_engine.prepare(engine, must_exist=must_exist)
     return engine
 

@@ -1,17 +1,22 @@
 """Named connections: sources that features are looked up in, sinks that results go to."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
+from shoal.errors import ShoalError
 from shoal.registry import Registry
+from shoal.requests.opening import look_at_source
 from shoal.requests.readers import open_reader
-from shoal.requests.spec import LookupSpec
+from shoal.requests.spec import FleetSchema, LookupSpec
 from shoal.storage.lookup_reader import Wanted
 from shoal.types import Json, KeyType
 from shoal.workspace.definitions import SINKS, SOURCES, Definitions
+
+_log = logging.getLogger(__name__)
 
 _HISTORY_S: Final = 3600.0
 """How long reading the whole of a source may take, in seconds."""
@@ -50,6 +55,13 @@ class Connections:
             There is none of that name.
         """
         return self._registry.source(name).spec
+
+    def mention_problem(self, lookup: LookupSpec, schema: FleetSchema) -> None:
+        """Warn of a lookup whose source is not there, or lacks a column; it may be another one where servers run."""
+        try:
+            look_at_source(lookup, schema, self.sources.one, cache=self._cache)
+        except ShoalError as error:
+            _log.warning("lookup in %r does not work from here: %s", lookup.source, error)
 
     def history(self, lookup: LookupSpec, types: Mapping[str, KeyType]) -> pl.DataFrame:
         """All rows of a lookup's source, for training.

@@ -93,12 +93,15 @@ class Served:
         snapshots = [self._registry.resolve(f"{name}:{version}") for version in versions]
         trained = [self._trained_lookup(name, snapshot.version) for snapshot in snapshots]
         loaded = _loaded(source, trained[-1] if trained else None)
-        for snapshot in snapshots:
-            require_fit(loaded, schema_of(self._storehouse.open(snapshot)), self._connections.sources.one)
+        schemas = [schema_of(self._storehouse.open(snapshot)) for snapshot in snapshots]
+        for schema in schemas:
+            require_fit(loaded, schema, self._connections.sources.one)
         for then in trained:
             require_same(loaded.lookup, then)
         if loaded.sink is not None:
             self._connections.sinks.one(loaded.sink)  # raises if there is none
+        if loaded.lookup is not None and schemas:
+            self._connections.mention_problem(loaded.lookup, schemas[-1])
         return loaded
 
     def applied(self, fleet: Fleet, serving: bool | Mapping[str, object]) -> ServingSpec:

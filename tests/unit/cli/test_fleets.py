@@ -31,7 +31,13 @@ def test_fleets_are_listed(shoal, shoal_json):
     assert (listed["name"], listed["latest"], listed["aliases"]) == ("flights", 3, {"champion": 2})
     assert shoal_json("fleets", "list", "--tag", "other") == []
     assert "champion 2" in shoal("fleets", "list").stdout
-    assert shoal("fleets", "list", "--category", "sea").stderr == "no fleets; train or register one\n"
+    assert shoal("fleets", "list", "--category", "sea").stderr == "nothing matches --category sea\n"
+    assert shoal("audit", "--object", "nope").stderr == "nothing matches --object nope\n"
+
+
+def test_a_workspace_that_was_not_there_is_made_and_that_is_said(shoal, home):
+    assert shoal("fleets", "list").stderr == f"made a new workspace in {home}\nno fleets; train or register one\n"
+    assert shoal("fleets", "list").stderr == "no fleets; train or register one\n"
 
 
 @pytest.mark.usefixtures("registry")

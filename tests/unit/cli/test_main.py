@@ -60,6 +60,7 @@ def test_wrong_usage_exits_with_2_and_says_how_to_get_help(shoal, arguments):
 
 
 def test_an_error_of_ours_is_one_line_and_exits_with_1(shoal):
+    shoal("fleets", "list")
     result = shoal("fleets", "show", "flights", code=1)
     assert result.stdout == ""
     assert result.stderr == "Error: there is no fleet 'flights'; `shoal fleets list` shows those there are\n"

@@ -36,7 +36,7 @@ def test_runs_are_listed(shoal, shoal_json, run):
     assert (listed["id"], listed["state"], listed["error"]) == (run, "failed", "1 shard failed")
     assert shoal_json("runs", "list", "--state", "running") == []
     assert run in shoal("runs", "list").stdout
-    assert shoal("runs", "list", "--kind", "train").stderr == "no runs\n"
+    assert shoal("runs", "list", "--kind", "train").stderr == "nothing matches --kind train\n"
 
 
 def test_a_run_is_shown_with_its_ledger(shoal, shoal_json, run):

@@ -114,7 +114,13 @@ def test_times_that_no_key_can_be_taken_are_one_line(pumps, shoal):
     assert pumps.registry.keys() == []
 
 
-def test_a_store_that_is_not_there_is_not_removed(pumps, shoal, tmp_path):
+def test_a_port_that_is_not_opened_is_not_named(shoal):
+    said = shoal("serve", "--no-grpc", "--grpc-port", "8081", code=1).stderr
+    assert "--no-grpc does without the port that --grpc-port names" in said
+
+
+def test_a_store_that_is_not_there_is_not_removed(pumps, shoal, shoal_json, tmp_path):
     assert "'nocat' has no store of its own" in shoal("stores", "remove", "nocat", code=1).stderr
-    shoal("stores", "set", "water", tmp_path / "water")
+    made = shoal_json("stores", "set", "water", tmp_path / "water")
+    assert (made["category"], made["folder"]) == ("water", str(tmp_path / "water"))
     assert "New snapshots of water go to SHOAL_HOME" in shoal("stores", "remove", "water").stdout

@@ -65,6 +65,15 @@ def test_what_waits_together_runs_together_and_each_gets_its_own(lane, limits):
     assert all(name.startswith("shoal-score") == (limits is THREADED) for name in run.threads)
 
 
+def test_a_request_without_rows_counts_no_call(lane):
+    async def main():
+        batcher = batcher_of(Doubler(), lane)
+        assert await batcher.submit(1, rows=0) == 2
+        assert (batcher.tally.batches, batcher.tally.rows) == (0, 0)
+
+    asyncio.run(main())
+
+
 def test_while_a_call_runs_the_queue_fills_and_is_drained_as_one(lane):
     run = Doubler()
 

@@ -241,6 +241,21 @@ def test_what_a_failure_means_is_for_the_spec_to_say() -> None:
     run(fail, on_failure="fail")
 
 
+def test_rows_with_defaults_say_that_the_source_failed() -> None:
+    async def work(lookup: Lookup, source: Source) -> None:
+        source.error = ConnectionFailed("gone", detail="secret")
+        done = await lookup.complete([("a",), (None,)])
+        assert done.reasons == {}
+        assert done.defaulted == {0: "lookup in 'pumps' failed: gone; defaults stand in"}
+
+    async def without(lookup: Lookup, source: Source) -> None:
+        source.error = StorageError("/secret is gone")
+        assert (await lookup.complete([("b",)])).defaulted == {0: "lookup in 'pumps' failed"}
+
+    run(work, defaults={"age": 40, "kind": "y"})
+    run(without)
+
+
 def test_whose_time_was_over_is_said_where_a_failure_refuses() -> None:
     async def hurried(lookup: Lookup, source: Source) -> None:
         source.door.clear()

@@ -67,6 +67,10 @@ def test_the_digest_is_of_what_answers_depend_on() -> None:
         ({"checks": {"inputs": {"temp": {"minimum": 1}}}}, "minimum"),
         ({"checks": {"inputs": {"temp": {}}}}, "checks.inputs.temp' checks nothing"),
         ({"checks": {"inputs": {"temp": {"min": 3, "max": 2}}}}, "min 3 lies above max 2"),
+        (
+            {"checks": {"inputs": {"temp": {"one_of": []}}}},
+            "field 'checks.inputs.temp.one_of' is empty: name the values",
+        ),
         ({"checks": {"on_input": "explode"}}, "explode"),
         ({"rules": [{"set": {}}]}, "field 'rules[1].set' is empty"),
         ({"rules": [{"set": {"x": "1"}, "rows": "some"}]}, "some"),

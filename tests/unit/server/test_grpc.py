@@ -53,6 +53,28 @@ def ask(workspace, *calls):
     return asyncio.run(work())
 
 
+def test_an_id_that_cannot_be_kept_is_refused_where_results_are_durable(workspace):
+    workspace.set_serving("labels", {"store": "durable"})
+    inputs = [tensor("x", "FP64", [1.0]), tensor("y", "FP64", [1.0])]
+
+    async def work():
+        codes = []
+        async with serving(workspace) as here:
+            for given in ("order 7", "a" * 129, "order-7", ""):
+                metadata = (("x-request-id", given),)
+                call = here.unary("ModelInfer")(
+                    pb.ModelInferRequest(model_name="labels", inputs=inputs), metadata=metadata
+                )
+                codes.append((await call.code(), await call.details()))
+        return codes
+
+    odd, long, *others = asyncio.run(work())
+    for code, details in (odd, long):
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "give 1 to 128 letters" in details
+    assert [code for code, _ in others] == [grpc.StatusCode.OK] * 2
+
+
 def tensor(name, datatype, values, shape=None):
     made = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape or [len(values)])
     getattr(made.contents, FIELDS[datatype]).extend(values)

@@ -209,6 +209,29 @@ def test_what_is_no_table_is_refused(rest, asked):
     assert (told.status, list(told.json)) == (400, ["error"])
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"inputs": {**BY_COLUMN, "device": [1, 2]}},
+            "column 'device' holds numbers, and has to hold texts; write them",
+        ),
+        ({"inputs": {**BY_COLUMN, "line": [True, False]}}, "column 'line' holds true or false, and has to hold whole"),
+        ({"inputs": {"device": ["a"], "line": [1, 2]}}, "column 'device' has 1 value(s) and 'line' has 2; give each"),
+        ({"inputs": {"other": [1]}}, "the request has none of the columns; they are: device, line, x, y"),
+    ],
+)
+def test_what_is_wrong_is_said_of_columns(rest, asked, said):
+    assert rest.post("/invocations?fleet=ridges", asked).json["error"].startswith(said)
+
+
+@pytest.mark.parametrize("table", [b"device;line;x;y\na;1;1;2\n", b"a,1,1.0,2.0\n"])
+def test_csv_without_the_names_of_the_columns_is_refused(rest, table):
+    told = rest.ask("POST", "/invocations?fleet=ridges", table, CSV)
+    said = "the first line names none of the columns; put them there, with commas between: device, line, x, y"
+    assert (told.status, told.json["error"]) == (400, said)
+
+
 def test_what_the_address_says_is_not_said_by_rows_as_well(rest):
     """As over the protocol: the key columns are refused, whether they say the same or not."""
     path = "/invocations?fleet=ridges:a:1"
@@ -236,6 +259,7 @@ def test_two_names_are_one_too_many(rest):
         assert told.status == 400
         assert "'column'" in told.json["error"]
         assert "'ridges'" in told.json["error"]
+        assert ("header" in told.json["error"]) == bool(header)
     told = rest.post("/invocations?fleet=column:1", asked)
     assert (told.status, told.json["error"]) == (404, "'column' has one model and no key: write column")
     assert rest.post("/invocations?" + "&".join(["x=1"] * 200) + "&fleet=column", asked).status == 200

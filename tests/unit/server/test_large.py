@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rest_world import make_home, rest_world
 
 from shoal.errors import InvalidInput, TooLarge
-from shoal.server import invocations, pieces, wire
+from shoal.server import decoding, invocations, pieces, wire
 from shoal.server.large import large_request
 from shoal.server.parameters import MOST_ELEMENTS, MOST_TENSORS
 from shoal.server.pieces import LARGE_BYTES, PIECE_BYTES, read_list
@@ -40,7 +40,7 @@ def spaced(value, blank):
 
 @given(st.lists(ELEMENTS, max_size=30), BLANKS, st.integers(1, 40))
 def test_a_list_in_pieces_is_the_list(elements, blank, piece_bytes):
-    raw = wire._without_nan(spaced(elements, blank))
+    raw = decoding._without_nan(spaced(elements, blank))
     decoder = msgspec.json.Decoder(list)
     assert read_list(raw, decoder, piece_bytes=piece_bytes) == decoder.decode(raw)
 
@@ -123,7 +123,7 @@ tables = st.dictionaries(
 @given(tables, BLANKS)
 def test_a_large_invocation_is_read_as_a_small_one(document, blank):
     raw = spaced(document, blank)
-    small = _tried(lambda: wire.decode(invocations._decoder, raw))
+    small = _tried(lambda: decoding.decode(invocations._decoder, raw))
     assert _tried(lambda: invocations._large_invocation(raw)) == small
 
 

@@ -27,6 +27,7 @@ from rest_world import (
 )  # fmt: skip
 
 from shoal.server.permissions import TABLE
+from shoal.workspace import open_workspace
 
 NAMES = ("ridges", "labels", "column", "alarms")
 INFER = "/v2/models/ridges/infer"
@@ -103,6 +104,33 @@ def test_health_and_descriptions(rest):
     assert told["versions"] == ["1"]
     assert rest.get("/v2/models/ridges/versions/1").json["name"] == "ridges"
     assert rest.ask("HEAD", "/v2").status == 200
+
+
+def test_an_id_that_cannot_be_kept_is_refused_where_results_are_durable(tmp_path):
+    make_home(tmp_path)
+    with open_workspace(tmp_path) as workspace:
+        workspace.set_serving("ridges", {"store": "durable"})
+    with rest_world(tmp_path, ["ridges", "column"]) as rest:
+        for odd in ("order 7", "a" * 129, "\xe9"):
+            told = rest.post("/v2/models/ridges/infer", request(), **{"x-request-id": odd})
+            assert told.status == 400
+            assert "give 1 to 128 letters" in told.json["error"]
+            plain = {"inputs": [tensor("x", "FP64", [1.0])]}
+            assert rest.post("/v2/models/column/infer", plain, **{"x-request-id": odd}).status == 200
+        for good in ("a" * 128, "A.7_:/+=-", ""):
+            assert rest.post("/v2/models/ridges/infer", request(), **{"x-request-id": good}).status == 200
+        assert rest.post("/v2/models/ridges/infer", request()).status == 200
+        kept = [one.request_id for one in rest.workspace.predictions.listed()]
+    assert len(kept) == 4
+    assert {"a" * 128, "A.7_:/+=-"} < set(kept)
+
+
+@pytest.mark.parametrize("path", ["/v2/models/ridges", "/v2/models/ridges/ready", "/v2/health/live", "/ping"])
+def test_a_slash_too_many_is_pointed_at(rest, path):
+    assert rest.get(path).status == 200
+    told = rest.get(f"{path}/")
+    assert (told.status, told.json["error"]) == (404, "there is no such route; leave out the slash at its end")
+    assert "leave out the slash" not in rest.get("/v2/nothing/").json["error"]
 
 
 def test_readiness_is_refused_with_its_reason(home):
@@ -497,3 +525,29 @@ def test_what_json_and_datatypes_there_are_is_said(rest):
         refused = rest.ask("POST", INFER, body, JSON)
         assert refused.status == 400
         assert "JSON has no Infinity" in refused.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty; send the request as JSON"),
+        (b" \n", "the body is empty; send the request as JSON"),
+        (json.dumps(request()).encode("utf-16"), "the request is UTF-16; send JSON as UTF-8"),
+        (b"garbage", "the request is no JSON: JSON is malformed: invalid character (byte 0)"),
+        (b'{"inputs": [}', "the request is no JSON: JSON is malformed: invalid character (byte 12)"),
+        (b'{"other": [1, nan]}', "a missing number is null"),
+        (b'{"other": [None]}', "a missing number is null"),
+        (b'{"other": [1,,2]}', "a missing number is null"),
+        (b'{"other": [1', "the request is no JSON: Input data was truncated"),
+    ],
+)
+def test_what_is_no_json_is_told_so_with_the_hint_that_helps(rest, body, said):
+    refused = rest.ask("POST", INFER, body, JSON)
+    assert refused.status == 400
+    assert said in refused.json["error"]
+    assert ("missing number" in refused.json["error"]) == ("missing number" in said)
+
+
+def test_a_mark_of_utf_8_is_no_harm(rest):
+    body = json.dumps(request()).encode("utf-8-sig").replace(b"1.0", b"NaN", 1)
+    assert rest.ask("POST", INFER, body, JSON).status == 200

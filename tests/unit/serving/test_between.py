@@ -152,6 +152,17 @@ def test_a_spec_that_does_not_fit_leaves_what_is_served(serve):
     serve(pumps(), {"rules": {"double": "prediction * 2"}}, work)
 
 
+def test_largest_requests_that_come_together_are_all_answered(serve):
+    frame = pl.DataFrame({"device": ["a"] * 1_500, "x": [0.0] * 1_500})
+    asked = request_of(frame, "pumps")
+
+    async def work(plane, _):
+        return await asyncio.gather(*[plane.infer(asked, CONTEXT) for _ in range(160)])
+
+    answers = serve(constant(1.0), {}, work, max_rows=30_000)
+    assert [len(values(one)["prediction"]) for one in answers] == [1_500] * 160
+
+
 def test_a_fleets_own_limits_hold(serve):
     async def work(plane, _):
         with pytest.raises(TooLarge, match="at most 2"):
@@ -424,6 +435,56 @@ def test_what_a_source_says_when_it_fails_is_for_the_log(publish, tmp_path, capl
         asyncio.run(main("fail"))
     assert refused.value.message == f"{words}; try again"
     assert "unable to open" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("defaults", "outcome", "end"), [({}, "invalid", ""), ({"x": 0.5, "y": 0.5}, "scored", "; defaults stand in")]
+)
+def test_a_row_says_that_its_source_failed_and_is_not_remembered(publish, tmp_path, defaults, outcome, end):
+    workspace = publish(pumps())
+    with_sites(workspace, tmp_path / "sites.db")
+    frame = pl.DataFrame({"device": ["a"], "sensor": ["s1"], "z": [1.0]})
+    bare = request_of(frame, "pumps", outputs=("outcome", "reason"))
+    full = request_of(frame.with_columns(x=0.5, y=0.5), "pumps", outputs=("outcome", "reason"))
+    spec = {"lookup": {**LOOKUP["lookup"], "defaults": defaults}, "cache": {"ttl_s": 600}}
+
+    async def main():
+        workspace.registry.set_serving("pumps", actor="ada", spec=spec)
+        plane = workspace.data_plane(["pumps"], options=FAST)
+        await plane.start()
+        try:
+            return [values(await plane.infer(one, CONTEXT)) for one in (bare, full, bare)]
+        finally:
+            await plane.drain(1)
+
+    first, brought, again = asyncio.run(main())
+    words = "lookup in 'sites' failed: the lookup's database does not answer as it should"
+    assert first == again == {"outcome": [outcome], "reason": [f"{words}{end}"]}
+    assert brought == {"outcome": ["scored"], "reason": [None]}
+
+
+def test_a_source_without_the_columns_is_warned_of_when_the_spec_is_set(publish, tmp_path, caplog):
+    workspace = publish(pumps())
+    sites(tmp_path / "sites.db", [("a", 0.25, 1.5)])
+    with_sites(workspace, tmp_path / "sites.db")
+    pl.DataFrame({"device": ["a"], "x": [0.25]}).write_parquet(tmp_path / "sites.parquet")
+    workspace.set_source("file", {"kind": "parquet", "path": str(tmp_path / "sites.parquet")})
+
+    def warned(**changes):
+        caplog.clear()
+        workspace.set_serving("pumps", {"lookup": {**LOOKUP["lookup"], **changes}})
+        return caplog.text
+
+    assert warned() == ""
+    assert "lookup in 'sites' does not work from here" in warned(features={"x": "nope"})
+    assert "nope" in caplog.text
+    assert "has no column 'y'; it has device, x" in warned(source="file")
+    assert warned(source="file", features=["x"]) == ""
+    (tmp_path / "sites.parquet").unlink()
+    assert "sites.parquet" in warned(source="file", features=["x"])
+    with_sites(workspace, tmp_path / "none" / "sites.db")
+    assert "lookup in 'sites' does not work from here" in warned()
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_source_that_does_not_exist_is_said_in_the_index(publish):

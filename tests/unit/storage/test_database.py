@@ -172,11 +172,12 @@ def test_faults_of_the_caller_stay_what_they_are(database):
         ("sqlite://someone:secret@/nowhere/at/all.db", "SHOAL_DATABASE_URL"),
         ("what is this, secret", "SHOAL_DATABASE_URL"),
         ("nosuch://x:secret@host/db", "SHOAL_DATABASE_URL"),
-        ("oracle://x:secret@host/db", "not installed"),
+        ("oracle://x:secret@host/db", "SQLite or PostgreSQL, not in oracle"),
+        ("mysql://x:secret@host/db", "SQLite or PostgreSQL, not in mysql"),
         ("sqlite://", "not shared"),
         ("sqlite:///:memory:", "not shared"),
         ("postgresql+pg8000://x:secret@host/db", "not installed|psycopg"),
-        ("mysql+pymysql://x:secret@host/db", "not installed|SQLite or PostgreSQL"),
+        ("mysql+pymysql://x:secret@host/db", "SQLite or PostgreSQL, not in mysql"),
     ],
 )
 def test_an_unusable_url_is_invalid_input_and_its_password_is_not_shown(url, advice):

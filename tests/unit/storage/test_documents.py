@@ -19,12 +19,24 @@ from shoal.serving.sinks import load_sink
         ({"checks": {"on_input": "x"}}, "field 'checks.on_input' is 'x': it must be invalid or reject or report"),
         (
             {"checks": {"inputs": {"a": {"type": "t"}}}},
-            "field 'checks.inputs.*.type' is 't': it must be integer or number or text",
+            "field 'checks.inputs.a.type' is 't': it must be integer or number or text",
         ),
         ({"rules": [{"set": {"a": 1}, "rows": "few"}]}, "field 'rules[1].rows' is 'few': it must be all or answered"),
         (
-            {"lookup": {"source": "s", "keys": ["k"], "features": ["f"], "key_types": {"k": "u"}}},
-            "field 'lookup.key_types.*' is 'u': it must be boolean or date or integer or string",
+            {"lookup": {"source": "s", "keys": ["j", "k"], "features": ["f"], "key_types": {"j": "date", "k": "u"}}},
+            "field 'lookup.key_types.k' is 'u': it must be boolean or date or integer or string",
+        ),
+        (
+            {"checks": {"inputs": {"price": {"minimum": 1}}}},
+            "field 'checks.inputs.price.minimum' is not known: did you mean 'min'?",
+        ),
+        (
+            {"checks": {"outputs": {"good": {"min": 1}, "a.b": {"max": "x"}, "c": {"max": "x"}}}},
+            "field 'checks.outputs.a.b.max' does not fit: Expected `float | null`, got `str`",
+        ),
+        (
+            {"rules": [{"set": {"a": 1}}, {"set": {"5": "x", "6": [1]}}]},
+            "field 'rules[2].set.6' does not fit: Expected `bool | int | float | str`, got `array`",
         ),
         ({"cache": {"ttl_s": "x"}}, "field 'cache.ttl_s' does not fit: Expected `float`, got `str`"),
         ({"cache": {}}, "field 'cache' does not fit: Object missing required field `ttl_s`"),

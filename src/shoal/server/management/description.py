@@ -66,7 +66,8 @@ def _completed(operation: Node, method: str, path: str, permission: Permission |
     missing = [name for name in _names(path) if name not in told]
     responses = {status: one for status, one in cast("Node", operation["responses"]).items() if status != _REPLACED}
     responses |= {
-        str(status): {"$ref": f"#/components/responses/{status}"} for status in _refused(method, path, permission)
+        str(status): {"$ref": f"#/components/responses/{status}"}
+        for status in _refused(method, path, permission, takes_body="requestBody" in operation)
     }
     completed: Node = {
         **operation,
@@ -95,11 +96,13 @@ def _in_path(name: str) -> Node:
     return {"name": name, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
 
 
-def _refused(method: str, path: str, permission: Permission | None) -> list[int]:
+def _refused(method: str, path: str, permission: Permission | None, *, takes_body: bool) -> list[int]:
     own = OPERATIONS.get((method, path))
     statuses = {*_ALWAYS, *(own.refuses if own is not None else ())}
     if permission is not None:
         statuses.update(_TO_STRANGERS)
+    if takes_body:
+        statuses.add(415)
     if _names(path):
         statuses.add(404)
     if own is None and method in _CHANGING:

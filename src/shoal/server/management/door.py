@@ -85,7 +85,7 @@ def build(workspace: Workspace) -> "FastAPI":
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(asked.only_known)],
+        dependencies=[Depends(asked.only_known), Depends(asked.only_json)],
     )
     for part in (fleets, aliases, serving, connections, runs, keys):
         app.include_router(part.router(workspace))
@@ -109,13 +109,15 @@ def build(workspace: Workspace) -> "FastAPI":
     return app
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
-    """Name each field and what is wrong with it, and nothing of what was sent."""
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Name each field and what is wrong with it."""
     from fastapi.exceptions import RequestValidationError
 
+    from shoal.server.management.asked import body_of, query_of
+    from shoal.server.management.refusals import refusal
+
     assert isinstance(error, RequestValidationError)
-    wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    return Response(error_body("; ".join(wrong)), 400, media_type="application/json")
+    return await _failed(request, refusal(error.errors(), body_of(request), query_of(request)))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
