@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 from stack_world import world
 
 from shoal.server import acceptor, connections
@@ -317,6 +318,58 @@ def test_a_client_that_hangs_up_costs_only_itself():
             assert len(here.stack.under_way) == 0
 
     asyncio.run(run())
+
+
+WHOLE = head("content-length: 1\r\n") + b"x"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"POST /v2/mod",
+        head("content-length: 10\r\n") + b"abc",
+        head("content-length: 200000\r\n") + b"x" * 100_000,
+    ],
+    ids=["nothing", "part of a head", "part of a body", "part of a large body"],
+)
+def test_a_client_that_sends_nothing_more_hears_the_answers_to_what_came_whole(rest, count, loop, caplog):
+    async def run():
+        async with world() as here:
+            here.echo.may.clear()
+            reader, writer = await here.connect()
+            writer.write(WHOLE * count + rest)
+            writer.write_eof()
+            if count:
+                await here.echo.entered.wait()
+                await asyncio.sleep(0.1)  # for the end to be heard
+            here.echo.may.set()
+            answer = await said(reader)
+            while here.http.connections or here.http._state.tasks:
+                await asyncio.sleep(0.01)
+            writer.close()
+        return re.findall(rb"HTTP/1.1 (\d+)", answer)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(run()) == [b"200"] * count
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_client_that_sends_nothing_more_may_have_been_answered_before(loop):
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            writer.write(WHOLE)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\nx"), 10)
+            writer.write_eof()
+            assert await said(reader) == b""
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 def test_who_is_refused_while_still_sending_hears_why_and_may_go_on():
