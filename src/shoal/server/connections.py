@@ -104,6 +104,16 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.made_s = time.monotonic()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what was asked: it leads back here, and would stay until the collector comes to look."""
+        if self.running is not None and not self.running.response_complete:
+            self.running.hang_up()
+        super().connection_lost(exc)
+        for waiting, _ in self.pipeline:
+            cast("Exchange", waiting).forget()
+        self.pipeline.clear()
+        self.cycle = self.running = None
+
     def data_received(self, data: bytes) -> None:
         """Take what came, unless the head of a request grows without end."""
         if self.lingers_until_s is not None or self.refusal is not None:
@@ -295,8 +305,8 @@ class Connection(HttpToolsProtocol):
             return
         self.lingers_until_s, self.spare_bytes = time.monotonic() + _LINGER_S, 0
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
-            self.cycle.message_event.set()
+            self.cycle.waiting_for_100_continue = False
+            self.cycle.hang_up()
         self.flow.resume_reading()
         self.transport.write_eof()
 

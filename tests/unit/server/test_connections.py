@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import re
 import socket
 import time
@@ -424,3 +425,44 @@ def test_who_is_refused_and_stops_sending_is_hung_up_on():
         assert answer.count(b"HTTP/1.1") == 1
 
     asyncio.run(run())
+
+
+async def gone_without_reading(here, count):
+    """Clients that ask again and again, read nothing, and go; when nothing of them is under way any more."""
+    body = b"x" * 300_000
+    asked = head(f"content-length: {len(body)}\r\n") + body
+    for _ in range(count):
+        client = socket.create_connection(("127.0.0.1", here.port))
+        client.setblocking(False)
+        left, full = asked * 100, 0
+        while full < 20:  # until the server reads no more
+            try:
+                left, full = left[client.send(left) :], 0
+            except BlockingIOError:
+                full += 1
+            await asyncio.sleep(0.005)
+        client.close()
+    while here.http.connections or here.http._state.tasks:
+        await asyncio.sleep(0.01)
+    here.echo.scopes.clear()
+
+
+def test_clients_that_go_without_reading_leave_nothing_for_the_collector(caplog):
+    async def run():
+        async with world() as here:
+            await gone_without_reading(here, 1)  # what is only made once
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                await gone_without_reading(here, 3)
+                gc.collect()
+                return [type(one) for one in gc.garbage if type(one).__module__.startswith("shoal.")]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == []
+    assert not caplog.records
