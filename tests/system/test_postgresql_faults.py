@@ -1,5 +1,6 @@
 """A PostgreSQL server that stops, crashes, is full, slow or read-only: errors are ours, and it goes on by itself."""
 
+import asyncio
 import datetime as dt
 import math
 import multiprocessing
@@ -14,14 +15,16 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from shoal.errors import InvalidInput, StorageError
+from shoal.errors import InvalidInput, StorageError, Unavailable
 from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, ShardPlan
 from shoal.registry import Lineage, Registry, ServerRecord
 from shoal.registry.tables import audit_head
+from shoal.serving.messages import Datatype, InferenceRequest, RequestContext, Tensor
 from shoal.storage import postgresql_engine, sql
 from shoal.storage.sql import Database
 from tests.databases import PostgresqlServer
+from tests.system.async_world import furnish
 
 MOST_CONNECTIONS = 14
 
@@ -186,6 +189,54 @@ def test_when_no_connection_is_left_calls_wait_for_one(url, registry):
     later.start()
     assert Registry(Database(url)).head().number == 9
     later.join()
+
+
+def take_all(url: str) -> list[psycopg.Connection]:
+    """Take all connections, those that others have among them."""
+    mine = [psycopg.connect(url, autocommit=True)]
+    while len(mine) < MOST_CONNECTIONS:
+        pids = [one.info.backend_pid for one in mine]
+        mine[0].execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE NOT pid = ANY(%s)", [pids])
+        try:
+            mine.append(psycopg.connect(url, autocommit=True))
+        except psycopg.OperationalError:
+            time.sleep(0.01)
+    return mine
+
+
+def test_when_no_connection_is_left_durable_requests_are_refused_at_once(server, url, tmp_path):
+    tensors = (
+        Tensor(name="device", datatype=Datatype.BYTES, shape=(1,), data=["d1"]),
+        *[Tensor(name=name, datatype=Datatype.FP64, shape=(1,), data=[1.0]) for name in "ab"],
+    )
+
+    async def main() -> None:
+        plane = workspace.data_plane()
+        await plane.start()
+
+        async def ask(name: str) -> None:
+            deadline_s = time.monotonic() + 30
+            context = RequestContext(request_id=name, principal="ada", deadline_s=deadline_s)
+            await plane.infer(InferenceRequest(model="pumps", inputs=tensors), context)
+
+        await ask("before")
+        taken = await asyncio.to_thread(take_all, url)
+        with pytest.raises(Unavailable, match="registry does not answer"):
+            await ask("while it becomes known")
+        with pytest.raises(Unavailable, match=r"registry does not answer.* nothing was done"):
+            await ask("while it is known")
+        for connection in taken:
+            connection.close()
+        while plane.contact.problem:
+            await asyncio.sleep(0.01)
+        await ask("after")
+        await plane.drain(30)
+
+    with furnish(tmp_path / "home", url) as workspace:
+        workspace.set_serving("pumps", {"store": "durable"})
+        asyncio.run(main())
+        names = ("before", "while it is known", "after")
+        assert [len(workspace.predictions.of_request(name)) for name in names] == [1, 0, 1]
 
 
 def test_a_process_takes_few_connections_and_gives_most_of_them_back(url):

@@ -205,3 +205,12 @@ def kill_at_work(server, is_busy):
     wait_until(stopped)
     for pid in family:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_database_that_may_forget_in_a_power_cut_is_warned_of(postgresql_databases, tmp_path):
+    url = postgresql_databases.migrated()
+    with starting(tmp_path / "home", tmp_path / "s", "--no-grpc", environment={"SHOAL_DATABASE_URL": url}) as server:
+        wait_until(lambda: "fsync and synchronous_commit switched off" in server.news())
+    with starting(tmp_path / "other", tmp_path / "t", "--no-grpc") as server:  # on SQLite
+        wait_until(lambda: "No API keys" in server.news())
+        assert "switched off" not in server.news()

@@ -21,6 +21,10 @@ _OPEN = (
     "No API keys: whoever is on this machine may ask and change everything. Only loopback is served; make a key with "
     "`shoal keys create NAME --role predictor`."
 )
+_UNFLUSHED = (
+    "The database has {0} switched off: results that were answered, and requests that were accepted, may be lost in a "
+    "power cut. Switch {0} on there."
+)
 _FILE = click.Path(path_type=Path)
 _PORT = click.IntRange(0, 65535)
 _NEEDED = ("uvicorn", "uvloop", "httptools", "fastapi", "grpc", "prometheus_client")
@@ -128,7 +132,9 @@ def serve(
     with invocation.workspace() as workspace:
         workspace.require_servable(fleets)
         open_to_all = not may_listen(workspace, wanted.host)
-        settings = workspace.settings
+        settings, unflushed = workspace.settings, workspace.unflushed()
+    if unflushed:
+        click.secho(_UNFLUSHED.format(" and ".join(unflushed)), err=True, bold=True)
     if open_to_all:
         click.secho(_OPEN, err=True, bold=True)
     if not Supervisor(wanted, settings, on_ready=tell, on_news=report).run():

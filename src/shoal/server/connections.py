@@ -81,6 +81,8 @@ class Connection(HttpToolsProtocol):
         With which status and why the client is refused once it has the answers that it waits for.
     lingers_until_s : float or None
         How long a client that was refused may still send; None before that.
+    has_ended : bool
+        Whether the client has said that it sends nothing more; it may still read.
     """
 
     cycle: Exchange | None  # type: ignore[assignment]  # None before the first request
@@ -95,11 +97,22 @@ class Connection(HttpToolsProtocol):
     running: Exchange | None = None
     refusal: tuple[int, str] | None = None
     lingers_until_s: float | None = None
+    has_ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
         self.made_s = time.monotonic()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what was asked: it leads back here, and would stay until the collector comes to look."""
+        if self.running is not None and not self.running.response_complete:
+            self.running.hang_up()
+        super().connection_lost(exc)
+        for waiting, _ in self.pipeline:
+            cast("Exchange", waiting).forget()
+        self.pipeline.clear()
+        self.cycle = self.running = None
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless the head of a request grows without end."""
@@ -129,6 +142,28 @@ class Connection(HttpToolsProtocol):
             self.head_bytes += len(data)
             if self.head_bytes > self.header_bytes:
                 self._refuse_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # True keeps the connection
+        """Hang up on a client that sends nothing more, once it has the answers to what came whole.
+
+        TLS knows no such half of a connection, whatever is returned.
+        """
+        self.has_ended = True
+        if self.carrier is not None or self.lingers_until_s is not None or not self._owes_answer():
+            return False
+        self._forget_half()
+        return True
+
+    def _owes_answer(self) -> bool:
+        """Whether a request is being answered that came whole."""
+        running = self.running
+        return running is not None and not running.response_complete and not running.more_body
+
+    def _forget_half(self) -> None:
+        """Forget a request that waits for its turn and has not come whole."""
+        if self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()
+            self.cycle = self.running if not self.pipeline else cast("Exchange", self.pipeline[0][0])
 
     def _refuse_head(self) -> None:
         self.refuse(431, "the head of the request is too large")
@@ -234,6 +269,8 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self.refusal is not None:
             self.refuse(*self.refusal)
+        elif self.has_ended:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
@@ -243,8 +280,7 @@ class Connection(HttpToolsProtocol):
         """Say why, and hang up; after the answers to requests that came whole before, for they are owed first."""
         if self.transport.is_closing() or self.lingers_until_s is not None:
             return
-        running = self.running
-        if running is not None and not running.response_complete and not running.more_body:
+        if self._owes_answer():
             self._refuse_later(status, text)
             return
         body = error_body(text)
@@ -255,8 +291,7 @@ class Connection(HttpToolsProtocol):
     def _refuse_later(self, status: int, text: str) -> None:
         if self.refusal is None:
             self.refusal = status, text
-            if self.pipeline and self.pipeline[0][0].more_body:  # it is what is refused
-                self.pipeline.popleft()
+            self._forget_half()  # it is what is refused
             self.flow.resume_reading()  # who hangs up meanwhile is heard
 
     def _linger(self) -> None:
@@ -265,13 +300,13 @@ class Connection(HttpToolsProtocol):
         The system takes back what was said to somebody who sends to a socket that is closed. TLS has a goodbye of its
         own, for which the loop waits.
         """
-        if not self.transport.can_write_eof():
+        if self.has_ended or not self.transport.can_write_eof():
             self.transport.close()
             return
         self.lingers_until_s, self.spare_bytes = time.monotonic() + _LINGER_S, 0
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
-            self.cycle.message_event.set()
+            self.cycle.waiting_for_100_continue = False
+            self.cycle.hang_up()
         self.flow.resume_reading()
         self.transport.write_eof()
 

@@ -54,13 +54,21 @@ class Exchange(RequestResponseCycle):
             if not (self.response_complete or self.disconnected):
                 await super().run_asgi(_nothing)
         except BaseException as error:  # noqa: BLE001 - the loop must not see it, and it is logged
-            await super().run_asgi(functools.partial(_raised, error))
+            await super().run_asgi(functools.partial(_raised, [error]))
         finally:
-            # Scope and connection lead back here; without the circles all of the request is freed at once.
-            self.scope, self.on_response = _OVER, _over  # type: ignore[assignment]
+            self.forget()
             if self.task is not None:
                 self.tasks.discard(self.task)
                 self.task = None
+
+    def forget(self) -> None:
+        """Let go of the request: scope and connection lead back here, and without the circles all is freed at once."""
+        self.scope, self.on_response = _OVER, _over  # type: ignore[assignment]
+
+    def hang_up(self) -> None:
+        """Tell who works on it that nobody hears the answer any more."""
+        self.disconnected = True
+        self.message_event.set()
 
     async def receive(self) -> Any:
         """What there is of the request's body, as soon as there is any; then the end of the exchange."""
@@ -131,6 +139,6 @@ async def _nothing(*_: object) -> None:
     """An application that does nothing more."""
 
 
-async def _raised(error: BaseException, *_: object) -> None:
-    """An application that ended like this."""
-    raise error
+async def _raised(errors: list[BaseException], *_: object) -> None:
+    """An application that ended like this; an error that its own traceback led to would stay for the collector."""
+    raise errors.pop()

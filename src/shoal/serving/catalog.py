@@ -16,7 +16,6 @@ from typing import NoReturn, TypeVar
 from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
 from shoal.serving.addresses import no_version
-from shoal.serving.contact import Contact
 from shoal.serving.desired import Known, Selection, Wanted, earlier, unloaded
 from shoal.serving.keeping import Keepers
 from shoal.serving.numbered import Numbered
@@ -81,7 +80,7 @@ class Catalog:
         self._retiring: set[asyncio.Task[None]] = set()
         self._held: Mapping[str, Wanted] = {}
         self.slots: dict[str, Slot] = {}
-        self.contact = Contact()
+        self.contact = keepers.contact
 
     def current(self, fleet: str) -> ServedFleet:
         """What answers for a fleet now.

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from shoal.errors import Unavailable
+from shoal.requests.futures import settle
 
 Answer = TypeVar("Answer")
 
@@ -43,6 +44,7 @@ class Contact:
         self._failure = ""
         self._waited_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._guarded: dict[asyncio.Future[Any], str] = {}
         self.is_asking = False
 
     @contextlib.contextmanager
@@ -55,6 +57,7 @@ class Contact:
             yield
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
+            self._let_go()
             raise
         finally:
             self._alarm.cancel()
@@ -67,6 +70,12 @@ class Contact:
         now_s = time.monotonic()
         self._waited_s += min(now_s - since_s, AWAKE_S)
         self._alarm = asyncio.get_running_loop().call_later(LOOK_S, self._wait_on, now_s)
+        if self.problem:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        guarded, self._guarded = self._guarded, {}
+        settle((future, self.refusal(what_now)) for future, what_now in guarded.items())
 
     @property
     def problem(self) -> str:
@@ -95,6 +104,25 @@ class Contact:
             What became of what was asked, and what to do.
         """
         return Unavailable(f"the registry does not answer just now, {what_now}", detail=self.problem)
+
+    def guard(self, future: "asyncio.Future[Answer]", what_now: str) -> "asyncio.Future[Answer]":
+        """Have a future fail as soon as the registry is known to be away; much cheaper than :meth:`during`.
+
+        Parameters
+        ----------
+        future : Future
+            Whoever settles it minds that it may be done.
+        what_now : str
+            What became of it then, as far as anybody knows, and what to do.
+
+        Returns
+        -------
+        Future
+            The same.
+        """
+        self._guarded[future] = what_now
+        future.add_done_callback(self._guarded.pop)
+        return future
 
     async def during(self, work: Awaitable[Answer], what_now: str = NOTHING_DONE) -> Answer:
         """What comes of work that needs the registry; not waited for any longer once that is known to be away.

@@ -1,5 +1,6 @@
 """Results that are committed before they are answered."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,8 +30,10 @@ class DurableStore:
         self._most_attempts = most_attempts
         self._group: GroupCommit[Durable, str] = GroupCommit(self._commit, name="shoal-durable")
 
-    async def commit(self, logged: LoggedRequest, *, sink: str | None = None, keep_s: float | None = None) -> str:
-        """Keep a result; it may be answered when this returns.
+    def commit(
+        self, logged: LoggedRequest, *, sink: str | None = None, keep_s: float | None = None
+    ) -> "asyncio.Future[str]":
+        """Keep a result; it may be answered when what this returns is done.
 
         The same result of the same request, e.g. one that a caller sent again because it was not answered, is kept
         once.
@@ -46,17 +49,17 @@ class DurableStore:
 
         Returns
         -------
-        str
-            The prediction's id.
+        Future of str
+            The prediction's id; a StorageError where the database cannot be reached, or the disk is full.
 
         Raises
         ------
         StorageError
-            The database cannot be reached, or the disk is full.
+            The store was closed.
         Overloaded
             Too many results wait to be committed.
         """
-        return await self._group.submit(Durable(logged, sink, keep_s), logged.size_bytes)
+        return self._group.submit(Durable(logged, sink, keep_s), logged.size_bytes)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Commit what waits, and end."""

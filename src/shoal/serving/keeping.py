@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from shoal.errors import DeadlineExceeded, InvalidInput, StorageError, Unavailable
 from shoal.ledger import Predictions
 from shoal.requests.spec import ServingSpec
+from shoal.serving.contact import Contact
 from shoal.serving.durable import DurableStore
 from shoal.serving.inputs import InputSchema
 from shoal.serving.log import LogStatistics, PredictionLog
@@ -20,6 +22,8 @@ from shoal.serving.messages import RequestContext
 from shoal.serving.outputs import OutputSchema
 from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part
+
+_PERHAPS_KEPT: Final = "and nobody knows whether the result was kept, so it is not answered; try again"
 
 _log = logging.getLogger("shoal.serving")
 
@@ -36,6 +40,8 @@ class Keepers:
 
     Attributes
     ----------
+    contact : Contact
+        Whether the registry answers, which is where durable results are kept as well.
     retention : LogRetention
         What removes old days of the log.
     """
@@ -46,6 +52,7 @@ class Keepers:
         self._making = threading.Lock()
         self._log: PredictionLog | None = None
         self._store: DurableStore | None = None
+        self.contact = Contact()
         self.retention = LogRetention(folder)
 
     def log(self) -> PredictionLog:
@@ -122,6 +129,7 @@ class Keeping:
             )  # fmt: skip
             self._log, self._sample = keepers.log(), spec.log.sample
         self._store = keepers.store() if spec.store == "durable" else None
+        self._contact = keepers.contact
         self._sink, self._keep_s = spec.sink, spec.keep_s
 
     @property
@@ -174,7 +182,7 @@ class Keeping:
         Raises
         ------
         Unavailable
-            It could not be committed.
+            It could not be committed, or the registry is away.
         DeadlineExceeded
             It may be committed yet, but too late.
         """
@@ -184,10 +192,11 @@ class Keeping:
         if context.keep is not None:
             context.keep(self._store.prediction(logged, sink=self._sink, keep_s=self._keep_s))
             return
-        committed = self._store.commit(logged, sink=self._sink, keep_s=self._keep_s)
+        self._contact.require()
         try:
             async with asyncio.timeout_at(None if deadline_s is None else _loop_time(deadline_s)):
-                await committed
+                committed = self._store.commit(logged, sink=self._sink, keep_s=self._keep_s)
+                await self._contact.guard(committed, _PERHAPS_KEPT)
         except TimeoutError as error:
             raise DeadlineExceeded("the result was not committed in time; it may be yet, ask again") from error
         except StorageError as error:

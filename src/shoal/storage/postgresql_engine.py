@@ -50,6 +50,7 @@ _ADVICE = {
     "55P03": "others kept it busy for too long; try again",
     "57014": "gave up a statement that took too long; look at its statement_timeout and its load, then try again",
 }
+_FLUSHING = ("fsync", "synchronous_commit")
 _DAMAGED = ("XX001", "XX002")
 
 
@@ -146,6 +147,12 @@ def begin(connection: sa.Connection, *, writes: bool) -> None:
         raw.isolation_level = level
     if raw.read_only != read_only:
         raw.read_only = read_only
+
+
+def unflushed(connection: sa.Connection) -> tuple[str, ...]:
+    """Those settings by which the server says that a commit is made before it survives a power cut."""
+    settings = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in _FLUSHING}
+    return tuple([name for name, value in settings.items() if value == "off"])
 
 
 def lock_schema(connection: sa.Connection) -> None:

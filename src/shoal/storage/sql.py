@@ -170,6 +170,21 @@ class Database:
             return self._clock()
         return utc_now() if self._is_sqlite else None
 
+    def unflushed(self) -> tuple[str, ...]:
+        """Settings of the database, if any, by which what it says is committed may be lost in a power cut.
+
+        They are left as they are: whoever runs the database may have chosen speed. SQLite's are ours.
+
+        Raises
+        ------
+        StorageError
+            The database cannot be reached.
+        """
+        if self._is_sqlite:
+            return ()
+        with self.read() as connection:
+            return postgresql_engine.unflushed(connection)
+
     def close(self) -> None:
         """Close the connections, those in use when they are given back; others are opened if it is used again."""
         for pool in self._pools:

@@ -335,6 +335,10 @@ class Workspace:
         """
         Selection(fleets).require_aliases(self.registry)
 
+    def unflushed(self) -> tuple[str, ...]:
+        """Settings of the database by which a power cut may undo what was committed; see :meth:`Database.unflushed`."""
+        return self._database.unflushed()
+
     def load(self, name: str) -> Desired:
         """Have a fleet served, by every server and after a restart."""
         return self._served.change(name, loaded=True)

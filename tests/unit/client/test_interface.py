@@ -15,7 +15,7 @@ from shoal.workspace import Workspace
 
 AT_THE_MACHINE = {
     "register", "train", "score", "resume", "model_outcomes", "gc", "open_snapshot", "history", "data_plane",
-    "deferred", "require_servable", "serving_of",
+    "deferred", "require_servable", "serving_of", "unflushed",
 }  # fmt: skip
 """Work with files and processes of the machine."""
 FOR_THE_PERSON_AT_THE_MACHINE = {"set_source", "set_sink", "set_store"}

@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
+import gc
 import re
 import socket
 import time
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 from stack_world import world
 
 from shoal.server import acceptor, connections
@@ -319,6 +321,58 @@ def test_a_client_that_hangs_up_costs_only_itself():
     asyncio.run(run())
 
 
+WHOLE = head("content-length: 1\r\n") + b"x"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"POST /v2/mod",
+        head("content-length: 10\r\n") + b"abc",
+        head("content-length: 200000\r\n") + b"x" * 100_000,
+    ],
+    ids=["nothing", "part of a head", "part of a body", "part of a large body"],
+)
+def test_a_client_that_sends_nothing_more_hears_the_answers_to_what_came_whole(rest, count, loop, caplog):
+    async def run():
+        async with world() as here:
+            here.echo.may.clear()
+            reader, writer = await here.connect()
+            writer.write(WHOLE * count + rest)
+            writer.write_eof()
+            if count:
+                await here.echo.entered.wait()
+                await asyncio.sleep(0.1)  # for the end to be heard
+            here.echo.may.set()
+            answer = await said(reader)
+            while here.http.connections or here.http._state.tasks:
+                await asyncio.sleep(0.01)
+            writer.close()
+        return re.findall(rb"HTTP/1.1 (\d+)", answer)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(run()) == [b"200"] * count
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_client_that_sends_nothing_more_may_have_been_answered_before(loop):
+    async def run():
+        async with world() as here:
+            reader, writer = await here.connect()
+            writer.write(WHOLE)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\nx"), 10)
+            writer.write_eof()
+            assert await said(reader) == b""
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
 def test_who_is_refused_while_still_sending_hears_why_and_may_go_on():
     """The rest of a body is thrown away; it is neither answered again nor taken for the head of another request."""
 
@@ -371,3 +425,44 @@ def test_who_is_refused_and_stops_sending_is_hung_up_on():
         assert answer.count(b"HTTP/1.1") == 1
 
     asyncio.run(run())
+
+
+async def gone_without_reading(here, count):
+    """Clients that ask again and again, read nothing, and go; when nothing of them is under way any more."""
+    body = b"x" * 300_000
+    asked = head(f"content-length: {len(body)}\r\n") + body
+    for _ in range(count):
+        client = socket.create_connection(("127.0.0.1", here.port))
+        client.setblocking(False)
+        left, full = asked * 100, 0
+        while full < 20:  # until the server reads no more
+            try:
+                left, full = left[client.send(left) :], 0
+            except BlockingIOError:
+                full += 1
+            await asyncio.sleep(0.005)
+        client.close()
+    while here.http.connections or here.http._state.tasks:
+        await asyncio.sleep(0.01)
+    here.echo.scopes.clear()
+
+
+def test_clients_that_go_without_reading_leave_nothing_for_the_collector(caplog):
+    async def run():
+        async with world() as here:
+            await gone_without_reading(here, 1)  # what is only made once
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                await gone_without_reading(here, 3)
+                gc.collect()
+                return [type(one) for one in gc.garbage if type(one).__module__.startswith("shoal.")]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == []
+    assert not caplog.records

@@ -92,3 +92,22 @@ def test_work_is_waited_for_until_the_registry_is_known_to_be_away(quick):
         await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_is_guarded_fails_as_soon_as_the_registry_is_known_to_be_away(quick, hangs):
+    async def main():
+        contact, loop = Contact(), asyncio.get_running_loop()
+        with contact.question():
+            early, late = (contact.guard(loop.create_future(), "so it may be kept") for _ in range(2))
+            early.set_result(1)
+        assert await early == 1
+        if hangs:
+            with contact.question():
+                await asyncio.wait({late}, timeout=10)
+        else:
+            failed(contact)
+        with pytest.raises(Unavailable, match="so it may be kept"):
+            await late
+
+    asyncio.run(main())

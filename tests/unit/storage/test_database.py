@@ -35,6 +35,13 @@ def set_head(connection: sa.Connection, number: int) -> None:
     connection.execute(audit_head.update().values(number=number))
 
 
+def test_settings_by_which_a_power_cut_undoes_commits_are_known(sqlite_databases, postgresql_databases):
+    assert Database(sqlite_databases.migrated()).unflushed() == ()
+    url = postgresql_databases.migrated()  # of a server that tests hurry by switching both off
+    assert Database(url).unflushed() == ("fsync", "synchronous_commit")
+    assert Database(f"{url}&options=-csynchronous_commit%3Dlocal").unflushed() == ("fsync",)
+
+
 def test_commits_survive_a_power_cut_and_keys_are_enforced(sqlite_databases):
     database = Database(sqlite_databases.migrated())
     assert pragma(database, "journal_mode") == "wal"
