@@ -319,19 +319,17 @@ class Catalog:
             await self._until_served(slot)
 
     async def _until_served(self, slot: Slot) -> None:
-        """Wait until a slot serves what it should, or it is known why it cannot."""
+        """Wait until a slot serves what it should, or it is known why it cannot; every turn of the loop waits."""
         until_s = time.monotonic() + self._options.load_s
         while slot.served is None or slot.served.wanted != slot.wanted:
+            if self.slots.get(slot.name) is not slot:
+                raise NotReady(f"fleet {slot.name!r} is not for this server")
             if slot.behind():
                 slot.following = asyncio.create_task(self._follow(slot))
-            if slot.following is not None and not slot.following.done():
-                await asyncio.wait([slot.following], timeout=max(0.0, until_s - time.monotonic()))
-            if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
-                still = (
-                    "is not served" if slot.served is None else f"is served from version {slot.served.version} still"
-                )
-                reason = slot.reason or "it is still being opened"
-                raise NotReady(f"fleet {slot.name!r} {still}: {reason}", detail=slot.detail)
+            left_s = until_s - time.monotonic()
+            if slot.following is None or slot.following.done() or not slot.wanted.loaded or left_s <= 0:
+                raise slot.refusal()
+            await asyncio.wait([slot.following], timeout=left_s)
 
     async def close(self) -> None:
         """Let go of everything, and let the threads end."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from shoal.errors import InvalidArtifact, InvalidInput, NotFound, StorageError
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound, NotReady, StorageError, Unloaded
 from shoal.serving.desired import Wanted
 from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.served import ServedFleet
@@ -104,6 +104,14 @@ class Slot:
     def why(self) -> str:
         """All that there is to say of why what should be served is not, for whoever runs the server."""
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+    def refusal(self) -> NotReady:
+        """What to tell whoever wanted it loaded and does not get that, or not now."""
+        if not self.wanted.loaded:
+            meanwhile = f"the fleet {self.name!r} was unloaded meanwhile; load it again if it is to be served"
+            return Unloaded(meanwhile, retry_after_s=None)
+        still = "is not served" if self.served is None else f"is served from version {self.served.version} still"
+        return NotReady(f"fleet {self.name!r} {still}: {self.reason or 'it is still being opened'}", detail=self.detail)
 
     def missed(self) -> int | None:
         """The version that should be served and cannot be; None where all is as it should be."""
