@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -386,6 +387,30 @@ def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver,
     assert record.state is FAILED
     assert record.error == "the sink's folder cannot be written; the server's log says more: r1"
     assert str(tmp_path / "file") in caplog.text
+
+
+def drip(place):
+    """Begin an answer to whoever comes, and never end it: a byte every now and then."""
+    with contextlib.suppress(OSError):
+        while True:
+            caller, _ = place.accept()
+            with caller, contextlib.suppress(OSError):
+                caller.sendall(b"HTTP/1.1 200 OK\r\nX-A: ")
+                while True:
+                    caller.sendall(b"a")
+                    time.sleep(0.05)
+
+
+def test_a_webhook_that_answers_byte_by_byte_has_as_long_as_one_that_says_nothing(light):
+    place = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=drip, args=(place,), daemon=True).start()
+    host = f"127.0.0.1:{place.getsockname()[1]}"
+    hook = {"kind": "webhook", "url": f"http://{host}/", "hosts": [host], "secret": "${WEBHOOK_SECRET}"}
+    name_sink(light, "hook", {**hook, "timeout_s": 0.5})
+    with place:
+        (record,) = send(light, "hook", [request()], options=msgspec.structs.replace(OPTIONS, attempts=2))
+    assert (record.state, record.attempts) == (FAILED, 2)
+    assert record.error == "the webhook does not answer within 0.5 s"
 
 
 def test_what_a_sink_says_when_it_fails_is_for_the_log(light, receiver, tmp_path, caplog):
