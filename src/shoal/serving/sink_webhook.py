@@ -40,7 +40,7 @@ class WebhookSink:
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._client = httpx.AsyncClient(
             headers={**headers, "content-type": "application/json"},
-            timeout=None,  # its own would begin anew with each byte
+            timeout=httpx.Timeout(None),  # would begin anew with each byte
             limits=httpx.Limits(max_connections=_AT_A_TIME, max_keepalive_connections=_AT_A_TIME),
             follow_redirects=False,
             trust_env=False,

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -20,13 +21,15 @@ import sqlalchemy as sa
 from shoal.errors import DeadlineExceeded, InvalidInput, InvalidSpec, LeaseLost, NotFound, Unauthenticated
 from shoal.jobs.states import PredictionState
 from shoal.security import signing
-from shoal.serving import claim_loop
+from shoal.serving import claim_loop, sinks
 from shoal.serving.deferred import Wishes
 from shoal.serving.documents import response_json
 from shoal.serving.payloads import decode_response
 from shoal.serving.sinks import document, load_sink
+from shoal.storage import sql
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
+from tests.databases import PostgresqlServer
 from tests.unit.serving.deferred_world import (
     FOREVER_S,
     OPTIONS,
@@ -80,6 +83,14 @@ def receiver():
     made = Receiver()
     yield made
     made.close()
+
+
+@pytest.fixture
+def postgresql():
+    """A server of PostgreSQL that may be stopped."""
+    made = PostgresqlServer(synchronous_commit="on")
+    yield made
+    made.remove()
 
 
 @pytest.fixture
@@ -465,6 +476,34 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
     assert (failed.state, done.state) == (FAILED, DONE)
     assert said == failed.error == "there is no sink 'lake'; see `shoal sinks list`"
     assert pl.read_parquet(tmp_path / "new" / "pumps" / "*.parquet")["prediction_id"].to_list() == [done.id]
+
+
+def test_a_registry_that_does_not_say_what_a_sink_is_costs_no_attempt(
+    postgresql, tmp_path, receiver, monkeypatch, caplog
+):
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET.decode())
+    monkeypatch.setattr(sql, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(sinks, "_REMEMBERED_S", 0.0)
+
+    async def main(workspace):
+        async with process(workspace, msgspec.structs.replace(OPTIONS, attempts=1)) as (deferred, plane):
+            plane.may.clear()
+            one = await accepted(deferred, request(), context(), Wishes(sink="hook"))
+            await until(lambda: plane.asked)
+            await asyncio.to_thread(postgresql.stop, signal.SIGQUIT)
+            plane.may.set()
+            await until(lambda: f"prediction {one} of request r1 failed" in caplog.text)
+            await asyncio.to_thread(postgresql.start)
+            started_s, contact = time.monotonic(), plane.plane.contact
+            await until(lambda: contact.answered_at_s > started_s and not contact.problem)
+            return await ended(deferred, one)
+
+    with opened(postgresql.url(postgresql.take()), tmp_path / "home") as workspace:
+        name_sink(workspace, "hook", webhook(receiver))
+        record = asyncio.run(main(workspace))
+    assert (record.state, len(receiver.seen)) == (DONE, 1)
+    assert "something went wrong here" not in caplog.text
+    assert "the registry does not say now what the sink 'hook' is" in caplog.text
 
 
 @pytest.mark.parametrize(
