@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
 from shoal.serving.contact import Contact
 from shoal.serving.desired import Known, Selection, Wanted, earlier, unloaded
@@ -22,7 +22,7 @@ from shoal.serving.numbered import Numbered
 from shoal.serving.openings import Opener, Openings
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
-from shoal.serving.slots import Slot
+from shoal.serving.slots import DAMAGED, RETRY_S, Slot
 
 Answer = TypeVar("Answer")
 
@@ -246,6 +246,8 @@ class Catalog:
         ------
         NotFound
             There is no such snapshot, its files were collected, or the server does not serve the fleet.
+        NotReady
+            Its files are damaged.
         Unavailable, StorageError
             The registry cannot be asked.
         """
@@ -263,7 +265,11 @@ class Catalog:
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
         snapshot = await self.contact.during(self.ask(self._registry.resolve, f"{fleet}:{version}"))
         slot = self._loaded(fleet)
-        served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
+        try:
+            served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
+        except InvalidArtifact as error:
+            reason = f"cannot be served from version {version}: {DAMAGED}; restore them, or ask for another"
+            raise NotReady(f"fleet {fleet!r} {reason}", retry_after_s=RETRY_S, detail=str(error)) from error
         if not self._is_as_wanted(served):  # what is wanted of the fleet has changed meanwhile
             self._retire(served)
             return await self._open_version(fleet, version)

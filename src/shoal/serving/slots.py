@@ -15,6 +15,9 @@ READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 #: A snapshot that could not be opened is tried again after so many seconds.
 RETRY_S = 10.0
 
+#: Why a snapshot cannot be served, where that is all that callers may know.
+DAMAGED = "its files are damaged or cannot be read"
+
 _log = logging.getLogger(__name__)
 
 
@@ -151,5 +154,5 @@ def _told(error: Exception) -> tuple[str, str]:
     if isinstance(error, InvalidInput | NotFound):  # its serving spec does not fit, or something is not there
         return error.message, error.detail
     if isinstance(error, InvalidArtifact | StorageError):
-        return "its files are damaged or cannot be read; restore them, or promote another", str(error)
+        return f"{DAMAGED}; restore them, or promote another", str(error)
     return "something went wrong here", f"{type(error).__name__}: {error}"
