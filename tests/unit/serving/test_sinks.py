@@ -26,7 +26,7 @@ from shoal.serving.deferred import Wishes
 from shoal.serving.documents import response_json
 from shoal.serving.payloads import decode_response
 from shoal.serving.sinks import document, load_sink
-from shoal.storage import sql
+from shoal.storage import sink_sql, sql
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
 from tests.databases import PostgresqlServer
@@ -45,7 +45,7 @@ from tests.unit.serving.deferred_world import (
 from tests.unit.serving.fleets import FLEETS, constant, request_of, rows_for
 
 SECRET = b"between you and me"
-DONE, FAILED = PredictionState.DONE, PredictionState.FAILED
+CLAIMED, DONE, FAILED = PredictionState.CLAIMED, PredictionState.DONE, PredictionState.FAILED
 
 
 class Receiver:
@@ -53,6 +53,8 @@ class Receiver:
 
     def __init__(self):
         self.status, self.seen = 204, []
+        self.may = threading.Event()
+        self.may.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,6 +63,7 @@ class Receiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.seen.append((dict(self.headers.items()), body))
+                receiver.may.wait(FOREVER_S)
                 self.send_response(receiver.status)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -74,6 +77,7 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
+        self.may.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -241,6 +245,58 @@ def test_a_server_that_ends_while_a_table_is_locked_leaves_the_answer_to_the_nex
         [row] = rows_of(engine)
     assert (given_back.state, value_of(given_back)) == (PredictionState.WAITING, 7.0)
     assert (done.state, value_of(done), row["version"]) == (DONE, 7.0, "1")
+
+
+def claimed(workspace, sink):
+    return [one for one in workspace.predictions.listed(state=CLAIMED, limit=200) if one.sink == sink]
+
+
+async def _goes_on_beside(workspace, sink, hangs, goes_on):
+    """Have more sent to a sink that hangs than a process holds, then the same without it and to another; the ends."""
+    few = msgspec.structs.replace(OPTIONS, batch=4, attempts=1)
+    async with process(workspace, few) as (deferred, _):
+        for_it = [Wishes(sink=sink, ordering_key="k" if i % 2 else None) for i in range(20)]
+        held_up = [await accepted(deferred, request(i), context(), wishes) for i, wishes in enumerate(for_it)]
+        await until(lambda: hangs() and len(claimed(workspace, sink)) >= few.batch)
+        beside = [await accepted(deferred, request(i), context(), Wishes()) for i in range(12)]
+        elsewhere = [await accepted(deferred, request(i), context(), Wishes(sink="lake")) for i in range(12)]
+        others = [await ended(deferred, one) for one in beside + elsewhere]
+        most = len(claimed(workspace, sink))
+        states = {(await deferred.get(one)).is_settled for one in held_up}
+        goes_on()
+        return others, most, states, [await ended(deferred, one) for one in held_up]
+
+
+def test_a_webhook_that_hangs_holds_up_nothing_that_does_not_go_there(workspace, receiver, tmp_path):
+    name_sink(workspace, "hook", webhook(receiver, timeout_s=FOREVER_S))
+    name_sink(workspace, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
+    receiver.may.clear()
+    others, most, settled, late = asyncio.run(
+        _goes_on_beside(workspace, "hook", lambda: receiver.seen, receiver.may.set)
+    )
+    assert {one.state for one in others} == {DONE}
+    assert settled == {False}
+    assert most < 2 * 4
+    assert {(one.state, one.attempts) for one in late} == {(DONE, 1)}
+    came = [dict(headers)["idempotency-key"] for headers, _ in receiver.seen]
+    assert sorted(came) == sorted(one.id for one in late)
+    in_order = [one.id for one in late if one.ordering_key]
+    assert [one for one in came if one in in_order] == in_order
+
+
+def test_a_table_that_hangs_holds_up_nothing_that_does_not_go_there(light, sqlite_databases, tmp_path, monkeypatch):
+    monkeypatch.setattr(sink_sql, "_TIMEOUT_S", FOREVER_S)
+    url = sqlite_databases.empty()
+    name_sink(light, "results", {"kind": "sql_sink", "url": url, "table": "results"})
+    name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
+    with connected(url) as engine, engine.connect() as lock:
+        lock.exec_driver_sql("BEGIN EXCLUSIVE")
+        others, most, settled, late = asyncio.run(_goes_on_beside(light, "results", lambda: True, lock.rollback))
+        assert {row["prediction_id"] for row in rows_of(engine)} == {one.id for one in late}
+    assert {one.state for one in others} == {DONE}
+    assert settled == {False}
+    assert most < 2 * 4
+    assert {(one.state, one.attempts) for one in late} == {(DONE, 1)}
 
 
 def test_a_row_is_written_once_by_whoever_comes_first(databases):
