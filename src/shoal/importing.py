@@ -22,6 +22,7 @@ import msgspec
 from shoal.errors import InvalidInput, NotFound, UnsupportedEstimator
 from shoal.families import pack
 from shoal.fleet import Fleet
+from shoal.storage.decoding import decodable
 from shoal.table.assembly import Entry
 from shoal.table.facts import ModelFacts
 from shoal.telemetry.progress import SILENT, Progress
@@ -325,7 +326,7 @@ def main() -> None:
     """Read a request from standard input; report line by line on what was standard output."""
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a model prints while it is read must not be taken for a report
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=_Request)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=decodable(_Request))
     with report:
         _serve(request, report)
 

@@ -86,6 +86,22 @@ def test_what_cannot_be_opened_is_not_promoted(home, tmp_path):
         assert [move.after for move in workspace.registry.alias_history("pumps")] == [1]
 
 
+def test_a_damaged_version_that_somebody_asks_for_says_so_and_names_no_file(home, tmp_path):
+    damage(home, 2)
+    with serving(home, tmp_path, "pumps", "--no-grpc") as server, server.client() as client:
+        for _ in range(2):
+            refused = client.post("/v2/models/pumps/versions/2/infer", json=request())
+            assert refused.status_code == 503
+            assert float(refused.headers["retry-after"]) >= 1
+            told = refused.json()["error"]
+            assert "cannot be served from version 2: its files are damaged" in told
+            assert str(home) not in told
+        assert answer_of(client.post(INFER, json=request()))[0] == "1"
+        assert server.end() == 0
+        assert str(home / "store" / "blocks") in server.news()
+        assert "Traceback" not in server.news()
+
+
 def test_nobody_goes_back_to_what_cannot_be_opened(home, tmp_path):
     assert command(home, "promote", "pumps:2").returncode == 0
     damage(home, 1)

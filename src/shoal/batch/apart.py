@@ -22,6 +22,7 @@ from shoal.batch.origin import Origins
 from shoal.batch.source import FILE, ROW, filtered
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import InvalidInput, ShoalError
+from shoal.storage.decoding import decodable
 from shoal.storage.files import storage_errors
 from shoal.storage.query import apply_preprocess
 
@@ -167,7 +168,7 @@ def serve(order: str, kind: type[Order], run: Callable[[Order], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
-        run(msgspec.json.decode(Path(order).read_bytes(), type=kind))
+        run(msgspec.json.decode(Path(order).read_bytes(), type=decodable(kind)))
     except ShoalError as error:
         _answer(Path(order)).write_bytes(msgspec.json.encode((type(error).__name__, str(error))))
         os._exit(1)

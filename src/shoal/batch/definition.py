@@ -28,6 +28,7 @@ from shoal.requests.spec import FEATURE_DTYPES, FleetSchema, ServingSpec, schema
 from shoal.requests.violations import Violations, first_reasons
 from shoal.scoring.outcomes import Scored
 from shoal.storage.columns import json_text
+from shoal.storage.decoding import decodable
 from shoal.types import FeatureKind, Json, Reason
 
 NOTE_BYTES = 100.0
@@ -93,7 +94,7 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
 
 def pinned_in(run: Mapping[str, Json]) -> Pinned | None:
     """What a run pinned, from what the ledger says that it was told; None where its job says nothing of serving."""
-    return None if PINNED not in run else msgspec.convert(run[PINNED], Pinned)
+    return None if PINNED not in run else msgspec.convert(run[PINNED], decodable(Pinned))
 
 
 def _same_source(find_source: FindSource, name: str, pinned: Pinned) -> Source:

@@ -20,6 +20,7 @@ import msgspec
 
 from shoal.batch.spec import ScoreSpec
 from shoal.errors import InvalidSpec, OutputExists
+from shoal.storage.decoding import decodable
 from shoal.storage.files import exclusive, storage_errors, sync_file, sync_folder, write_atomically
 
 RECORD = "_shoal.json"
@@ -147,7 +148,7 @@ class Destination:
     @staticmethod
     def _read(path: Path) -> Record | None:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Record)
+            return msgspec.json.decode(path.read_bytes(), type=decodable(Record))
         except (OSError, msgspec.MsgspecError):
             return None
 

@@ -25,6 +25,7 @@ from shoal.jobs.states import RUN_TRANSITIONS, RunState, ShardState, require_tra
 from shoal.ledger import Ledger, RunRecord, is_gone, this_worker
 from shoal.requests.readers import FindSource
 from shoal.requests.spec import ServingSpec
+from shoal.storage.decoding import decodable
 from shoal.storage.files import exclusive, storage_errors
 from shoal.telemetry.progress import SILENT, Progress
 from shoal.types import Json
@@ -295,7 +296,7 @@ class Scorer:
             destination.publish_folder(record, errors, self._checkpoint)
 
     def _parts(self, run_id: str) -> list[Part]:
-        return [msgspec.convert(shard.part or {}, Part) for shard in self._ledger.shards(run_id)]
+        return [msgspec.convert(shard.part or {}, decodable(Part)) for shard in self._ledger.shards(run_id)]
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """Record why, keep the list of bad rows where `shoal runs errors` points, and leave nothing visible."""

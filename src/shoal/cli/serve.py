@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from shoal.cli.invocation import Invocation
 from shoal.cli.output import examples
 from shoal.errors import InvalidInput
+from shoal.storage.decoding import decodable
 from shoal.storage.files import storage_errors
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def serve(
             "tls": _tls(tls_certificate, tls_key, tls_client_ca),
             "deferred": DeferredOptions(keep_s=keep_predictions, backlog=max_backlog),
         },
-        ServerOptions,
+        decodable(ServerOptions),
     )
 
     def tell(addresses: "Addresses") -> None:

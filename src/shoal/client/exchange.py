@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from shoal import errors
+from shoal.storage.decoding import decodable
 from shoal.types import Json
 
 Answer = TypeVar("Answer")
@@ -129,7 +130,7 @@ def reading(kind: type[Answer]) -> Callable[[bytes], Answer]:
 
     def read(content: bytes) -> Answer:
         try:
-            return msgspec.json.decode(content, type=kind)
+            return msgspec.json.decode(content, type=decodable(kind))
         except msgspec.DecodeError as error:
             raise errors.StorageError(f"the server's answer cannot be read ({error}); is it a Shoal server?") from error
 

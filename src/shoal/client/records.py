@@ -12,6 +12,7 @@ from shoal.security.api_keys import ApiKeyRecord, IssuedKey
 from shoal.serving.frames import Answered
 from shoal.serving.messages import InferenceResponse, ModelStatistics, Tensor
 from shoal.serving.payloads import encode_response
+from shoal.storage.decoding import decodable
 
 Record = TypeVar("Record")
 Told = dict[str, object]
@@ -41,7 +42,7 @@ def record(kind: type[Record], told: Told, *, json: Collection[str] = ()) -> Rec
     fields = kind.__annotations__
     try:
         values = {
-            name: told[name] if name in json else msgspec.convert(told[name], type=fields[name])
+            name: told[name] if name in json else msgspec.convert(told[name], type=decodable(fields[name]))
             for name in fields
             if name in told
         }
@@ -59,7 +60,7 @@ def converted(told: object, kind: type[Record]) -> Record:
         It is something else.
     """
     try:
-        return msgspec.convert(told, type=kind)
+        return msgspec.convert(told, type=decodable(kind))
     except msgspec.ValidationError as error:
         raise StorageError(f"the server's answer cannot be read ({error}); is it of another version?") from error
 

@@ -35,10 +35,17 @@ _CLAIMS = ClaimTable(
 _c = predictions.c
 
 
-def is_work(connection: sa.Connection, fleets: Collection[str], *, now: dt.datetime, suspects: bool) -> bool:
+def is_work(
+    connection: sa.Connection,
+    fleets: Collection[str],
+    *,
+    now: dt.datetime,
+    suspects: bool,
+    full_sinks: Collection[str] = (),
+) -> bool:
     """Whether there seems to be something to claim; asked before, for claiming keeps other writers out."""
     question = _IS_WORK[suspects, connection.dialect.name]
-    return bool(connection.execute(question, {**_asked(fleets, now), **clock(now)}).scalar())
+    return bool(connection.execute(question, {**_asked(fleets, full_sinks, now), **clock(now)}).scalar())
 
 
 def claim(
@@ -50,8 +57,12 @@ def claim(
     lease_s: float,
     limit: int,
     suspects: bool,
+    full_sinks: Collection[str] = (),
 ) -> list[PredictionClaim]:
-    """Take predictions that wait or whose worker fell silent; or one of those whose workers did so again and again."""
+    """Take predictions that wait or whose worker fell silent; or one of those whose workers did so again and again.
+
+    None that goes to a sink which is full.
+    """
     rows = _CLAIMS.claim(
         connection,
         _CLAIMABLE[suspects, connection.dialect.name],
@@ -59,13 +70,13 @@ def claim(
         now=now,
         lease_s=lease_s,
         limit=1 if suspects else limit,
-        parameters=_asked(fleets, now),
+        parameters=_asked(fleets, full_sinks, now),
     )
     return [_claim(row, now) for row in rows]
 
 
-def _asked(fleets: Collection[str], now: dt.datetime) -> dict[str, object]:
-    return {"now": now, "fleets": list(fleets)}
+def _asked(fleets: Collection[str], full_sinks: Collection[str], now: dt.datetime) -> dict[str, object]:
+    return {"now": now, "fleets": list(fleets), "full_sinks": list(full_sinks)}
 
 
 def _claimable(suspects: bool, dialect: str) -> sa.ColumnElement[bool]:
@@ -77,6 +88,7 @@ def _claimable(suspects: bool, dialect: str) -> sa.ColumnElement[bool]:
         sa.or_(_c.due_at.is_(None), _c.due_at <= now),
         sa.or_(_c.expires_at.is_(None), _c.expires_at > now),
         one_of(_c.fleet, "fleets", dialect=dialect),
+        sa.or_(_c.sink.is_(None), sa.not_(one_of(_c.sink, "full_sinks", dialect=dialect))),
     )
 
 

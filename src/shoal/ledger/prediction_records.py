@@ -287,12 +287,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         Seconds until others may take them over.
     limit : int
         How many at most.
+    full_sinks : sequence of str
+        None that goes to one of these.
     """
 
     fleets: Sequence[str]
     owner: str
     lease_s: float
     limit: int
+    full_sinks: Sequence[str] = ()
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

@@ -203,13 +203,16 @@ class Predictions:
             accepted = intake.accept(connection, new, at=now, forget_s=keep_s) if new else []
             claims = [] if wanted is None else queue.claim(
                 connection, wanted.fleets, owner=wanted.owner, now=now, lease_s=wanted.lease_s, limit=wanted.limit,
-                suspects=False,
+                suspects=False, full_sinks=wanted.full_sinks,
             )  # fmt: skip
             return Turn(settled=settled, accepted=accepted, claims=claims)
 
     def _is_work(self, wanted: Wanted) -> bool:
         with self._database.read() as connection:
-            return queue.is_work(connection, wanted.fleets, now=self._database.now(connection), suspects=False)
+            return queue.is_work(
+                connection, wanted.fleets, now=self._database.now(connection), suspects=False,
+                full_sinks=wanted.full_sinks,
+            )  # fmt: skip
 
     def sweep(self, *, keep_s: float) -> Sweep:
         """Discard what came too late, give up what only kills its workers, forget what was kept long enough.

@@ -18,6 +18,7 @@ from shoal.server.parameters import MOST_TENSORS
 from shoal.server.pieces import read_list
 from shoal.server.wire import Elements, Input, InputParameters, Output, Request, strung
 from shoal.serving.messages import Datatype, Value
+from shoal.storage.decoding import decodable
 
 #: More bytes than this are no shape, names or parameters, but an attempt to keep us busy.
 _MOST_BYTES: Final = 2**20
@@ -57,7 +58,7 @@ class _Counting:
     """Reads an outline and counts its inputs, from none each time: what has NaN in it is read twice."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Outline)
+        self._decoder = msgspec.json.Decoder(decodable(_Outline))
 
     def decode(self, raw: bytes) -> _Outline:
         _count.inputs = 0

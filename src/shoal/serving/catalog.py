@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from shoal.errors import InvalidInput, NotFound, NotReady, ShoalError
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound, NotReady, ShoalError
 from shoal.registry import Registry
 from shoal.serving.addresses import no_version
 from shoal.serving.desired import Known, Selection, Wanted, earlier, unloaded
@@ -22,7 +22,7 @@ from shoal.serving.numbered import Numbered
 from shoal.serving.openings import Opener, Openings
 from shoal.serving.options import ServingOptions
 from shoal.serving.served import ServedFleet
-from shoal.serving.slots import Slot
+from shoal.serving.slots import DAMAGED, RETRY_S, Slot
 
 Answer = TypeVar("Answer")
 
@@ -246,6 +246,8 @@ class Catalog:
         ------
         NotFound
             There is no such snapshot, its files were collected, or the server does not serve the fleet.
+        NotReady
+            Its files are damaged.
         Unavailable, StorageError
             The registry cannot be asked.
         """
@@ -263,7 +265,11 @@ class Catalog:
     async def _open_version(self, fleet: str, version: int) -> ServedFleet:
         snapshot = await self.contact.during(self.ask(self._registry.resolve, f"{fleet}:{version}"))
         slot = self._loaded(fleet)
-        served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
+        try:
+            served = await self._opened(dataclasses.replace(slot.wanted, snapshot=snapshot))
+        except InvalidArtifact as error:
+            reason = f"cannot be served from version {version}: {DAMAGED}; restore them, or ask for another"
+            raise NotReady(f"fleet {fleet!r} {reason}", retry_after_s=RETRY_S, detail=str(error)) from error
         if not self._is_as_wanted(served):  # what is wanted of the fleet has changed meanwhile
             self._retire(served)
             return await self._open_version(fleet, version)
@@ -319,19 +325,17 @@ class Catalog:
             await self._until_served(slot)
 
     async def _until_served(self, slot: Slot) -> None:
-        """Wait until a slot serves what it should, or it is known why it cannot."""
+        """Wait until a slot serves what it should, or it is known why it cannot; every turn of the loop waits."""
         until_s = time.monotonic() + self._options.load_s
         while slot.served is None or slot.served.wanted != slot.wanted:
+            if self.slots.get(slot.name) is not slot:
+                raise NotReady(f"fleet {slot.name!r} is not for this server")
             if slot.behind():
                 slot.following = asyncio.create_task(self._follow(slot))
-            if slot.following is not None and not slot.following.done():
-                await asyncio.wait([slot.following], timeout=max(0.0, until_s - time.monotonic()))
-            if slot.failed_at_s or slot.wanted.snapshot is None or time.monotonic() >= until_s:
-                still = (
-                    "is not served" if slot.served is None else f"is served from version {slot.served.version} still"
-                )
-                reason = slot.reason or "it is still being opened"
-                raise NotReady(f"fleet {slot.name!r} {still}: {reason}", detail=slot.detail)
+            left_s = until_s - time.monotonic()
+            if slot.following is None or slot.following.done() or not slot.wanted.loaded or left_s <= 0:
+                raise slot.refusal()
+            await asyncio.wait([slot.following], timeout=left_s)
 
     async def close(self) -> None:
         """Let go of everything, and let the threads end."""

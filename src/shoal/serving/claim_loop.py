@@ -83,7 +83,8 @@ class ClaimLoop:
         self._waiters = waiters
         self._options = options
         self._owner = this_worker(f"predictions-{secrets.token_hex(4)}")
-        self._attempts = Attempts(plane, Deliveries(sinks, self._keep), options)
+        self._deliveries = Deliveries(sinks, self._keep)
+        self._attempts = Attempts(plane, self._deliveries, options)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="shoal-predictions")
         self._acceptances = Acceptances()
         self._results: list[tuple[PredictionResult, asyncio.Future[bool] | None]] = []
@@ -200,19 +201,33 @@ class ClaimLoop:
             self._is_broken = False
 
     def _room(self) -> int:
-        """How many predictions may be claimed; none while one that may kill the process is to run alone."""
+        """How many predictions may be claimed; none while one that may kill the process is to run alone.
+
+        What only waits for its sink takes no place, or a sink that hangs would hold up all that does not go there.
+        """
         if not self._claiming or self._suspect is not None:
             return 0
-        return max(0, self._options.batch - len(self._held))
+        return max(0, self._options.batch - (len(self._held) - self._deliveries.owed.total()))
+
+    def _full_sinks(self) -> list[str]:
+        """The sinks that are owed so much that nothing more is claimed for them."""
+        return [sink for sink, count in self._deliveries.owed.items() if count >= self._options.batch]
 
     async def _turn(self) -> None:
         """Settle, accept and claim, in one transaction."""
         room = self._room()
         wanted = None
         if room:
-            wanted = Wanted(fleets=self._fleets(), owner=self._owner, lease_s=self._options.lease_s, limit=room)
+            wanted = Wanted(
+                fleets=self._fleets(),
+                owner=self._owner,
+                lease_s=self._options.lease_s,
+                limit=room,
+                full_sinks=self._full_sinks(),
+            )
         new, settling, self._results = self._acceptances.take(), self._results, []
         results = [one for one, _ in settling]
+        began_s = time.monotonic()
         try:
             turn = await self._in_thread(
                 lambda: self._predictions.turn(
@@ -228,6 +243,8 @@ class ClaimLoop:
             self._is_unwritable = False
         if room:
             self._look = len(turn.claims) >= room
+            if not (turn.claims or new or results):
+                self._rest("poll", time.monotonic() - began_s)
         elif new:
             self._look = True
         self._settled(settling, turn.settled)
@@ -280,9 +297,13 @@ class ClaimLoop:
         """Discard what is too late, and look at what waits, wherever it was accepted."""
         swept = await self._in_thread(lambda: self._predictions.sweep(keep_s=self._options.keep_s))
         self.backlog, self._looked_s = swept.backlog, time.monotonic()
-        self._due_s["sweep"] = max(self._due_s["sweep"], self._looked_s + _REST * swept.look_s)
+        self._rest("sweep", swept.look_s)
         self.counts.expired += swept.expired
         self.counts.failed += swept.failed
+
+    def _rest(self, chore: str, look_s: float) -> None:
+        """Do not look again soon where looking took long, e.g. past all that waits for a sink that hangs."""
+        self._due_s[chore] = max(self._due_s[chore], time.monotonic() + _REST * look_s)
 
     def _is_due(self, chore: str, now_s: float, every_s: float) -> bool:
         if now_s < self._due_s[chore]:

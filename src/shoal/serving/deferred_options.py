@@ -12,7 +12,8 @@ class DeferredOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Attributes
     ----------
     batch : int
-        Most predictions that a process works on at a time.
+        Most predictions that a process works on at a time, beside those that wait for their sinks; nothing is claimed
+        for a sink that so many wait for.
     lease_s : float
         After so long without a sign of life others take over what a process had claimed, in seconds.
     poll_s : float

@@ -7,6 +7,7 @@ out: an answer that the sink did not take is written down with the attempt that 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from shoal.errors import LeaseLost
@@ -29,6 +30,11 @@ class Deliveries:
         Where to.
     keep : callable
         Writes answers down, with the name of their delivery; gives the numbers of the predictions that are still ours.
+
+    Attributes
+    ----------
+    owed : Counter of str
+        How many answers each sink has not taken yet.
     """
 
     def __init__(self, sinks: Sinks, keep: Keep) -> None:
@@ -36,6 +42,7 @@ class Deliveries:
         self._keep = keep
         self._waiting: dict[str, list[tuple[Delivery, asyncio.Future[None]]]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self.owed: Counter[str] = Counter()
 
     async def deliver(self, delivery: Delivery) -> None:
         """Return when the sink has the answer.
@@ -55,7 +62,11 @@ class Deliveries:
         self._waiting.setdefault(sink, []).append((delivery, future))
         if sink not in self._running:
             self._running[sink] = asyncio.create_task(self._run(sink))
-        await future
+        self.owed[sink] += 1
+        try:
+            await future
+        finally:
+            self.owed[sink] -= 1
 
     async def _run(self, name: str) -> None:
         """Deliver until nothing waits."""

@@ -12,6 +12,7 @@ from shoal.ledger.prediction_records import PredictionKind, PredictionRecord
 from shoal.serving.frames import Answered, answer_frame
 from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import decode_response
+from shoal.storage.decoding import decodable
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=lambda array: array.tolist())
 
@@ -69,4 +70,4 @@ def prediction_frame(record: PredictionRecord) -> pl.DataFrame:
     is_owed = record.kind is PredictionKind.DEFERRED and record.state is not PredictionState.DONE
     if record.answer is None or is_owed:
         raise DeadlineExceeded(f"prediction {record.id} is {record.state} yet; ask again, or wait longer")
-    return answer_frame(msgspec.json.decode(response_json(decode_response(record.answer)), type=Answered))
+    return answer_frame(msgspec.json.decode(response_json(decode_response(record.answer)), type=decodable(Answered)))

@@ -13,6 +13,7 @@ from shoal.serving.outputs import Output, OutputSchema, Values
 from shoal.serving.rows import Rows
 from shoal.serving.scoring import Part
 from shoal.serving.statistics import CacheTally
+from shoal.storage.decoding import decodable
 
 Row: TypeAlias = list[Values]
 """An answer: the level that gave it, then the elements of every output."""
@@ -44,7 +45,7 @@ class Remembered:
         self._keys = keys
         self._outputs = outputs.outputs
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(_Kept)
+        self._decoder = msgspec.msgpack.Decoder(decodable(_Kept))
 
     async def parts(
         self, rows: Rows, score: Callable[[Rows], Awaitable[Sequence[Part]]]

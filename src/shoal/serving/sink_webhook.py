@@ -28,7 +28,7 @@ class WebhookSink:
     headers : mapping of str to str
         What to send along.
     timeout_s : float
-        How long the service may take to answer, in seconds.
+        How long the service may take to answer, all in all, in seconds.
     """
 
     def __init__(
@@ -36,10 +36,11 @@ class WebhookSink:
     ) -> None:
         self._url = url
         self._secrets_of = secrets_of
+        self._timeout_s = timeout_s
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._client = httpx.AsyncClient(
             headers={**headers, "content-type": "application/json"},
-            timeout=timeout_s,
+            timeout=httpx.Timeout(None),  # would begin anew with each byte
             limits=httpx.Limits(max_connections=_AT_A_TIME, max_keepalive_connections=_AT_A_TIME),
             follow_redirects=False,
             trust_env=False,
@@ -78,8 +79,13 @@ class WebhookSink:
             signature = signing.sign(body, self._secrets_of(), at_s=time.time())
             headers = {signing.HEADER: signature, "idempotency-key": claim.id}
             try:
-                async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                async with (
+                    asyncio.timeout(self._timeout_s),
+                    self._client.stream("POST", self._url, content=body, headers=headers) as answer,
+                ):
                     status = answer.status_code
+            except TimeoutError as error:
+                raise ConnectionFailed(f"the webhook does not answer within {self._timeout_s:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise ConnectionFailed(
                     "the webhook does not answer", detail=str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from shoal.errors import InvalidSpec, NotFound
+from shoal.errors import InvalidSpec, NotFound, NotReady, StorageError
 from shoal.requests.sources import allowed, not_among, resolved
 from shoal.serving.sink_kinds import FolderSink, Sink, TableSink
 from shoal.storage.columns import json_text
@@ -192,6 +192,8 @@ class Sinks:
             An environment variable is not set; the log says which, callers need not know.
         InvalidInput
             Its URL is none, or its driver is not installed.
+        NotReady
+            The registry does not say what it means.
         """
         async with self._lock:
             now_s = asyncio.get_running_loop().time()
@@ -213,6 +215,8 @@ class Sinks:
             values = await asyncio.to_thread(self._find, name)
         except NotFound:
             values = {}
+        except StorageError as error:
+            raise NotReady(f"the registry does not say now what the sink {name!r} is", detail=str(error)) from error
         if values.get("kind") not in KINDS:
             raise NotFound(f"there is no sink {name[:100]!r}; see `shoal sinks list`")
         return values

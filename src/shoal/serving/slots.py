@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from shoal.errors import InvalidArtifact, InvalidInput, NotFound, StorageError
+from shoal.errors import InvalidArtifact, InvalidInput, NotFound, NotReady, StorageError, Unloaded
 from shoal.serving.desired import Wanted
 from shoal.serving.messages import IndexEntry, ModelStatistics
 from shoal.serving.served import ServedFleet
@@ -14,6 +14,9 @@ READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 
 #: A snapshot that could not be opened is tried again after so many seconds.
 RETRY_S = 10.0
+
+#: Why a snapshot cannot be served, where that is all that callers may know.
+DAMAGED = "its files are damaged or cannot be read"
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +108,14 @@ class Slot:
         """All that there is to say of why what should be served is not, for whoever runs the server."""
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
+    def refusal(self) -> NotReady:
+        """What to tell whoever wanted it loaded and does not get that, or not now."""
+        if not self.wanted.loaded:
+            meanwhile = f"the fleet {self.name!r} was unloaded meanwhile; load it again if it is to be served"
+            return Unloaded(meanwhile, retry_after_s=None)
+        still = "is not served" if self.served is None else f"is served from version {self.served.version} still"
+        return NotReady(f"fleet {self.name!r} {still}: {self.reason or 'it is still being opened'}", detail=self.detail)
+
     def missed(self) -> int | None:
         """The version that should be served and cannot be; None where all is as it should be."""
         snapshot = self.wanted.snapshot
@@ -143,5 +154,5 @@ def _told(error: Exception) -> tuple[str, str]:
     if isinstance(error, InvalidInput | NotFound):  # its serving spec does not fit, or something is not there
         return error.message, error.detail
     if isinstance(error, InvalidArtifact | StorageError):
-        return "its files are damaged or cannot be read; restore them, or promote another", str(error)
+        return f"{DAMAGED}; restore them, or promote another", str(error)
     return "something went wrong here", f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ import yaml
 from msgspec import inspect
 
 from shoal.errors import InvalidSpec
+from shoal.storage.decoding import decodable
 
 _FIELDS: Final = "write fields such as 'fleet: NAME', one per line"
 _STEP: Final = re.compile(r"[^.\[\]`]+|\.{3}")
@@ -50,9 +51,10 @@ def load_document(source: Spec | Mapping[str, object] | Path | str, spec: type[S
     for name in lists:
         if isinstance(values.get(name), str):
             values[name] = [values[name]]
-    _refuse_unknown(values, inspect.type_info(spec), "")
+    kind = inspect.type_info(decodable(spec))
+    _refuse_unknown(values, kind, "")
     try:
-        return msgspec.convert(values, spec)
+        return msgspec.convert(values, decodable(spec))
     except msgspec.ValidationError as error:
         raise InvalidSpec(_misfit(str(error), values, spec)) from error
 

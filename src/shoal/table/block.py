@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from shoal.errors import InvalidArtifact
 from shoal.families.contract import Layout, ModelBlock, Ragged
 from shoal.families.stacking import StackedModels
+from shoal.storage.decoding import decodable
 from shoal.types import Floats, Indices, Integers, Label
 
 FORMAT = 1
@@ -170,7 +171,7 @@ def read_header(metadata: Mapping[bytes, bytes]) -> BlockHeader:
         number = msgspec.json.decode(metadata.get(METADATA_KEY, b"{}"), type=dict).get("format")
         if number != FORMAT:
             raise InvalidArtifact(f"a block has format {number!r}; this version of Shoal reads {FORMAT}: update Shoal")
-        return msgspec.json.decode(metadata[METADATA_KEY], type=BlockHeader)
+        return msgspec.json.decode(metadata[METADATA_KEY], type=decodable(BlockHeader))
     except msgspec.MsgspecError as error:
         raise InvalidArtifact(f"a block's metadata cannot be read: {error}") from error
 

@@ -10,6 +10,7 @@ import re
 import msgspec
 
 from shoal.errors import InvalidArtifact
+from shoal.storage.decoding import decodable
 from shoal.types import Feature, KeyColumn, Label, Level, Task
 
 FORMAT = 1
@@ -102,7 +103,7 @@ def decode(data: bytes) -> Manifest:
             raise InvalidArtifact(
                 f"a manifest has format {number!r}; this version of Shoal reads {FORMAT}: update Shoal"
             )
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=decodable(Manifest))
     except msgspec.MsgspecError as error:
         raise InvalidArtifact(f"a manifest cannot be read: {error}") from error
     _check(manifest)

@@ -87,6 +87,24 @@ def test_fleets_that_are_not_asked_for_are_left_to_others(predictions):
     assert texts(take(predictions, fleets=["pumps", "fans"])) == ["a", "c"]
 
 
+def test_what_goes_to_a_full_sink_is_left_where_it_is_with_what_comes_after_it_in_order(predictions):
+    sent = [("a", "hook", None), ("b", None, None), ("c", "hook", "k"), ("d", None, "k"), ("e", "lake", None)]
+    predictions.accept([new(text, sink=sink, ordering_key=key) for text, sink, key in sent])
+
+    def claims(*full):
+        wanted = Wanted(fleets=["pumps"], owner="w1", lease_s=30, limit=10, full_sinks=full)
+        return predictions.turn([], [], wanted, keep_s=100, lease_s=30).claims
+
+    assert texts(claims("hook", "lake")) == ["b"]
+    assert texts(claims("hook", "none")) == ["e"]
+    assert claims("hook") == []
+    taken = claims()
+    assert texts(taken) == ["a", "c"]
+    assert {one.attempt for one in taken} == {1}
+    settle(predictions, [done(claim) for claim in taken])
+    assert texts(claims("hook")) == ["d"]
+
+
 @pytest.mark.parametrize("count", [201, 70_000])
 def test_who_serves_very_many_fleets_leaves_those_of_others_as_well(predictions, count):
     """More than a statement can have parameters, too."""

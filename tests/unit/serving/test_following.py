@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import shoal
-from shoal.errors import InvalidInput, NotFound, NotReady
+from shoal.errors import InvalidInput, NotFound, NotReady, Unloaded
 from shoal.serving.messages import InferenceRequest
 from shoal.serving.options import ServingOptions
 from tests.unit.serving.fleets import CONTEXT, constant, pumps, tensor
@@ -463,6 +463,36 @@ def test_loading_says_why_it_cannot(workspace):
         with pytest.raises(NotReady, match="promote"):
             await plane.load("pumps", actor="ada")
         workspace.promote("pumps", 1)
+        await plane.load("pumps", actor="ada")
+        assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
+        await plane.drain(1)
+
+    asyncio.run(main())
+
+
+def test_who_loads_what_is_unloaded_meanwhile_is_told_at_once_and_holds_nobody_up(publish):
+    """Snapshots open only when told, so that each unload comes while a load waits."""
+    workspace = publish(constant(1.0))
+    may_open = threading.Event()
+
+    async def unloaded(plane):
+        await until(lambda: plane._catalog.slots["pumps"].following is not None)
+        workspace.registry.set_serving("pumps", actor="bob", loaded=False)
+        await plane._catalog.refresh()
+        may_open.set()
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=ServingOptions(poll_s=600))
+        await plane.start()
+        opener = plane._catalog._openings._opener
+        plane._catalog._openings._opener = lambda record: may_open.wait(60) and opener(record)
+        await plane.unload("pumps", actor="ada")
+        plane._catalog.slots["pumps"].following = None
+        _, refused = await asyncio.wait_for(
+            asyncio.gather(unloaded(plane), plane.load("pumps", actor="ada"), return_exceptions=True), 30
+        )
+        assert isinstance(refused, Unloaded)
+        assert "unloaded meanwhile" in refused.message
         await plane.load("pumps", actor="ada")
         assert (await plane.infer(request(), CONTEXT)).outputs[0].data == [1.0]
         await plane.drain(1)

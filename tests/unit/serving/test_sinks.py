@@ -5,6 +5,8 @@ import contextlib
 import datetime as dt
 import json
 import re
+import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +21,15 @@ import sqlalchemy as sa
 from shoal.errors import DeadlineExceeded, InvalidInput, InvalidSpec, LeaseLost, NotFound, Unauthenticated
 from shoal.jobs.states import PredictionState
 from shoal.security import signing
-from shoal.serving import claim_loop
+from shoal.serving import claim_loop, sinks
 from shoal.serving.deferred import Wishes
 from shoal.serving.documents import response_json
 from shoal.serving.payloads import decode_response
 from shoal.serving.sinks import document, load_sink
+from shoal.storage import sink_sql, sql
 from shoal.storage.sink_parquet import SinkFolder
 from shoal.storage.sink_sql import SinkRow, SinkTable
+from tests.databases import PostgresqlServer
 from tests.unit.serving.deferred_world import (
     FOREVER_S,
     OPTIONS,
@@ -41,7 +45,7 @@ from tests.unit.serving.deferred_world import (
 from tests.unit.serving.fleets import FLEETS, constant, request_of, rows_for
 
 SECRET = b"between you and me"
-DONE, FAILED = PredictionState.DONE, PredictionState.FAILED
+CLAIMED, DONE, FAILED = PredictionState.CLAIMED, PredictionState.DONE, PredictionState.FAILED
 
 
 class Receiver:
@@ -49,6 +53,8 @@ class Receiver:
 
     def __init__(self):
         self.status, self.seen = 204, []
+        self.may = threading.Event()
+        self.may.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,6 +63,7 @@ class Receiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.seen.append((dict(self.headers.items()), body))
+                receiver.may.wait(FOREVER_S)
                 self.send_response(receiver.status)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -70,6 +77,7 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
+        self.may.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -79,6 +87,14 @@ def receiver():
     made = Receiver()
     yield made
     made.close()
+
+
+@pytest.fixture
+def postgresql():
+    """A server of PostgreSQL that may be stopped."""
+    made = PostgresqlServer(synchronous_commit="on")
+    yield made
+    made.remove()
 
 
 @pytest.fixture
@@ -229,6 +245,58 @@ def test_a_server_that_ends_while_a_table_is_locked_leaves_the_answer_to_the_nex
         [row] = rows_of(engine)
     assert (given_back.state, value_of(given_back)) == (PredictionState.WAITING, 7.0)
     assert (done.state, value_of(done), row["version"]) == (DONE, 7.0, "1")
+
+
+def claimed(workspace, sink):
+    return [one for one in workspace.predictions.listed(state=CLAIMED, limit=200) if one.sink == sink]
+
+
+async def _goes_on_beside(workspace, sink, hangs, goes_on):
+    """Have more sent to a sink that hangs than a process holds, then the same without it and to another; the ends."""
+    few = msgspec.structs.replace(OPTIONS, batch=4, attempts=1)
+    async with process(workspace, few) as (deferred, _):
+        for_it = [Wishes(sink=sink, ordering_key="k" if i % 2 else None) for i in range(20)]
+        held_up = [await accepted(deferred, request(i), context(), wishes) for i, wishes in enumerate(for_it)]
+        await until(lambda: hangs() and len(claimed(workspace, sink)) >= few.batch)
+        beside = [await accepted(deferred, request(i), context(), Wishes()) for i in range(12)]
+        elsewhere = [await accepted(deferred, request(i), context(), Wishes(sink="lake")) for i in range(12)]
+        others = [await ended(deferred, one) for one in beside + elsewhere]
+        most = len(claimed(workspace, sink))
+        states = {(await deferred.get(one)).is_settled for one in held_up}
+        goes_on()
+        return others, most, states, [await ended(deferred, one) for one in held_up]
+
+
+def test_a_webhook_that_hangs_holds_up_nothing_that_does_not_go_there(workspace, receiver, tmp_path):
+    name_sink(workspace, "hook", webhook(receiver, timeout_s=FOREVER_S))
+    name_sink(workspace, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
+    receiver.may.clear()
+    others, most, settled, late = asyncio.run(
+        _goes_on_beside(workspace, "hook", lambda: receiver.seen, receiver.may.set)
+    )
+    assert {one.state for one in others} == {DONE}
+    assert settled == {False}
+    assert most < 2 * 4
+    assert {(one.state, one.attempts) for one in late} == {(DONE, 1)}
+    came = [dict(headers)["idempotency-key"] for headers, _ in receiver.seen]
+    assert sorted(came) == sorted(one.id for one in late)
+    in_order = [one.id for one in late if one.ordering_key]
+    assert [one for one in came if one in in_order] == in_order
+
+
+def test_a_table_that_hangs_holds_up_nothing_that_does_not_go_there(light, sqlite_databases, tmp_path, monkeypatch):
+    monkeypatch.setattr(sink_sql, "_TIMEOUT_S", FOREVER_S)
+    url = sqlite_databases.empty()
+    name_sink(light, "results", {"kind": "sql_sink", "url": url, "table": "results"})
+    name_sink(light, "lake", {"kind": "parquet_sink", "folder": str(tmp_path / "lake")})
+    with connected(url) as engine, engine.connect() as lock:
+        lock.exec_driver_sql("BEGIN EXCLUSIVE")
+        others, most, settled, late = asyncio.run(_goes_on_beside(light, "results", lambda: True, lock.rollback))
+        assert {row["prediction_id"] for row in rows_of(engine)} == {one.id for one in late}
+    assert {one.state for one in others} == {DONE}
+    assert settled == {False}
+    assert most < 2 * 4
+    assert {(one.state, one.attempts) for one in late} == {(DONE, 1)}
 
 
 def test_a_row_is_written_once_by_whoever_comes_first(databases):
@@ -388,6 +456,30 @@ def test_a_sink_that_never_takes_it_ends_among_the_dead_letters(light, receiver,
     assert str(tmp_path / "file") in caplog.text
 
 
+def drip(place):
+    """Begin an answer to whoever comes, and never end it: a byte every now and then."""
+    with contextlib.suppress(OSError):
+        while True:
+            caller, _ = place.accept()
+            with caller, contextlib.suppress(OSError):
+                caller.sendall(b"HTTP/1.1 200 OK\r\nX-A: ")
+                while True:
+                    caller.sendall(b"a")
+                    time.sleep(0.05)
+
+
+def test_a_webhook_that_answers_byte_by_byte_has_as_long_as_one_that_says_nothing(light):
+    place = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=drip, args=(place,), daemon=True).start()
+    host = f"127.0.0.1:{place.getsockname()[1]}"
+    hook = {"kind": "webhook", "url": f"http://{host}/", "hosts": [host], "secret": "${WEBHOOK_SECRET}"}
+    name_sink(light, "hook", {**hook, "timeout_s": 0.5})
+    with place:
+        (record,) = send(light, "hook", [request()], options=msgspec.structs.replace(OPTIONS, attempts=2))
+    assert (record.state, record.attempts) == (FAILED, 2)
+    assert record.error == "the webhook does not answer within 0.5 s"
+
+
 def test_what_a_sink_says_when_it_fails_is_for_the_log(light, receiver, tmp_path, caplog):
     places = {
         "table": {"kind": "sql_sink", "url": f"postgresql://ada@/none?host={tmp_path}", "table": "results"},
@@ -440,6 +532,34 @@ def test_a_sink_that_is_gone_says_so(light, tmp_path):
     assert (failed.state, done.state) == (FAILED, DONE)
     assert said == failed.error == "there is no sink 'lake'; see `shoal sinks list`"
     assert pl.read_parquet(tmp_path / "new" / "pumps" / "*.parquet")["prediction_id"].to_list() == [done.id]
+
+
+def test_a_registry_that_does_not_say_what_a_sink_is_costs_no_attempt(
+    postgresql, tmp_path, receiver, monkeypatch, caplog
+):
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET.decode())
+    monkeypatch.setattr(sql, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(sinks, "_REMEMBERED_S", 0.0)
+
+    async def main(workspace):
+        async with process(workspace, msgspec.structs.replace(OPTIONS, attempts=1)) as (deferred, plane):
+            plane.may.clear()
+            one = await accepted(deferred, request(), context(), Wishes(sink="hook"))
+            await until(lambda: plane.asked)
+            await asyncio.to_thread(postgresql.stop, signal.SIGQUIT)
+            plane.may.set()
+            await until(lambda: f"prediction {one} of request r1 failed" in caplog.text)
+            await asyncio.to_thread(postgresql.start)
+            started_s, contact = time.monotonic(), plane.plane.contact
+            await until(lambda: contact.answered_at_s > started_s and not contact.problem)
+            return await ended(deferred, one)
+
+    with opened(postgresql.url(postgresql.take()), tmp_path / "home") as workspace:
+        name_sink(workspace, "hook", webhook(receiver))
+        record = asyncio.run(main(workspace))
+    assert (record.state, len(receiver.seen)) == (DONE, 1)
+    assert "something went wrong here" not in caplog.text
+    assert "the registry does not say now what the sink 'hook' is" in caplog.text
 
 
 @pytest.mark.parametrize(

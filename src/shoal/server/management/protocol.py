@@ -21,6 +21,7 @@ from shoal.server.management.operations import (
 )
 from shoal.serving.messages import Datatype, IndexEntry, ModelMetadata, ServerMetadata
 from shoal.serving.services import Service
+from shoal.storage.decoding import decodable
 
 _BINARY: Final = "application/octet-stream"
 _MODEL: Final = "/v2/models/{model}"
@@ -284,6 +285,6 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
 
 def schemas() -> Mapping[str, Node]:
     """The schemas that the descriptions refer to, by name."""
-    structs = (Datatype, IndexEntry, ModelMetadata, ServerMetadata, Service)
+    structs = [decodable(kind) for kind in (Datatype, IndexEntry, ModelMetadata, ServerMetadata, Service)]
     _, read = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     return {**read, **_OWN}
