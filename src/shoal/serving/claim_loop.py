@@ -244,7 +244,7 @@ class ClaimLoop:
         if room:
             self._look = len(turn.claims) >= room
             if not (turn.claims or new or results):
-                self._rest("poll", time.monotonic() - began_s)
+                self._rest("poll", min(time.monotonic() - began_s, self._options.poll_s))
         elif new:
             self._look = True
         self._settled(settling, turn.settled)
