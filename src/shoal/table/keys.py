@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.table.hashing import BOOLEAN, DATE, INTEGER, LEFT_OUT, SLACK, TEXT, key_lengths, write_keys
+from shoal.table.texts import READINGS, read_integers, whole
 from shoal.types import Bytes, Integers, Key, KeyColumn, KeyType, KeyValue, Level
 
 DTYPES: Final[dict[KeyType, pl.DataType]] = {
@@ -66,7 +67,9 @@ class EncodedKeys:
 
 
 def coerce(column: pl.Series, key: KeyColumn) -> tuple[pl.Series, Flags | None]:
-    """Bring a column to its key's type.
+    """Bring a column to its key's type, each value by itself; texts as :mod:`shoal.table.texts` says.
+
+    A double from 2^53 on may stand for several integers and is none; NaN is missing, also as a text among integers.
 
     Returns
     -------
@@ -95,8 +98,12 @@ def coerce(column: pl.Series, key: KeyColumn) -> tuple[pl.Series, Flags | None]:
     if source.is_float():
         column = column.fill_nan(None)
     coerced = _cast(column, key.type)
-    wrong = (coerced.is_null() & column.is_not_null()).to_numpy()
-    return coerced, wrong if wrong.any() else None
+    if coerced.null_count() == column.null_count():
+        return coerced, None
+    wrong = coerced.is_null() & column.is_not_null()
+    if key.type is KeyType.INTEGER and source == pl.String:
+        wrong &= ~column.cast(pl.Float64, strict=False).is_nan().fill_null(False)
+    return coerced, wrong.to_numpy() if wrong.any() else None
 
 
 def _convertible(source: pl.DataType, target: KeyType) -> bool:
@@ -110,14 +117,12 @@ def _convertible(source: pl.DataType, target: KeyType) -> bool:
 
 
 def _cast(column: pl.Series, target: KeyType) -> pl.Series:
-    if target is KeyType.DATE and column.dtype == pl.String:
-        return column.str.to_date("%Y-%m-%d", strict=False)
-    if target is KeyType.BOOLEAN:
-        words = {"true": True, "false": False}
-        return column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+    if column.dtype == pl.String and target is KeyType.INTEGER:
+        return read_integers(column)
+    if column.dtype == pl.String and target in READINGS:
+        return pl.select(READINGS[target](pl.lit(column)).alias(column.name)).to_series()
     if target is KeyType.INTEGER and column.dtype.is_float():
-        whole = column.is_finite() & (column == column.floor())
-        return pl.select(pl.when(whole).then(column).otherwise(None)).to_series().cast(pl.Int64, strict=False)
+        return pl.select(whole(pl.lit(column)).alias(column.name)).to_series()
     return column.cast(DTYPES[target], strict=False)
 
 
