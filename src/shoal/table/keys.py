@@ -240,6 +240,34 @@ def check_key(columns: Sequence[KeyColumn], key: Key) -> None:
             )
 
 
+def require_same_key(frame: pl.DataFrame, said: Sequence[tuple[KeyColumn, KeyValue]]) -> None:
+    """Refuse rows for a single model that are another segment's; key columns may be left out.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        The rows.
+    said : sequence of (KeyColumn, value)
+        The key of the model.
+
+    Raises
+    ------
+    InvalidInput
+        Names the first such row.
+    """
+    for column, value in said:
+        if column.name not in frame.columns:
+            continue
+        own = coerce(pl.Series([value]), column)[0]
+        other = coerce(frame[column.name], column)[0].ne_missing(own).arg_true()
+        if len(other):
+            given = frame[column.name][int(other[0])]
+            raise InvalidInput(
+                f"row {other[0]}: key column {column.name!r} is {given!r}, and this is the model of {own[0]!r}; leave "
+                "the column out, or ask the fleet"
+            )
+
+
 def key_type(value: object) -> KeyType | None:
     """The key type a value has, or None if it can be no key."""
     if isinstance(value, np.generic):
