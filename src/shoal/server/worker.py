@@ -321,10 +321,7 @@ def _at(routes: Iterable[tuple[str, str]], app: ASGIApp) -> dict[str, ASGIApp]:
 
 
 def _plane(workspace: Workspace, options: ServerOptions) -> DataPlane:
-    rows = options.limits.rows
-    serving = ServingOptions(
-        batching=options.batching, max_rows=rows, queue_rows=max(rows, ServingOptions().queue_rows)
-    )
+    serving = ServingOptions(batching=options.batching, max_rows=options.limits.rows)
     return workspace.data_plane(options.fleets, options=serving, category=options.category)
 
 

@@ -1,6 +1,11 @@
 """How a data plane serves: polling, queues, limits."""
 
+from typing import Final
+
 import msgspec
+
+QUEUED_REQUESTS: Final = 8
+"""So many of the largest requests may wait for one fleet; their bytes are bounded besides."""
 
 
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,7 +18,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     batching : bool
         Whether requests that wait at the same moment run in one kernel call; False is for measuring what that brings.
     queue_rows : int
-        Rows that may wait for one fleet.
+        Rows that may wait for one fleet, if eight of the largest requests have no more.
     queue_bytes : int
         Bytes that may wait in the whole process.
     max_rows : int
@@ -37,6 +42,11 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     inline_s: float = 0.002
     call_s: float = 0.02
     load_s: float = 60.0
+
+    @property
+    def most_waiting_rows(self) -> int:
+        """Rows that may wait for one fleet."""
+        return max(self.queue_rows, QUEUED_REQUESTS * self.max_rows)
 
     def most_rows(self, wished: int | None) -> int:
         """Rows of one request of a fleet that may have a narrower limit of its own."""

@@ -119,7 +119,7 @@ class ServedFleet:
                 self._keeping = Keeping(fleet.name, snapshot.version, spec, self.inputs, self.outputs, keepers)
         self.models = SingleModels(fleet)
         limits = Limits(
-            queue_rows=options.queue_rows,
+            queue_rows=options.most_waiting_rows,
             inline_s=options.inline_s,
             call_s=options.call_s,
             batching=options.batching,
