@@ -75,6 +75,25 @@ def test_what_is_submitted_is_answered_as_at_once(place, client):
     assert place.result(other, timeout_s=PATIENCE_S).equals(answered(client, frame))
 
 
+def test_a_row_without_an_answer_says_why(world, place):
+    frame = {"device": ["d1", "d1"], "a": [1.0, None], "b": [1.0, 1.0]}
+    made = place.submit("pumps", frame, outcome=True, reason=True)
+    told = place.result(made, timeout_s=PATIENCE_S)
+    assert told.columns == ["prediction", "outcome", "reason"]
+    assert told.select("outcome", "reason").rows() == [("scored", None), ("invalid", "missing value in 'a'")]
+    home, _, _ = world
+    row = '{"device": "d1", "a": null, "b": 1}'
+    made = command(home, "predictions", "submit", "pumps", "--row", row, "--model-level", "--snapshot").stdout.strip()
+    shown = command(home, "predictions", "show", made, "--timeout", "30")
+    assert "missing value in 'a'" in shown.stdout
+    assert "invalid" in shown.stdout
+    outputs = json.loads(command(home, "predictions", "show", made, "--json").stdout)["response"]["outputs"]
+    assert {one["name"]: one["data"] for one in outputs} == {
+        "prediction": [None], "outcome": ["invalid"], "reason": ["missing value in 'a'"], "model_level": ["device"],
+        "snapshot": [1],
+    }  # fmt: skip
+
+
 def test_records_are_the_same_from_afar_but_for_what_was_asked(place, client, workspace):
     made = place.submit("pumps", rows(2), ordering_key="k")
     there = client.predictions.wait(made, timeout_s=PATIENCE_S)

@@ -103,13 +103,13 @@ class Asked:
         return pl.concat([key_frame(rows, self._described), predicted], how="horizontal")
 
     def submitting(
-        self, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
+        self, frame: Frame, wishes: Wishes, *, outcome: bool, reason: bool, model_level: bool, snapshot: bool
     ) -> Question[str]:
         """Ask for a prediction without waiting. With a key of its own it may be sent twice and is taken once."""
         wishes.require_usable()
         given = {name: getattr(wishes, name) for name in _HEADERS}
         given["idempotency_key"] = wishes.idempotency_key or made_key()
-        outputs = self._outputs(outcome=outcome, model_level=model_level, snapshot=snapshot)
+        outputs = self._outputs(outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         read = reading(_Accepted)
         return Question(
             method="POST",
@@ -194,9 +194,9 @@ class Asked:
     def _path(self, version: str | None) -> str:
         return _model_path(self.name, version)
 
-    def _outputs(self, *, outcome: bool, model_level: bool, snapshot: bool) -> tuple[str, ...]:
+    def _outputs(self, *, outcome: bool, model_level: bool, snapshot: bool, reason: bool = False) -> tuple[str, ...]:
         usual = [one.name for one in self._described.outputs]
-        return wanted_outputs(usual, outcome=outcome, model_level=model_level, snapshot=snapshot)
+        return wanted_outputs(usual, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
 
     def _infer(self, rows: pl.DataFrame, outputs: Sequence[str], version: str | None) -> Question[Answered]:
         return Question(
@@ -222,11 +222,13 @@ def opening(reference: str) -> Dialogue[Asked]:
 
 
 def submitting(
-    reference: str, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
+    reference: str, frame: Frame, wishes: Wishes, *, outcome: bool, reason: bool, model_level: bool, snapshot: bool
 ) -> Dialogue[str]:
     """Ask a fleet for a prediction without waiting."""
     fleet = yield from opening(reference)
-    question = fleet.submitting(frame, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+    question = fleet.submitting(
+        frame, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot
+    )
     return (yield from asked(question))
 
 

@@ -37,6 +37,7 @@ class RemoteModel(Asked):
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -47,7 +48,7 @@ class RemoteModel(Asked):
         """Ask for a prediction without waiting; as :meth:`Client.submit`, and without looking at the fleet again."""
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return self._transport.ask(
-            self.submitting(rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            self.submitting(rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         )
 
 
@@ -89,6 +90,7 @@ class AsyncRemoteModel(Asked):
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -99,7 +101,7 @@ class AsyncRemoteModel(Asked):
         """As :meth:`RemoteModel.submit`."""
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return await self._transport.ask(
-            self.submitting(rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            self.submitting(rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         )
 
 

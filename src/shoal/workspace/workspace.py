@@ -284,6 +284,7 @@ class Workspace:
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -298,7 +299,13 @@ class Workspace:
         """
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return self._submission.submit(
-            reference, as_frame(rows), wishes, outcome=outcome, model_level=model_level, snapshot=snapshot
+            reference,
+            as_frame(rows),
+            wishes,
+            outcome=outcome,
+            reason=reason,
+            model_level=model_level,
+            snapshot=snapshot,
         )
 
     def result(self, prediction_id: str, *, timeout_s: float = 0.0) -> pl.DataFrame:
