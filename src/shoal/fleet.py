@@ -4,13 +4,14 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from shoal.engines.threads import Threads
-from shoal.errors import NotFound
+from shoal.errors import InvalidInput, NotFound
 from shoal.scoring.frames import Frame, as_frame
 from shoal.scoring.outcomes import Scored
 from shoal.scoring.score import score as score_table
@@ -23,11 +24,11 @@ from shoal.table.columns import with_metrics
 from shoal.table.comparison import compare
 from shoal.table.estimators import from_estimators
 from shoal.table.facts import ModelFacts
-from shoal.table.keys import check_key, frame_of_keys, key_text, level_name
+from shoal.table.keys import DTYPES, check_key, frame_of_keys, key_text, level_name, require_same_key
 from shoal.table.models import ModelTable
 from shoal.table.store import SnapshotStore, read_limited
 from shoal.table.verified import VerifiedFiles
-from shoal.types import Feature, Key, KeyColumn, Label, Level, Task
+from shoal.types import Feature, Key, KeyColumn, KeyValue, Label, Level, Task
 
 
 class Fleet:
@@ -217,14 +218,7 @@ class Fleet:
             A column is missing or of an impossible type.
         """
         scored = self.score(as_frame(frame))
-        extra: list[pl.Series | pl.Expr] = []
-        if outcome:
-            extra.append(scored.outcome_column)
-        if model_level:
-            extra.append(scored.level_column)
-        if snapshot:
-            extra.append(pl.lit(self.version, dtype=pl.Int64).alias("snapshot"))
-        return scored.frame.with_columns(extra) if extra else scored.frame
+        return _with_columns(scored, scored.frame, self.version, outcome, model_level, snapshot)
 
     def score(self, frame: pl.DataFrame, *, threads: Threads | None = None, fallback: bool = True) -> Scored:
         """Predict, and say of every row what became of it; see :func:`shoal.scoring.score.score`."""
@@ -300,7 +294,14 @@ class Fleet:
         -------
         polars.DataFrame
             Key columns, ``level``, ``change``, ``family`` and metrics before and after.
+
+        Raises
+        ------
+        InvalidInput
+            The other is no fleet.
         """
+        if not isinstance(other, Fleet):
+            raise InvalidInput(f"{other!r} is no fleet; write diff(workspace.fleet('NAME:VERSION'))")
         return with_metrics(compare(self.table, other.table), suffixes=("_before", "_after"))
 
     def save(self, folder: str | Path) -> int:
@@ -358,18 +359,47 @@ class Model:
         """The family that it is laid out by."""
         return str(self.facts["family"])
 
-    def predict(self, frame: Frame) -> pl.DataFrame:
-        """Predict every row with this model; the frame needs the features only. Columns as in :meth:`Fleet.predict`."""
+    def predict(
+        self, frame: Frame, *, outcome: bool = False, model_level: bool = False, snapshot: bool = False
+    ) -> pl.DataFrame:
+        """Predict every row with this model; the frame needs the features only. Columns as in :meth:`Fleet.predict`.
+
+        Raises
+        ------
+        InvalidInput
+            A feature is missing or of an impossible type, or rows have another segment's key.
+        """
         rows = as_frame(frame)
-        present = [column.name for column in self._fleet.keys if self.facts[column.name] is not None]
-        keyed = rows.with_columns([pl.lit(self.facts[name]).alias(name) for name in present])
-        level: Level = tuple(present)
+        said = [(column, self._value(column)) for column in self._fleet.keys if self._value(column) is not None]
+        require_same_key(rows, said)
+        level: Level = tuple(column.name for column, _ in said)
         table = dataclasses.replace(self._fleet.table, levels=(level,))
-        keyed = keyed.with_columns([pl.lit(None).alias(c.name) for c in self._fleet.keys if c.name not in present])
-        return score_table(table, keyed).frame.drop([column.name for column in self._fleet.keys])
+        keyed = rows.with_columns(
+            pl.lit(self._value(column), dtype=DTYPES[column.type]).alias(column.name) for column in self._fleet.keys
+        )
+        scored = score_table(table, keyed)
+        plain = scored.frame.drop([column.name for column in self._fleet.keys])
+        return _with_columns(scored, plain, self._fleet.version, outcome, model_level, snapshot)
+
+    def _value(self, column: KeyColumn) -> KeyValue:
+        return cast("KeyValue", self.facts[column.name])
 
     def __repr__(self) -> str:
         return f"<Model {self.key!r} of {self.name!r}: {self.family}>"
+
+
+def _with_columns(
+    scored: Scored, predicted: pl.DataFrame, version: int | None, outcome: bool, model_level: bool, snapshot: bool
+) -> pl.DataFrame:
+    """Predictions with the columns that were wished for."""
+    extra: list[pl.Series | pl.Expr] = []
+    if outcome:
+        extra.append(scored.outcome_column)
+    if model_level:
+        extra.append(scored.level_column)
+    if snapshot:
+        extra.append(pl.lit(version, dtype=pl.Int64).alias("snapshot"))
+    return predicted.with_columns(extra) if extra else predicted
 
 
 def _verified() -> VerifiedFiles:

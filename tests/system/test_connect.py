@@ -53,16 +53,40 @@ def test_a_remote_fleet_answers_as_the_fleet_does(world):
     with shoal.open(home) as workspace:
         fleet = workspace.fleet("pumps")
         expected = fleet.predict(frame, **wishes)
-        single = fleet[("d2",)].predict(frame)
+        single = fleet[("d2",)].predict(frame.drop("device"), **wishes)
+        assert fleet["d2"].predict(frame.drop("device")).columns == ["prediction"]
         second = workspace.fleet("pumps:2").predict(frame)
     with shoal.connect(server.url) as client:
         remote = client.fleet("pumps")
         assert (remote.keys, remote.features, remote.task, remote.version) == (["device"], ["a", "b"], "regression", 1)
         require_same(remote.predict(frame, **wishes), expected)
-        assert remote["d2"].predict(frame).equals(single)
+        require_same(remote["d2"].predict(frame.drop("device"), **wishes), single)
+        own = frame.filter(pl.col("device") == "d2")
+        require_same(remote["d2"].predict(own), expected.filter(pl.col("device") == "d2").select("prediction"))
         assert client.fleet("pumps:2").predict(frame).equals(second)
         assert client.fleet("pumps@champion").predict(frame).equals(remote.predict(frame))
         require_same(remote.predict(frame.head(0), **wishes), expected.head(0))
+
+
+@pytest.mark.parametrize("devices", [["d2", "d3"], [None, "d2"], ["d2", "nobody"]])
+def test_a_single_model_refuses_rows_of_another_segment(world, devices):
+    home, server = world
+    frame = {"device": devices, "a": [0.1, 0.2], "b": [0.3, 0.4]}
+    words = r"row [01]: key column 'device' is .*, and this is the model of 'd2'; leave the column out"
+    with shoal.open(home) as workspace, shoal.connect(server.url) as client:
+        for fleet in (workspace.fleet("pumps"), client.fleet("pumps")):
+            with pytest.raises(InvalidInput, match=words):
+                fleet["d2"].predict(frame)
+        with pytest.raises(InvalidInput, match=words):
+            client.fleet("pumps")["d2"].submit(frame)
+
+
+def test_what_is_no_fleet_has_no_difference(world):
+    home, server = world
+    with shoal.open(home) as workspace, shoal.connect(server.url) as client:
+        for place in (workspace, client):
+            with pytest.raises(InvalidInput, match=r"'pumps:2' is no fleet.*; write diff"):
+                place.fleet("pumps:1").diff("pumps:2")
 
 
 def test_an_event_loop_is_not_blocked(world):
@@ -76,7 +100,9 @@ def test_an_event_loop_is_not_blocked(world):
         async with shoal.connect_async(url) as client:
             fleet = await client.fleet("pumps")
             answers = await asyncio.gather(*[fleet.predict(frame, **wishes) for _ in range(20)])
-            single = await (await fleet.model("d1")).predict(frame)
+            single = await (await fleet.model("d1")).predict(frame.drop("device"))
+            with pytest.raises(InvalidInput, match="this is the model of 'd1'"):
+                await (await fleet.model("d1")).predict(frame)
             return answers, single, [one.name for one in await client.fleets()], await client.runs()
 
     answers, single, fleets, runs = asyncio.run(ask(server.url))

@@ -75,6 +75,25 @@ def test_what_is_submitted_is_answered_as_at_once(place, client):
     assert place.result(other, timeout_s=PATIENCE_S).equals(answered(client, frame))
 
 
+def test_a_row_without_an_answer_says_why(world, place):
+    frame = {"device": ["d1", "d1"], "a": [1.0, None], "b": [1.0, 1.0]}
+    made = place.submit("pumps", frame, outcome=True, reason=True)
+    told = place.result(made, timeout_s=PATIENCE_S)
+    assert told.columns == ["prediction", "outcome", "reason"]
+    assert told.select("outcome", "reason").rows() == [("scored", None), ("invalid", "missing value in 'a'")]
+    home, _, _ = world
+    row = '{"device": "d1", "a": null, "b": 1}'
+    made = command(home, "predictions", "submit", "pumps", "--row", row, "--model-level", "--snapshot").stdout.strip()
+    shown = command(home, "predictions", "show", made, "--timeout", "30")
+    assert "missing value in 'a'" in shown.stdout
+    assert "invalid" in shown.stdout
+    outputs = json.loads(command(home, "predictions", "show", made, "--json").stdout)["response"]["outputs"]
+    assert {one["name"]: one["data"] for one in outputs} == {
+        "prediction": [None], "outcome": ["invalid"], "reason": ["missing value in 'a'"], "model_level": ["device"],
+        "snapshot": [1],
+    }  # fmt: skip
+
+
 def test_records_are_the_same_from_afar_but_for_what_was_asked(place, client, workspace):
     made = place.submit("pumps", rows(2), ordering_key="k")
     there = client.predictions.wait(made, timeout_s=PATIENCE_S)
@@ -207,7 +226,7 @@ def test_an_event_loop_submits_and_waits_too(world, client):
         async with shoal.connect_async(server.url, api_key=keys[Role.OPERATOR]) as there:
             fleet = await there.fleet("pumps")
             ids = await asyncio.gather(*[fleet.submit(frame) for _ in range(20)], there.submit("pumps", frame))
-            single = await (await fleet.model("d1")).submit(frame)
+            single = await (await fleet.model("d1")).submit(frame.drop("device"))
             answers = await asyncio.gather(*[there.result(one, timeout_s=PATIENCE_S) for one in [*ids, single]])
             listed = await there.predictions.listed(limit=30)
             return ids, answers, {one.id for one in listed}
@@ -217,7 +236,7 @@ def test_an_event_loop_submits_and_waits_too(world, client):
     assert set(ids) <= listed
     expected = answered(client, frame)
     assert all(answer.equals(expected) for answer in answers[:-1])
-    assert answers[-1].equals(client.fleet("pumps")["d1"].predict(frame))
+    assert answers[-1].equals(client.fleet("pumps")["d1"].predict(frame.drop("device")))
 
 
 def test_a_submission_whose_answer_was_lost_is_taken_once(world):

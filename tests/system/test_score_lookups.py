@@ -488,3 +488,31 @@ def test_a_feature_that_is_a_text_is_looked_up_too(workspace: Workspace, tmp_pat
     job, _ = scored(workspace, "routes", frame.drop("carrier"), tmp_path / "job", serving=True)
     require_same(job, server)
     assert {"UA", "AA", "DL"} <= set(job["who"])
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_row_is_looked_up_by_its_own_text(workspace: Workspace, tmp_path: Path, form: str) -> None:
+    """Whatever stands beside it: an integer above 2^53 is not rounded for a neighbour with a point."""
+    first = 2**53
+    known = pl.DataFrame({"id": [7, first, first + 1], "level": [0.5, 1.0, 2.0], "depth": [0.0, 0.0, 0.0]})
+    known.write_parquet(tmp_path / "sites.parquet")
+    serve(workspace, {"kind": "parquet", "path": str(tmp_path / "sites.parquet")})
+    sites = [first + 1, first, "7", "7.0", "1.5", "true", "null" if form == "jsonl" else "", "1e400", 10**20]
+
+    def features(sites: Sequence[object]) -> list[tuple[object, ...]]:
+        lines = [f"b:1,s1,0.1,{site}" for site in sites]
+        if form == "jsonl":
+            lines = [f'{{"device": "b:1", "sensor": "s1", "x": 0.1, "site": {json_value(site)}}}' for site in sites]
+        path = tmp_path / f"rows.{form}"
+        path.write_text("\n".join([*(["device,sensor,x,site"] if form == "csv" else []), *lines, ""]))
+        job = {"fleet": "pumps", "input": str(path), "output": str(tmp_path / "out.parquet"), "serving": True}
+        workspace.score({**job, "if_exists": "replace"})
+        return pl.read_parquet(tmp_path / "out.parquet").select("prediction", "sum", "odd", "outcome", "reason").rows()
+
+    together = features(sites)
+    assert together == [features([site])[0] for site in sites]
+    assert [row[1] for row in together[:4]] == [2.0, 1.0, 0.5, 0.5]
+
+
+def json_value(text: object) -> object:
+    return f'"{text}"' if text in ("true", "1e400") else text

@@ -29,6 +29,7 @@ from shoal.requests.violations import Violations, first_reasons
 from shoal.scoring.outcomes import Scored
 from shoal.storage.columns import json_text
 from shoal.storage.decoding import decodable
+from shoal.table.texts import read_numbers
 from shoal.types import FeatureKind, Json, Reason
 
 NOTE_BYTES = 100.0
@@ -265,6 +266,8 @@ def _seen(rows: pl.DataFrame, scored: Scored, schema: FleetSchema, names: Sequen
 def _typed(column: pl.Series, dtype: pl.DataType) -> pl.Series:
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
+    if column.dtype == pl.String and dtype == pl.Float64:
+        return read_numbers(column)
     return column.cast(dtype, strict=False)
 
 

@@ -191,11 +191,6 @@ class ShardLookup:
             await reader.close()
 
 
-def text_keys(spec: LookupSpec, schema: FleetSchema) -> frozenset[str]:
-    """Columns to look up by that are texts whatever they look like; raises as :func:`key_columns` does."""
-    return frozenset(column.name for column in key_columns(spec, schema) if column.type is KeyType.STRING)
-
-
 def _require_history(spec: LookupSpec, source: Source, time: str | None) -> None:
     if time is None:
         return

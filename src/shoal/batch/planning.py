@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,20 +12,21 @@ import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from shoal.batch import preparation
+from shoal.batch.columns import NUMBER_KIND, TEXT_KIND
 from shoal.batch.definition import Definition, Pinned
 from shoal.batch.leaving import take_on, waiting_shards
 from shoal.batch.leftovers import OWNER, remove, unneeded_preparations
-from shoal.batch.lookups import text_keys
 from shoal.batch.memory import Budget, bytes_per_row, plan_budget
 from shoal.batch.source import FILE, ROW, Slice, columns_of, common_types, cut, pin, read_rows, slices_of
 from shoal.batch.spec import KIND, PINNED, ROW_IDS, ScoreSpec
 from shoal.errors import InvalidInput, InvalidSpec, ShoalError, StorageError
 from shoal.fleet import Fleet
 from shoal.ledger import Ledger, RunRecord, ShardPlan, this_worker
+from shoal.requests.lookup_columns import key_columns
 from shoal.requests.readers import FindSource
 from shoal.requests.spec import ServingSpec, schema_of
 from shoal.storage.files import exclusive, storage_errors
-from shoal.types import FeatureKind, InputFile, Json, KeyType
+from shoal.types import FeatureKind, InputFile, Json, KeyColumn
 
 SAMPLE_ROWS = 2_000
 SHARD_WORKERS = 2
@@ -103,8 +104,8 @@ class Planner:
         remove(unneeded_preparations(self._ledger, self._folder))
         files = pin(spec)
         lookup = None if serving is None else serving.lookup
-        texts = frozenset[str]() if lookup is None else text_keys(lookup, schema_of(fleet))
-        prepared, source_rows = self._prepare(spec, _column_types(spec, fleet, texts), files)
+        looked_up_by = () if lookup is None else key_columns(lookup, schema_of(fleet))
+        prepared, source_rows = self._prepare(spec, _declared(spec, fleet, looked_up_by), files)
         tables = [(f.path, f.rows or 0) for f in files] if prepared is None else [(str(prepared), _rows_in(prepared))]
         paths = [path for path, _ in tables]
         pinned = None
@@ -146,7 +147,7 @@ class Planner:
         )
 
     def _prepare(
-        self, spec: ScoreSpec, types: preparation.ColumnTypes, files: Sequence[InputFile]
+        self, spec: ScoreSpec, declared: Mapping[str, str], files: Sequence[InputFile]
     ) -> tuple[Path | None, int | None]:
         if not preparation.needed(spec, files):
             return None, None
@@ -156,7 +157,7 @@ class Planner:
             (folder / OWNER).write_text(this_worker())
         target = folder / "rows.parquet"
         try:
-            rows = preparation.prepare(spec, files, types, target)
+            rows = preparation.prepare(spec, files, declared, target)
         except ShoalError:
             remove([folder])
             raise
@@ -210,15 +211,12 @@ def _unfiltered(path: str, columns: Sequence[str]) -> pl.DataFrame:
     return head.with_columns(ids) if set(columns) <= set(head.columns) else head.clear()
 
 
-def _column_types(spec: ScoreSpec, fleet: Fleet, looked_up_by: frozenset[str]) -> preparation.ColumnTypes:
+def _declared(spec: ScoreSpec, fleet: Fleet, looked_up_by: Sequence[KeyColumn]) -> dict[str, str]:
+    """What the fleet says of the input's columns, by their names before renaming."""
+    kinds = {f.name: NUMBER_KIND if f.kind is FeatureKind.NUMERIC else TEXT_KIND for f in fleet.features}
+    kinds |= {column.name: str(column.type) for column in (*looked_up_by, *fleet.keys)}
     original = {new: old for old, new in spec.rename.items()}
-    texts = looked_up_by | {c.name for c in fleet.keys if c.type is KeyType.STRING}
-    texts |= {f.name for f in fleet.features if f.kind is FeatureKind.CATEGORY}
-    numbers = {f.name for f in fleet.features if f.kind is FeatureKind.NUMERIC}
-    return preparation.ColumnTypes(
-        texts=frozenset(original.get(name, name) for name in texts),
-        numbers=frozenset(original.get(name, name) for name in numbers - texts),
-    )
+    return {original.get(name, name): kind for name, kind in kinds.items()}
 
 
 def _sources(shards: Sequence[Sequence[Slice]], *, prepared: bool, spread: int | None) -> list[dict[str, Json]]:

@@ -1,15 +1,15 @@
 """Input that cannot be read by ranges of rows is brought into Parquet once: CSV, JSON lines, preprocessed rows.
 
 The file lies in the run's own folder; a run that was killed while preparing begins again, for nobody has seen
-anything of it yet. Text that is a key stays text, so ``007`` is not 7. How text files
-are read is told in :mod:`shoal.batch.text`.
+anything of it yet. Text that is a key stays text, so ``007`` is not 7, and a key that is an integer is read from its
+own text, whatever its neighbours are. How text files are read is told in :mod:`shoal.batch.text`.
 
 All of it goes piece by piece, of a size that fits the job's bound of memory. A ``preprocess`` whose rows need each
 other cannot be cut: it runs in a program of its own that is ended at the bound, see :mod:`shoal.batch.apart`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -39,23 +39,7 @@ def needed(spec: ScoreSpec, files: Sequence[InputFile]) -> bool:
     return spec.preprocess is not None or any(table_format(Path(f.path), spec.format) != "parquet" for f in files)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ColumnTypes:
-    """What the fleet says of the input's columns, by their names before renaming.
-
-    Attributes
-    ----------
-    texts : frozenset of str
-        Columns that are text whatever they look like.
-    numbers : frozenset of str
-        Columns that are numbers, though single values may not be.
-    """
-
-    texts: frozenset[str]
-    numbers: frozenset[str]
-
-
-def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, target: Path) -> int:
+def prepare(spec: ScoreSpec, files: Sequence[InputFile], declared: Mapping[str, str], target: Path) -> int:
     """Write the rows of all files into one Parquet file, with their row ids.
 
     Parameters
@@ -64,8 +48,9 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
         The job.
     files : sequence of InputFile
         The pinned input.
-    types : ColumnTypes
-        What the fleet says of the columns.
+    declared : mapping of str to str
+        What the fleet says of the input's columns, by their names before renaming; see
+        :class:`shoal.batch.columns.TypeSearch`.
     target : Path
         The file to write.
 
@@ -88,9 +73,9 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
     each = [
         origin
         for number, file in enumerate(files)
-        for origin in _opened(file, spec, types.texts, copies / f"text-{number}.parquet", budget)
+        for origin in _opened(file, spec, declared, copies / f"text-{number}.parquet", budget)
     ]
-    origins = Origins(each=each, numbers=types.numbers)
+    origins = Origins(each=each, declared=declared)
     with storage_errors(target):
         try:
             _write(spec, origins, target, budget)
@@ -105,12 +90,12 @@ def prepare(spec: ScoreSpec, files: Sequence[InputFile], types: ColumnTypes, tar
 
 
 def _opened(
-    file: InputFile, spec: ScoreSpec, texts: Collection[str], copy: Path, budget: PieceBudget
+    file: InputFile, spec: ScoreSpec, declared: Mapping[str, str], copy: Path, budget: PieceBudget
 ) -> Sequence[Origin]:
     path = Path(file.path)
     form = table_format(path, spec.format)
     if form != "parquet":
-        return copy_text(path, form, texts, copy, budget) if path.stat().st_size else ()
+        return copy_text(path, form, declared, copy, budget) if path.stat().st_size else ()
     return (Origin(path=file.path, name=file.path, rows=pq.read_metadata(path).num_rows),)
 
 
@@ -124,7 +109,7 @@ def _write(spec: ScoreSpec, origins: Origins, target: Path, budget: PieceBudget)
             _streamable(one, target.with_name(f"text-groups-{number}.parquet"), budget)
             for number, one in enumerate(origins.each)
         ]
-        work = Preprocessing(spec=spec, origins=Origins(each=each, numbers=origins.numbers), target=str(target))
+        work = Preprocessing(spec=spec, origins=Origins(each=each, declared=origins.declared), target=str(target))
         preprocess_apart(work, budget)
 
 

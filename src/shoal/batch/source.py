@@ -16,6 +16,7 @@ from shoal.batch.spec import ScoreSpec, parse_time
 from shoal.errors import InputChanged, InvalidInput, StorageError
 from shoal.storage.query import predicate
 from shoal.storage.tables import find_tables, pin_table, table_format
+from shoal.table.texts import INEXACT
 from shoal.types import InputFile, Json
 
 FILE, ROW = "_file", "_row"
@@ -161,7 +162,19 @@ def read_rows(
         require_readable(slices)
         names = sorted({_named(spec, piece.path, prepared=prepared) for piece in slices})
         raise InvalidInput(f"{', '.join(names)}: cannot be read as the job says: {first_line(error)}") from error
-    return parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
+    return parts[0] if len(parts) == 1 else pl.concat(_without_rounding(parts), how="diagonal_relaxed")
+
+
+def _without_rounding(parts: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+    """Rows of several files, as texts where one has doubles and another integers that no double holds."""
+    floats = {name for part in parts for name, dtype in part.schema.items() if dtype.is_float()}
+    large = {
+        name
+        for part in parts
+        for name, dtype in part.schema.items()
+        if name in floats and dtype.is_integer() and not part[name].is_between(-INEXACT, INEXACT).all()
+    }
+    return [part.with_columns(pl.col(name).cast(pl.String) for name in large if name in part) for part in parts]
 
 
 def require_readable(slices: Sequence[Slice]) -> None:

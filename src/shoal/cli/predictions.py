@@ -25,6 +25,7 @@ from shoal.errors import InvalidInput
 from shoal.jobs.states import PredictionState
 from shoal.ledger import PredictionKind, PredictionRecord
 from shoal.registry.names import parse_reference
+from shoal.scoring.columns import to_numbers
 from shoal.serving.documents import prediction_document, response_rows
 from shoal.serving.messages import InferenceResponse
 from shoal.serving.payloads import decode_response
@@ -129,6 +130,8 @@ def purge(invocation: Invocation, fleet: str, before: dt.datetime, as_json: bool
 @click.option("--ordering-key", help="Predictions with the same key are made in the order of their acceptance.")
 @click.option("--timeout", "timeout_s", type=float, help="Seconds after which nobody wants it any more.")
 @click.option("--sink", help="Name of a sink that the result goes to as well.")
+@click.option("--model-level", is_flag=True, help="The answer says which level answered as well.")
+@click.option("--snapshot", is_flag=True, help="The answer's rows say the snapshot as well.")
 @json_option
 @click.pass_obj
 def submit(
@@ -140,16 +143,23 @@ def submit(
     ordering_key: str | None,
     timeout_s: float | None,
     sink: str | None,
+    model_level: bool,
+    snapshot: bool,
     as_json: bool,
 ) -> None:
     """Ask for a prediction of one row without waiting.
 
-    A server makes it, now or when there is one. FLEET is a name, name@alias or name:version.
+    A server makes it, now or when there is one. FLEET is a name, name@alias or name:version. The answer has the row's
+    outcome, and the reason where there is one.
     """
     with invocation.workspace() as workspace:
         made = workspace.submit(
             fleet,
             _frame(typed_row(values, row), _asked(workspace, fleet)),
+            outcome=True,
+            reason=True,
+            model_level=model_level,
+            snapshot=snapshot,
             idempotency_key=idempotency_key,
             ordering_key=ordering_key,
             timeout_s=timeout_s,
@@ -223,7 +233,7 @@ def _frame(given: Mapping[str, object], fleet: "Fleet") -> pl.DataFrame:
         if name in keys:
             column, _ = coerce(column, keys[name])
         elif name in numbers:
-            column = column.cast(pl.Float64, strict=False)
+            column = pl.Series(name, to_numbers(column)[0]).fill_nan(None)
         if value is not None and column[0] is None:
             raise InvalidInput(f"{name} is {value!r}, which is not of its column's type")
         columns.append(column)

@@ -103,6 +103,7 @@ class AsyncClient:
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -113,7 +114,9 @@ class AsyncClient:
         """As :meth:`Client.submit`."""
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return await self._transport.converse(
-            inference.submitting(reference, rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            inference.submitting(
+                reference, rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot
+            )
         )
 
     async def result(self, prediction_id: str, *, timeout_s: float = 0.0) -> pl.DataFrame:

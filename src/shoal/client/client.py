@@ -127,6 +127,7 @@ class Client:
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -142,7 +143,9 @@ class Client:
         """
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return self._transport.converse(
-            inference.submitting(reference, rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            inference.submitting(
+                reference, rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot
+            )
         )
 
     def result(self, prediction_id: str, *, timeout_s: float = 0.0) -> pl.DataFrame:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from shoal.client.async_client import AsyncClient
 from shoal.client.client import Client
-from shoal.client.routes import Routes
+from shoal.client.routes import Routes, shown
 from shoal.client.transport import AsyncTransport, Transport
 from shoal.client.trust import Certificate, Trust
 from shoal.errors import InvalidInput
+from shoal.security.header_values import header_value
 
 
 def connect(
@@ -26,7 +27,7 @@ def connect(
         Address of any of them, such as ``http://127.0.0.1:8080``; the others are found by discovery. From one of HTTPS
         on, only servers of HTTPS are asked.
     api_key : str, optional
-        Sent with every question.
+        Sent with every question; white space around it, such as the end of a file's line, is left out.
     timeout_s : float
         How long one answer may take, in seconds.
     ca : path, optional
@@ -38,7 +39,7 @@ def connect(
     Raises
     ------
     InvalidInput
-        The address is none, a certificate cannot be read, or httpx is not installed.
+        The address is none, the key is none, a certificate cannot be read, or httpx is not installed.
 
     Examples
     --------
@@ -62,10 +63,12 @@ def connect_async(
 
 
 def _routes(url: str) -> Routes:
+    url = url.strip()
     if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"{url!r} is no address of a server; write one like http://127.0.0.1:8080")
+        raise InvalidInput(f"{shown(url)!r} is no address of a server; write one like http://127.0.0.1:8080")
     return Routes(entry=url.rstrip("/"))
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    return {"X-API-Key": api_key} if api_key else {}
+    key = header_value(api_key or "", "the API key")
+    return {"X-API-Key": key} if key else {}

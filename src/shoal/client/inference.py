@@ -17,8 +17,8 @@ from shoal.serving.deferred import Wishes
 from shoal.serving.frames import Answered, answer_frame, wanted_outputs
 from shoal.serving.listings import frame_of
 from shoal.serving.messages import ModelStatistics
-from shoal.table.keys import ANY
-from shoal.types import KeyValue, Label
+from shoal.table.keys import ANY, level_name, require_same_key
+from shoal.types import KeyColumn, KeyValue, Label
 
 _HEADERS: Final[Mapping[str, str]] = {
     "ordering_key": "Ordering-Key", "idempotency_key": IDEMPOTENCY_KEY, "sink": "Prediction-Sink",
@@ -48,12 +48,21 @@ class Asked:
         The snapshot that was asked for; None for whatever is served.
     described : Described
         What the server said.
+    said : sequence of (KeyColumn, value), optional
+        The key of a single model, which rows may repeat and not contradict.
     """
 
-    def __init__(self, name: str, version: str | None, described: Described) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        described: Described,
+        said: Sequence[tuple[KeyColumn, KeyValue]] | None = None,
+    ) -> None:
         self.name = name
         self._version = version
         self._described = described
+        self._said = said
 
     @property
     def keys(self) -> list[str]:
@@ -83,29 +92,29 @@ class Asked:
 
     def predicting(self, frame: Frame, *, outcome: bool, model_level: bool, snapshot: bool) -> Dialogue[pl.DataFrame]:
         """Predict rows, many of them in several requests of one snapshot."""
-        rows = as_frame(frame)
+        rows = self._own(frame)
         outputs = self._outputs(outcome=outcome, model_level=model_level, snapshot=snapshot)
         answers: list[Answered] = []
         for start in range(0, max(rows.height, 1), ROWS_PER_REQUEST):  # no row is one request without any
             version = answers[0].model_version if answers else self._version
             piece = rows.slice(start, ROWS_PER_REQUEST)
             answers.append((yield from asked(self._infer(piece, outputs, version))))
-        predicted = pl.concat([answer_frame(one, self._described.levels) for one in answers])
+        predicted = pl.concat([answer_frame(one, self._levels) for one in answers])
         return pl.concat([key_frame(rows, self._described), predicted], how="horizontal")
 
     def submitting(
-        self, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
+        self, frame: Frame, wishes: Wishes, *, outcome: bool, reason: bool, model_level: bool, snapshot: bool
     ) -> Question[str]:
         """Ask for a prediction without waiting. With a key of its own it may be sent twice and is taken once."""
         wishes.require_usable()
         given = {name: getattr(wishes, name) for name in _HEADERS}
         given["idempotency_key"] = wishes.idempotency_key or made_key()
-        outputs = self._outputs(outcome=outcome, model_level=model_level, snapshot=snapshot)
+        outputs = self._outputs(outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         read = reading(_Accepted)
         return Question(
             method="POST",
             path=f"{self._path(self._version)}/infer/async",
-            body=request_body(as_frame(frame), self._described, outputs),
+            body=request_body(self._own(frame), self._described, outputs),
             headers={_HEADERS[name]: str(value) for name, value in given.items() if value is not None},
             read=lambda content: read(content).id,
             fleet=self._fleet,
@@ -136,8 +145,10 @@ class Asked:
         Raises
         ------
         InvalidInput
-            The other is one of another fleet.
+            The other is no fleet, or another one.
         """
+        if not isinstance(other, Asked):
+            raise InvalidInput(f"{other!r} is no fleet of this client; write diff(client.fleet('NAME:VERSION'))")
         if other.name != self.name:
             raise InvalidInput(f"{other.name!r} is another fleet than {self.name!r}; compare snapshots of one")
         return self.listing("diff", "changes", before=self.version, after=other.version)
@@ -146,10 +157,35 @@ class Asked:
         """What a single model of this fleet takes and gives."""
         return describe(self.address(key), self._version)
 
+    def single(self, key: tuple[KeyValue, ...] | KeyValue, described: Described) -> "Asked":
+        """A single model of this fleet, of which this was said."""
+        types = self._described.key_types
+        parts = key if isinstance(key, tuple) else (key,)
+        said = [
+            (KeyColumn(name=name, type=types[name]), value)
+            for name, value in zip(self.keys, parts, strict=False)
+            if name in types and value is not None
+        ]
+        return Asked(self.address(key), self._version, described, said)
+
     def address(self, key: tuple[KeyValue, ...] | KeyValue) -> str:
         """The address of a single model of this fleet."""
         parts = key if isinstance(key, tuple) else (key,)
         return ":".join([self.name, *(part(_key_part(value)) for value in parts)])
+
+    def _own(self, frame: Frame) -> pl.DataFrame:
+        rows = as_frame(frame)
+        require_same_key(rows, self._said or ())
+        return rows
+
+    @property
+    def _levels(self) -> list[str]:
+        """The levels that may have answered; of a single model it is its own."""
+        return (
+            self._described.levels
+            if self._said is None
+            else [level_name(tuple(column.name for column, _ in self._said))]
+        )
 
     @property
     def _fleet(self) -> str:
@@ -158,9 +194,9 @@ class Asked:
     def _path(self, version: str | None) -> str:
         return _model_path(self.name, version)
 
-    def _outputs(self, *, outcome: bool, model_level: bool, snapshot: bool) -> tuple[str, ...]:
+    def _outputs(self, *, outcome: bool, model_level: bool, snapshot: bool, reason: bool = False) -> tuple[str, ...]:
         usual = [one.name for one in self._described.outputs]
-        return wanted_outputs(usual, outcome=outcome, model_level=model_level, snapshot=snapshot)
+        return wanted_outputs(usual, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
 
     def _infer(self, rows: pl.DataFrame, outputs: Sequence[str], version: str | None) -> Question[Answered]:
         return Question(
@@ -186,11 +222,13 @@ def opening(reference: str) -> Dialogue[Asked]:
 
 
 def submitting(
-    reference: str, frame: Frame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
+    reference: str, frame: Frame, wishes: Wishes, *, outcome: bool, reason: bool, model_level: bool, snapshot: bool
 ) -> Dialogue[str]:
     """Ask a fleet for a prediction without waiting."""
     fleet = yield from opening(reference)
-    question = fleet.submitting(frame, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+    question = fleet.submitting(
+        frame, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot
+    )
     return (yield from asked(question))
 
 

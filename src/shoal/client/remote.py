@@ -13,7 +13,7 @@ class RemoteModel(Asked):
     """A single model, or a fleet, on a server."""
 
     def __init__(self, transport: Transport, asked: Asked) -> None:
-        super().__init__(asked.name, asked._version, asked._described)
+        super().__init__(asked.name, asked._version, asked._described, asked._said)
         self._transport = transport
 
     def predict(
@@ -24,7 +24,7 @@ class RemoteModel(Asked):
         Raises
         ------
         InvalidInput
-            A column is missing or of an impossible type.
+            A column is missing or of an impossible type, or a single model is asked about rows of another segment.
         Unavailable
             The servers have too much to do, and still had after several attempts.
         """
@@ -37,6 +37,7 @@ class RemoteModel(Asked):
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -47,7 +48,7 @@ class RemoteModel(Asked):
         """Ask for a prediction without waiting; as :meth:`Client.submit`, and without looking at the fleet again."""
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return self._transport.ask(
-            self.submitting(rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            self.submitting(rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         )
 
 
@@ -57,7 +58,7 @@ class RemoteFleet(RemoteModel):
     def __getitem__(self, key: tuple[KeyValue, ...] | KeyValue) -> RemoteModel:
         """The model of one segment; raises NotFound where the segment has none of its own."""
         described = self._transport.ask(self.describing(key))
-        return RemoteModel(self._transport, Asked(self.address(key), self._version, described))
+        return RemoteModel(self._transport, self.single(key, described))
 
     @property
     def models(self) -> pl.DataFrame:
@@ -73,7 +74,7 @@ class AsyncRemoteModel(Asked):
     """A single model, or a fleet, on a server, asked without blocking."""
 
     def __init__(self, transport: AsyncTransport, asked: Asked) -> None:
-        super().__init__(asked.name, asked._version, asked._described)
+        super().__init__(asked.name, asked._version, asked._described, asked._said)
         self._transport = transport
 
     async def predict(
@@ -89,6 +90,7 @@ class AsyncRemoteModel(Asked):
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -99,7 +101,7 @@ class AsyncRemoteModel(Asked):
         """As :meth:`RemoteModel.submit`."""
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return await self._transport.ask(
-            self.submitting(rows, wishes, outcome=outcome, model_level=model_level, snapshot=snapshot)
+            self.submitting(rows, wishes, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         )
 
 
@@ -109,7 +111,7 @@ class AsyncRemoteFleet(AsyncRemoteModel):
     async def model(self, key: tuple[KeyValue, ...] | KeyValue) -> AsyncRemoteModel:
         """The model of one segment; raises NotFound where the segment has none of its own."""
         described = await self._transport.ask(self.describing(key))
-        return AsyncRemoteModel(self._transport, Asked(self.address(key), self._version, described))
+        return AsyncRemoteModel(self._transport, self.single(key, described))
 
     async def models(self) -> pl.DataFrame:
         """As :attr:`RemoteFleet.models`."""

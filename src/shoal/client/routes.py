@@ -1,11 +1,19 @@
 """Which server to ask: found by discovery, remembered for a while, given up when it does not answer."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shoal.client.exchange import Door
 from shoal.serving.services import Service
+
+_PASSWORD = re.compile(r"^(.*//)?[^/]*@")
+
+
+def shown(url: str) -> str:
+    """An address as messages have it: without a name and a password."""
+    return _PASSWORD.sub(r"\1", url)
 
 
 @dataclass(slots=True)

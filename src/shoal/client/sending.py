@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar, cast
 
 from shoal.client.exchange import Door, Question, error_of, get, reading
-from shoal.client.routes import Routes
+from shoal.client.routes import Routes, shown
 from shoal.errors import ShoalError, StorageError, Unavailable
 from shoal.serving.services import Service
 
@@ -161,7 +161,7 @@ def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[Shoal
         refused = report.status in _REFUSED and report.retry_after is not None
         return error, isinstance(error, Unavailable) and (question.repeatable or refused)
     assert isinstance(report, Unreachable)
-    error = StorageError(f"{url} cannot be reached: {report.reason}; {report.advice}")
+    error = StorageError(f"{shown(url)} cannot be reached: {report.reason}; {report.advice}")
     return error, question.repeatable or not report.sent
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from shoal.registry import api_keys, audit, servers, serving, sources, stores
 from shoal.registry.deployment_records import Desired, ServerRecord, SourceRecord, StoreRecord
+from shoal.registry.names import check_flag, check_version
 from shoal.registry.records import Head
 from shoal.registry.serving import KEEP, Keep
 from shoal.security.api_keys import ApiKeyRecord
@@ -81,11 +82,15 @@ class Deployment:
         Raises
         ------
         InvalidInput
-            The alias's name is not safe.
+            The alias's name is not safe, or something is not of its type.
         NotFound
             There is no such fleet, it does not have the alias, or the version to be pinned does not exist or its
             files were collected.
         """
+        if loaded is not None:
+            check_flag(loaded, what="loaded")
+        if pinned is not None and pinned != KEEP:
+            check_version(pinned, what="pinned")
         with self._database.write() as connection:
             return serving.change(
                 connection, name, loaded=loaded, alias=alias, pinned=pinned, spec=spec, actor=actor,

@@ -55,7 +55,7 @@ def check_name(name: str, *, what: str) -> str:
     InvalidInput
         The name has something else in it.
     """
-    if len(name) <= LONGEST_NAME and _NAME.fullmatch(name):
+    if isinstance(name, str) and len(name) <= LONGEST_NAME and _NAME.fullmatch(name):
         return name
     raise InvalidInput(
         f"{name!r} cannot name {what}; use ASCII letters, digits, '.', '_' and '-', begin and end with a letter or "
@@ -78,8 +78,37 @@ def check_printable(text: str, *, what: str) -> None:
     InvalidInput
         It is something else.
     """
+    check_text(text, what=what)
     if not PRINTABLE.fullmatch(text):
         raise InvalidInput(f"the {what} has to have 1 to 255 printable ASCII characters")
+
+
+def check_text(text: object, *, what: str) -> None:
+    """Refuse what is no text; ``what`` names it for the message of the InvalidInput."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"the {what} has to be a text, not {_shown(text)}")
+
+
+def check_flag(flag: object, *, what: str) -> None:
+    """Refuse what is neither true nor false; ``what`` names it for the message of the InvalidInput."""
+    if not isinstance(flag, bool):
+        raise InvalidInput(f"{what!r} has to be true or false, not {_shown(flag)}")
+
+
+def check_version(version: object, *, what: str = "version") -> None:
+    """Refuse what is no number of a snapshot: texts and truth values, which Python takes for numbers, are none.
+
+    Raises
+    ------
+    InvalidInput
+        Says what it is.
+    """
+    if type(version) is not int or version > _LATEST_VERSION:
+        raise InvalidInput(f"{what!r} has to be the number of a snapshot, such as 3, not {_shown(version)}")
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
 
 
 def parse_reference(text: str) -> Reference:

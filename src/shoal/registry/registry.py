@@ -9,7 +9,7 @@ from shoal.registry import aliases, audit, catalog, collection, snapshots
 from shoal.registry.audit import AuditCheck
 from shoal.registry.catalog import Description
 from shoal.registry.deployment import Deployment
-from shoal.registry.names import CHAMPION, parse_reference
+from shoal.registry.names import CHAMPION, check_name, check_text, check_version, parse_reference
 from shoal.registry.records import (
     AliasChange,
     AliasRecord,
@@ -231,12 +231,14 @@ class Registry(Deployment):
         Raises
         ------
         InvalidInput
-            The alias's name is not safe.
+            The alias's name is not safe, or something is not of its type.
         NotFound
             There is no such fleet or version, or its files were collected.
         Conflict
             The alias does not name ``expected``; or the same was done already, and the alias was moved since.
         """
+        check_version(version)
+        _check_move(alias, expected, reason)
         with self._database.write() as connection:
             return aliases.promote(
                 connection, name, version, alias=alias, actor=actor, expected=expected, reason=reason,
@@ -258,11 +260,14 @@ class Registry(Deployment):
 
         Raises
         ------
+        InvalidInput
+            As of :meth:`promote`.
         NotFound
             There is no such fleet or alias, or nothing further back.
         Conflict
             As of :meth:`promote`; or the alias did not name ``onto`` before.
         """
+        _check_move(alias, expected, reason)
         with self._database.write() as connection:
             return aliases.rollback(
                 connection, name, alias=alias, actor=actor, expected=expected, onto=onto, reason=reason,
@@ -359,3 +364,10 @@ class Registry(Deployment):
 def _only(connection: sa.Connection, name: str) -> FleetRecord:
     catalog.found(connection, name)
     return catalog.records(connection, name=name, tag=None, category=None)[0]
+
+
+def _check_move(alias: str, expected: int | None, reason: str) -> None:
+    check_name(alias, what="an alias")
+    if expected is not None:
+        check_version(expected, what="expected")
+    check_text(reason, what="reason")

@@ -28,6 +28,8 @@ def load(source: ServingSpec | Mapping[str, object] | Path | str) -> ServingSpec
     """
     if isinstance(source, Path | str):
         source = read_document(Path(source), ADVICE)
+    if not isinstance(source, ServingSpec | Mapping):
+        raise InvalidSpec(f"a serving spec has fields, which {repr(source)[:60]} has not; {ADVICE}")
     spec = source if isinstance(source, ServingSpec) else load_document(_spelled_out(source), ServingSpec, lists=())
     for problem in _problems(spec):
         raise InvalidSpec(problem)

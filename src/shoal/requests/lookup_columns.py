@@ -1,6 +1,5 @@
 """The columns of a lookup: what it goes by, what it brings, and what a source's value means to a model."""
 
-import datetime as dt
 import decimal
 import math
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from shoal.errors import InvalidInput, InvalidSpec
 from shoal.requests.spec import FleetSchema, LookupSpec
 from shoal.storage.lookup_reader import Wanted
 from shoal.table.keys import key_type
+from shoal.table.texts import date_of
 from shoal.types import FeatureKind, Key, KeyColumn, KeyType, KeyValue
 
 Feature: TypeAlias = float | str | None
@@ -81,10 +81,7 @@ def _part(value: object, kind: KeyType) -> KeyValue | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if kind is KeyType.DATE and isinstance(value, str):
-        try:
-            return dt.date.fromisoformat(value)
-        except ValueError:
-            return None
+        return date_of(value)
     return cast("KeyValue", value) if key_type(value) is kind else None
 
 

@@ -16,6 +16,7 @@ from shoal.requests.sources import (
     placeholders,
     resolved,
 )
+from shoal.security.header_values import header_value
 from shoal.storage.lookup_reader import Reader, Wanted
 from shoal.storage.lookup_redis import RedisReader
 from shoal.storage.lookup_sql import SqlReader
@@ -43,7 +44,7 @@ def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: floa
     InvalidSpec
         The definition does not fit what is wanted, or an environment variable is not set.
     InvalidInput
-        The source's URL is none, or its driver is not installed.
+        The source's URL is none, a header cannot hold what it is to hold, or the driver is not installed.
     """
     require_places(source, columns)
     if isinstance(source, ParquetSource):
@@ -66,7 +67,7 @@ def open_reader(source: Source, columns: Wanted, *, cache: Path, timeout_s: floa
         url,
         columns,
         is_allowed=partial(allowed, hosts=source.hosts),
-        headers={name: resolved(value) for name, value in source.headers.items()},
+        headers={name: header_value(resolved(v), f"field 'headers.{name}'") for name, v in source.headers.items()},
         max_bytes=source.max_bytes,
         connections=source.connections,
         timeout_s=timeout_s,

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
+from shoal.table.texts import read_numbers
 from shoal.types import Feature, FeatureKind, Floats
 
 Flags = NDArray[np.bool_]
@@ -136,7 +137,7 @@ def to_texts(column: pl.Series) -> pl.Series:
 
 
 def to_numbers(column: pl.Series) -> tuple[Floats, Flags | None]:
-    """A numeric feature's values as float64.
+    """A numeric feature's values as float64; texts as :func:`shoal.table.texts.numbers` reads them.
 
     Returns
     -------
@@ -149,9 +150,11 @@ def to_numbers(column: pl.Series) -> tuple[Floats, Flags | None]:
         return _contiguous(column), None
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
-    converted = column.cast(pl.Float64, strict=False)
+    if column.dtype != pl.String:
+        return _contiguous(column.cast(pl.Float64, strict=False)), None
+    converted = read_numbers(column)
     wrong = None
-    if column.dtype == pl.String:
+    if converted.null_count() != column.null_count():
         bad = (converted.is_null() & column.is_not_null()).to_numpy()
         wrong = bad if bad.any() else None
     return _contiguous(converted), wrong

@@ -9,9 +9,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec
-import polars as pl
 
-from shoal.batch.columns import CASTS, TypeSearch
 from shoal.errors import InvalidInput, NotReady
 from shoal.server.decoding import decode
 from shoal.server.pieces import LARGE_BYTES, read_list
@@ -19,11 +17,11 @@ from shoal.server.wire import strung
 from shoal.serving.addresses import split
 from shoal.serving.messages import Datatype, InferenceRequest, InferenceResponse, ModelMetadata, Tensor, TensorMetadata
 from shoal.serving.plane import DataPlane
+from shoal.table.texts import INEXACT
 
 CSV_KIND: Final = b"text/csv"
 _FLEET_HEADER: Final = b"x-shoal-fleet"
 _SHOWN: Final = 10
-_CSV_KINDS: Final = ("integer", "number", "boolean")
 _KINDS: Final = {
     Datatype.BOOL: "true or false",
     Datatype.INT64: "whole numbers",
@@ -137,12 +135,15 @@ def invocation_request(
     """
     taken = {one.name: one for one in (*metadata.inputs, *said)}
     names = [one.name for one in metadata.inputs]
-    columns = _csv_columns(body, taken) if kind == CSV_KIND else _json_columns(body, names, taken)
+    columns = _csv_columns(body) if kind == CSV_KIND else _json_columns(body, names, taken)
     given = [one for one in taken.values() if one.name in columns]
     if not given:
         raise _no_columns(names, kind)
     _require_one_length([one.name for one in given], columns)
-    inputs = [_tensor(one, columns[one.name]) for one in given]
+    if kind == CSV_KIND:
+        inputs = [_texts(one.name, columns[one.name]) for one in given]
+    else:
+        inputs = [_tensor(one, columns[one.name]) for one in given]
     answers = [one.name for one in metadata.outputs]
     wanted = ("prediction",) if "prediction" in answers else ("score", "is_anomaly")
     return InferenceRequest(model=metadata.name, inputs=tuple(inputs), outputs=wanted)
@@ -257,27 +258,26 @@ def _transposed(names: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> _Colum
     return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
 
 
-def _csv_columns(body: bytes, taken: Mapping[str, TensorMetadata]) -> _Columns:
-    """Columns of a table, with the types that they have in a file that is scored; an empty cell is missing."""
+def _csv_columns(body: bytes) -> _Columns:
+    """Columns of a table; each cell is a text that is read by itself, as of a file that is scored."""
     try:
         rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"the body is no CSV: {error}") from error
     if not rows:
         raise InvalidInput("the body is empty; its first line has to name the columns")
-    columns = _transposed(rows[0], rows[1:])
-    texts = {name: [cell or None for cell in column] for name, column in columns.items() if name in taken}
-    frame = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
-    types = TypeSearch({name for name, one in taken.items() if one.datatype is Datatype.BYTES})
-    types.look(frame)
-    typed = [CASTS[kind](pl.col(name)) for name, kind in types.found.items() if kind in _CSV_KINDS]
-    return frame.with_columns(typed).fill_nan(None).to_dict(as_series=False)
+    return _transposed(rows[0], rows[1:])
+
+
+def _texts(name: str, cells: Sequence[_Cell]) -> Tensor:
+    """A column of CSV as it stands there; an empty cell is missing."""
+    return Tensor(name=name, datatype=Datatype.BYTES, shape=(len(cells),), data=[cell or None for cell in cells])
 
 
 def _tensor(described: TensorMetadata, values: Sequence[_Cell]) -> Tensor:
     """A column as the tensor that its values make it, so that one that does not fit costs its row only."""
     if described.datatype is Datatype.INT64:  # a table with missing values has made floats of whole numbers
-        values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
+        values = [int(value) if type(value) is float and _is_exact(value) else value for value in values]
     datatype = _datatype(described.datatype, values)
     _require_kind(described, datatype)
     if datatype is Datatype.BYTES:
@@ -311,6 +311,10 @@ def _datatype(wanted: Datatype, values: Sequence[_Cell]) -> Datatype:
 
 def _is_whole(value: _Cell) -> bool:
     return value is None or (type(value) is int and _LEAST <= value <= _MOST)
+
+
+def _is_exact(value: float) -> bool:
+    return value.is_integer() and abs(value) < INEXACT
 
 
 def _is_double(value: _Cell) -> bool:

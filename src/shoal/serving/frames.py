@@ -14,7 +14,7 @@ from shoal.serving.messages import Datatype, Tensor, TensorMetadata
 from shoal.table.keys import coerce
 from shoal.types import Feature, FeatureKind, KeyColumn, KeyType
 
-ON_REQUEST: Final = ("outcome", "model_level", "snapshot")
+ON_REQUEST: Final = ("outcome", "reason", "model_level", "snapshot")
 """Outputs that a prediction has where the caller says so."""
 
 DTYPES: Final = {
@@ -117,18 +117,20 @@ def answer_frame(answered: Answered, levels: Sequence[str] = ()) -> pl.DataFrame
         raise StorageError(f"the server's answer cannot be read ({error}); is it a Shoal server?") from error
 
 
-def wanted_outputs(usual: Sequence[str], *, outcome: bool, model_level: bool, snapshot: bool) -> tuple[str, ...]:
+def wanted_outputs(
+    usual: Sequence[str], *, outcome: bool, model_level: bool, snapshot: bool, reason: bool = False
+) -> tuple[str, ...]:
     """Names of the outputs that a prediction is asked for: the answer's, and those that the caller names.
 
     Parameters
     ----------
     usual : sequence of str
         All that there are, or those of the answer.
-    outcome, model_level, snapshot : bool
+    outcome, model_level, snapshot, reason : bool
         Whether the one of that name is wanted.
     """
-    wanted = {"outcome": outcome, "model_level": model_level, "snapshot": snapshot}
-    answer = [name for name in usual if name not in (*ON_REQUEST, "reason")]
+    wanted = {"outcome": outcome, "reason": reason, "model_level": model_level, "snapshot": snapshot}
+    answer = [name for name in usual if name not in ON_REQUEST]
     return (*answer, *[name for name in ON_REQUEST if wanted[name]])
 
 

@@ -5,16 +5,18 @@ in it is a reference ``${NAME}`` to an environment variable, which is read when 
 """
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from shoal.errors import InvalidSpec, NotFound, NotReady, StorageError
+from shoal.errors import InvalidInput, InvalidSpec, NotFound, NotReady, StorageError
 from shoal.requests.sources import allowed, not_among, resolved
+from shoal.security.header_values import header_value
 from shoal.serving.sink_kinds import FolderSink, Sink, TableSink
 from shoal.storage.columns import json_text
 from shoal.storage.documents import load_document, read_document
@@ -236,7 +238,7 @@ def _opened(name: str, spec: SinkSpec) -> Sink:
     from shoal.serving.sink_webhook import WebhookSink  # its client of HTTP is not always installed
 
     texts = [text for text in (spec.secret, spec.old_secret) if text is not None]
-    headers = {header: _filled(name, value) for header, value in spec.headers.items()}
+    headers = {header: _header(name, header, value) for header, value in spec.headers.items()}
 
     def secrets() -> list[bytes]:
         return [_filled(name, text).encode() for text in texts]
@@ -245,11 +247,24 @@ def _opened(name: str, spec: SinkSpec) -> Sink:
     return WebhookSink(_filled(name, spec.url), secrets, headers, spec.timeout_s)
 
 
+def _header(sink: str, name: str, text: str) -> str:
+    """A header of a sink's definition with its references filled in."""
+    with _told_in_the_log(sink):
+        return header_value(resolved(text, what="a sink"), f"field 'headers.{name}'")
+
+
 def _filled(sink: str, text: str) -> str:
     """A text of a sink's definition with its references filled in."""
-    try:
+    with _told_in_the_log(sink):
         return resolved(text, what="a sink")
-    except InvalidSpec as error:
+
+
+@contextlib.contextmanager
+def _told_in_the_log(sink: str) -> Iterator[None]:
+    """What is wrong with a sink's secrets is not for whoever names it."""
+    try:
+        yield
+    except InvalidInput as error:
         _log.error("sink %r cannot be used: %s", sink, error)
         raise InvalidSpec(
             f"sink {sink!r} cannot be used here: its secrets are not set up; the server's log says which"

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from shoal.errors import InvalidInput
 from shoal.table.hashing import BOOLEAN, DATE, INTEGER, LEFT_OUT, SLACK, TEXT, key_lengths, write_keys
+from shoal.table.texts import READINGS, read_integers, whole
 from shoal.types import Bytes, Integers, Key, KeyColumn, KeyType, KeyValue, Level
 
 DTYPES: Final[dict[KeyType, pl.DataType]] = {
@@ -66,7 +67,9 @@ class EncodedKeys:
 
 
 def coerce(column: pl.Series, key: KeyColumn) -> tuple[pl.Series, Flags | None]:
-    """Bring a column to its key's type.
+    """Bring a column to its key's type, each value by itself; texts as :mod:`shoal.table.texts` says.
+
+    A double from 2^53 on may stand for several integers and is none; NaN is missing, also as a text among integers.
 
     Returns
     -------
@@ -95,8 +98,12 @@ def coerce(column: pl.Series, key: KeyColumn) -> tuple[pl.Series, Flags | None]:
     if source.is_float():
         column = column.fill_nan(None)
     coerced = _cast(column, key.type)
-    wrong = (coerced.is_null() & column.is_not_null()).to_numpy()
-    return coerced, wrong if wrong.any() else None
+    if coerced.null_count() == column.null_count():
+        return coerced, None
+    wrong = coerced.is_null() & column.is_not_null()
+    if key.type is KeyType.INTEGER and source == pl.String:
+        wrong &= ~column.cast(pl.Float64, strict=False).is_nan().fill_null(False)
+    return coerced, wrong.to_numpy() if wrong.any() else None
 
 
 def _convertible(source: pl.DataType, target: KeyType) -> bool:
@@ -110,14 +117,12 @@ def _convertible(source: pl.DataType, target: KeyType) -> bool:
 
 
 def _cast(column: pl.Series, target: KeyType) -> pl.Series:
-    if target is KeyType.DATE and column.dtype == pl.String:
-        return column.str.to_date("%Y-%m-%d", strict=False)
-    if target is KeyType.BOOLEAN:
-        words = {"true": True, "false": False}
-        return column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+    if column.dtype == pl.String and target is KeyType.INTEGER:
+        return read_integers(column)
+    if column.dtype == pl.String and target in READINGS:
+        return pl.select(READINGS[target](pl.lit(column)).alias(column.name)).to_series()
     if target is KeyType.INTEGER and column.dtype.is_float():
-        whole = column.is_finite() & (column == column.floor())
-        return pl.select(pl.when(whole).then(column).otherwise(None)).to_series().cast(pl.Int64, strict=False)
+        return pl.select(whole(pl.lit(column)).alias(column.name)).to_series()
     return column.cast(DTYPES[target], strict=False)
 
 
@@ -232,6 +237,34 @@ def check_key(columns: Sequence[KeyColumn], key: Key) -> None:
         if key_type(value) is not column.type:
             raise InvalidInput(
                 f"key {key!r}: {value!r} ({type(value).__name__}) is no {column.type} that {column.name!r} can hold"
+            )
+
+
+def require_same_key(frame: pl.DataFrame, said: Sequence[tuple[KeyColumn, KeyValue]]) -> None:
+    """Refuse rows for a single model that are another segment's; key columns may be left out.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        The rows.
+    said : sequence of (KeyColumn, value)
+        The key of the model.
+
+    Raises
+    ------
+    InvalidInput
+        Names the first such row.
+    """
+    for column, value in said:
+        if column.name not in frame.columns:
+            continue
+        own = coerce(pl.Series([value]), column)[0]
+        other = coerce(frame[column.name], column)[0].ne_missing(own).arg_true()
+        if len(other):
+            given = frame[column.name][int(other[0])]
+            raise InvalidInput(
+                f"row {other[0]}: key column {column.name!r} is {given!r}, and this is the model of {own[0]!r}; leave "
+                "the column out, or ask the fleet"
             )
 
 

@@ -62,7 +62,15 @@ class Submission:
         self._options = DeferredOptions()
 
     def submit(
-        self, reference: str, rows: pl.DataFrame, wishes: Wishes, *, outcome: bool, model_level: bool, snapshot: bool
+        self,
+        reference: str,
+        rows: pl.DataFrame,
+        wishes: Wishes,
+        *,
+        outcome: bool,
+        reason: bool,
+        model_level: bool,
+        snapshot: bool,
     ) -> str:
         """Keep a request; when this returns it survives a power cut.
 
@@ -74,7 +82,7 @@ class Submission:
             Key columns and features.
         wishes : Wishes
             How it is to be handled.
-        outcome, model_level, snapshot : bool
+        outcome, reason, model_level, snapshot : bool
             Whether the answer has a column of that name.
 
         Returns
@@ -101,7 +109,7 @@ class Submission:
         schema = schema_of(fleet)
         taken, inputs = _asked(rows, schema, spec)
         usual = list(dict.fromkeys([*schema.outputs, *[added for rule in spec.rules for added in rule.set]]))
-        outputs = wanted_outputs(usual, outcome=outcome, model_level=model_level, snapshot=snapshot)
+        outputs = wanted_outputs(usual, outcome=outcome, reason=reason, model_level=model_level, snapshot=snapshot)
         version = str(chosen.version) if pinned else None
         new = self._new(InferenceRequest(model=desired.fleet, version=version, inputs=inputs, outputs=outputs), wishes)
         try:

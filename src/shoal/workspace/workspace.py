@@ -12,6 +12,7 @@ from shoal.fleet import Fleet
 from shoal.jobs.states import RunState
 from shoal.ledger import Ledger, RunRecord
 from shoal.registry import CHAMPION, AliasChange, Desired, FleetRecord, Lineage, Registry, SnapshotRecord
+from shoal.registry.names import check_version
 from shoal.registry.serving import KEEP, Keep
 from shoal.requests.loading import load as load_serving
 from shoal.requests.sources import Source
@@ -177,6 +178,7 @@ class Workspace:
 
         Conflict as well where the snapshot lies in a store that is here, and cannot be opened.
         """
+        check_version(version)
         self._storehouse.require_opens(self.registry.resolve(f"{name}:{version}"))
         return self.registry.promote(
             name, version, alias=alias, actor=actor or self.settings.actor, expected=expected, reason=reason,
@@ -284,6 +286,7 @@ class Workspace:
         rows: Frame,
         *,
         outcome: bool = False,
+        reason: bool = False,
         model_level: bool = False,
         snapshot: bool = False,
         idempotency_key: str | None = None,
@@ -298,7 +301,13 @@ class Workspace:
         """
         wishes = Wishes(ordering_key=ordering_key, idempotency_key=idempotency_key, sink=sink, deadline_s=timeout_s)
         return self._submission.submit(
-            reference, as_frame(rows), wishes, outcome=outcome, model_level=model_level, snapshot=snapshot
+            reference,
+            as_frame(rows),
+            wishes,
+            outcome=outcome,
+            reason=reason,
+            model_level=model_level,
+            snapshot=snapshot,
         )
 
     def result(self, prediction_id: str, *, timeout_s: float = 0.0) -> pl.DataFrame:

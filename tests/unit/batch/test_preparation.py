@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 from shoal.batch.memory import PieceBudget, anonymous_bytes, plan_pieces
 from shoal.batch.origin import Origin, Origins
-from shoal.batch.preparation import ColumnTypes, prepare
+from shoal.batch.preparation import prepare
 from shoal.batch.source import FILE, LINE, ROW
 from shoal.batch.spec import ScoreSpec
 from shoal.batch.text import copy_text
@@ -30,13 +30,14 @@ from shoal.types import InputFile
 AMPLE = 2**40
 
 
-def read(path: Path, piece_bytes: int, texts: frozenset[str] = frozenset(), form: str = "") -> pl.DataFrame:
+def read(path: Path, piece_bytes: int, declared: dict[str, str] | None = None, form: str = "") -> pl.DataFrame:
     """A text file through small pieces, with its row ids."""
     budget = PieceBudget(limit_bytes=AMPLE, piece_bytes=piece_bytes)
     copy = path.with_name("copy.parquet")
-    each = copy_text(path, form or path.suffix[1:], texts, copy, budget)
-    frame = pl.concat(Origins(each=each, numbers=frozenset()).pieces(piece_bytes))
-    assert_frame_equal(frame, Origins(each=each, numbers=frozenset()).frame().collect())
+    each = copy_text(path, form or path.suffix[1:], declared or {}, copy, budget)
+    origins = Origins(each=each, declared=declared or {})
+    frame = pl.concat(origins.pieces(piece_bytes))
+    assert_frame_equal(frame, origins.frame().collect())
     assert frame[ROW].to_list() == list(range(frame.height))
     assert frame[FILE].unique().to_list() in ([str(path)], [])
     return frame.drop(FILE, ROW)
@@ -112,7 +113,7 @@ def test_headers_of_all_kinds(tmp_path: Path, first: str) -> None:
 def test_keys_that_look_like_numbers_stay_texts(tmp_path: Path, piece: int) -> None:
     path = tmp_path / "in.csv"
     path.write_text("k,n,late\n" + "007,1,2\n" * 60 + "8,2,x\n" + "9,,\n" * 10)
-    frame = read(path, piece, frozenset({"k"}))
+    frame = read(path, piece, {"k": "string"})
     assert frame.schema == {"k": pl.String, "n": pl.Int64, "late": pl.String}
     assert frame["k"][0] == "007"
 
@@ -204,8 +205,7 @@ KINDS = pl.DataFrame({
 def prepared(tmp_path: Path, file: InputFile, **job: object) -> pl.DataFrame:
     spec = ScoreSpec(fleet="f", input=(file.path,), output="o", **job)  # type: ignore[arg-type]
     target = tmp_path / "run" / "rows.parquet"
-    types = ColumnTypes(texts=frozenset(), numbers=frozenset())
-    assert prepare(spec, [file], types, target) == 1200
+    assert prepare(spec, [file], {}, target) == 1200
     assert [p.name for p in target.parent.glob("*.parquet")] == ["rows.parquet"]
     return pl.read_parquet(target)
 

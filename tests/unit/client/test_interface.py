@@ -9,6 +9,7 @@ from shoal.client import AsyncClient, Client
 from shoal.client.lookups import AsyncRemoteLedger, AsyncRemoteRegistry, RemoteLedger, RemoteRegistry
 from shoal.client.predictions import AsyncRemotePredictions, RemotePredictions
 from shoal.client.remote import AsyncRemoteFleet, AsyncRemoteModel, RemoteFleet, RemoteModel
+from shoal.fleet import Fleet, Model
 from shoal.ledger import Ledger, Predictions
 from shoal.registry import Registry
 from shoal.workspace import Workspace
@@ -46,6 +47,10 @@ def returned(function):
 def test_a_client_has_every_method_of_a_workspace_that_can_be_asked_for_from_afar():
     wanted = set(methods(Workspace)) - AT_THE_MACHINE - FOR_THE_PERSON_AT_THE_MACHINE
     assert set(methods(Client)) == wanted | ONLY_SERVERS_KNOW
+
+
+def test_a_single_model_is_asked_as_here():
+    assert parameters(RemoteModel.predict) == parameters(Model.predict) == parameters(Fleet.predict)
 
 
 @pytest.mark.parametrize(

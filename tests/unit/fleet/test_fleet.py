@@ -252,6 +252,31 @@ def test_one_model(ridges, ridge_fleet):
         ridge_fleet["pump-3"]
 
 
+def test_one_model_answers_its_own_rows_only(ridge_fleet):
+    frame = rows(200)
+    own = frame.filter(pl.col("device") == "pump-3", pl.col("sensor") == "heat")
+    wishes = {"outcome": True, "model_level": True, "snapshot": True}
+    got = ridge_fleet["pump-3", "heat"].predict(own, **wishes)
+    assert got.height > 0
+    assert got.equals(ridge_fleet.predict(own, **wishes).drop("device", "sensor"))
+    with pytest.raises(InvalidInput, match=r"row 0: key column 'sensor' is 'flow', and this is the model of 'heat'"):
+        ridge_fleet["pump-3", "heat"].predict(own.with_columns(sensor=pl.lit("flow")))
+
+
+def test_one_model_of_a_coarser_level_takes_rows_of_all_that_it_stands_for():
+    models = {("a", 1): Ridge().fit([[0.0], [1.0]], [1.0, 1.0])}
+    fallbacks = {("line",): {(1,): Ridge().fit([[0.0], [1.0]], [2.0, 2.0])}}
+    fleet = Fleet.from_estimators(
+        keys=["device", "line"], models=models, features=["x"], task="regression", fallbacks=fallbacks
+    )
+    model = fleet.model(("line",), (1,))
+    got = model.predict({"device": ["a", "b"], "line": ["1", "1.0"], "x": [0.0, 1.0]}, model_level=True)
+    assert got["prediction"].to_list() == pytest.approx([2.0, 2.0])
+    assert got["model_level"].to_list() == ["line", "line"]
+    with pytest.raises(InvalidInput, match="'line' is 2, and this is the model of 1"):
+        model.predict({"line": [1, 2], "x": [0.0, 1.0]})
+
+
 def test_merge_select_without_and_diff(ridges, ridge_fleet):
     winners_of = {
         ("pump-0", "flow"): Ridge().fit(RNG.normal(size=(9, 3)), RNG.normal(size=9)),

@@ -6,7 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 from rest_world import CLASSIFIER, COLUMN, DETECTOR, ROWS, expected, make_home, request, rest_world
+from sklearn.linear_model import Ridge
 
+import shoal
+from shoal import Fleet
 from shoal.errors import InvalidInput
 
 CSV = {"content-type": "text/csv"}
@@ -126,6 +129,9 @@ CELLS = {
     "whole": ["1", "2", "", "3"],
     "whole as numbers": ["1.0", "2.0", "", "2.5", "nan", "1e30"],
     "too large": ["1", "9223372036854775808", "18446744073709551615", "2"],
+    "mixed": ["1", "1.0", "2e0", "true", "True", "abc", "nan", "", "2026-01-02"],
+    "only a flag": ["true"],
+    "only a date": ["2026-01-02"],
 }
 
 
@@ -146,6 +152,33 @@ def test_csv_is_read_as_a_file_that_is_scored(rest, tmp_path, name, cells):
     scored = pl.concat([pl.read_parquet(part) for part in sorted((tmp_path / "out").glob("part-*.parquet"))])
     assert told.status == 200, told.body
     assert told.json["predictions"] == scored["prediction"].to_list()
+
+
+@pytest.mark.parametrize("name", ["line", "x", "device"])
+def test_a_row_of_csv_is_answered_as_if_it_were_alone(rest, name):
+    columns = {"device": "a", "line": "1", "x": "0.5", "y": "2"}
+    rows = [",".join({**columns, name: cell}.values()) for cells in CELLS.values() for cell in cells]
+
+    def answers(lines):
+        body = "\n".join([",".join(columns), *lines]).encode()
+        told = rest.ask("POST", "/invocations?fleet=ridges", body, CSV)
+        assert told.status == 200, told.body
+        return told.json["predictions"]
+
+    assert answers(rows) == [answers([row])[0] for row in rows]
+
+
+@pytest.mark.parametrize("beside", ["1.5", "1.0", "1e3", "NaN", "inf", str(10**20), str(2**63), "", "abc", "true"])
+def test_an_integer_key_is_not_rounded_for_its_neighbour(tmp_path, beside):
+    models = {(2**53 + i,): Ridge().fit([[0.0], [1.0]], [i, i]) for i in (0, 1)}
+    large = Fleet.from_estimators(keys=["n"], models=models, features=["x"], task="regression", name="large")
+    with shoal.open(tmp_path / "home") as workspace:
+        workspace.promote("large", workspace.register(large).version)
+    with rest_world(tmp_path / "home", ["large"]) as rest:
+        told = rest.ask("POST", "/invocations", f"n,x\n{2**53 + 1},1\n{beside},1\n".encode(), CSV)
+        assert told.json == {"predictions": [1.0, None]}
+        told = rest.post("/invocations", {"inputs": {"n": [2**53 + 1, 2.0**53], "x": [1, 1]}})
+        assert told.json == {"predictions": [1.0, None]}
 
 
 def test_scalars_and_single_rows(rest):

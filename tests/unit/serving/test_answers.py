@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from shoal import Fleet
-from shoal.errors import InvalidInput, NotFound, TooLarge
+from shoal.errors import InvalidInput, NotFound, Overloaded, TooLarge
 from shoal.serving.messages import Datatype, InferenceRequest, Tensor
 from shoal.serving.options import ServingOptions
 from tests.unit.serving.fleets import CONTEXT, FLEETS, pumps, request_of, rows_for, tensor
@@ -209,6 +209,32 @@ def test_a_large_request_lets_small_ones_through(publish):
     assert same(response, expected(workspace.fleet("pumps"), large))
     assert answered > 10
     assert statistics.failures == 1
+
+
+def test_the_largest_requests_wait_side_by_side(publish):
+    """Several that are allowed alone are not refused for each other; what is far beyond that is."""
+    fleet = pumps()
+    workspace = publish(fleet)
+    options = ServingOptions(max_rows=30_000, queue_rows=1)
+    frame = rows_for(fleet, np.random.default_rng(0), 30_000)
+    request = request_of(frame, "pumps", outputs=("prediction",))
+
+    async def main():
+        plane = workspace.data_plane(["pumps"], options=options)
+        await plane.start()
+        fitting = await asyncio.gather(*[plane.infer(request, CONTEXT) for _ in range(8)])
+        crowd = [plane.infer(request, CONTEXT) for _ in range(30)]
+        crowded = await asyncio.gather(*crowd, return_exceptions=True)
+        await plane.drain(1)
+        return fitting, crowded
+
+    fitting, crowded = asyncio.run(main())
+    wanted = expected(workspace.fleet("pumps"), frame)
+    assert all(same(response, wanted) for response in fitting)
+    refused = [one for one in crowded if isinstance(one, Overloaded)]
+    assert len(refused) + len([one for one in crowded if not isinstance(one, Exception)]) == 30
+    assert refused
+    assert "rows are waiting for fleet 'pumps'; try again in" in str(refused[0])
 
 
 def test_no_rows_are_answered_with_none(publish):

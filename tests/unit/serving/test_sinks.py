@@ -376,6 +376,32 @@ def test_a_webhook_gets_each_result_signed(workspace, receiver):
         assert json.loads(body)["response"]["outputs"][0]["data"] == [7.0]
 
 
+def test_a_header_is_sent_without_the_line_end_of_its_secret(light, receiver, monkeypatch):
+    monkeypatch.setenv("TOKEN", "Bearer abc\n")
+    name_sink(light, "hook", webhook(receiver, headers={"authorization": "${TOKEN}"}))
+    (record,) = send(light, "hook", [request()])
+    assert record.state is DONE
+    assert receiver.seen[0][0]["authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize("secret", ["two\nlines", "münze", "\x7f"])
+def test_a_secret_that_no_header_can_hold_is_not_repeated(light, receiver, monkeypatch, caplog, secret):
+    monkeypatch.setenv("TOKEN", secret)
+    name_sink(light, "hook", webhook(receiver, headers={"x-token": "${TOKEN}"}))
+
+    async def main():
+        async with process(light) as (deferred, _):
+            with pytest.raises(InvalidInput) as refused:
+                await accepted(deferred, request(), context(), Wishes(sink="hook"))
+            return str(refused.value)
+
+    said = asyncio.run(main())
+    assert "its secrets are not set up" in said
+    assert "field 'headers.x-token' has a character that no header of HTTP can hold" in caplog.text
+    assert secret not in caplog.text + said
+    assert repr(secret)[1:-1] not in caplog.text + said
+
+
 @pytest.mark.parametrize("where", ["secret", "old_secret", "headers"])
 def test_a_sink_whose_secrets_a_server_does_not_know_is_refused_at_once(light, receiver, caplog, where):
     value = {"x-token": "${NOT_SET}"} if where == "headers" else "${NOT_SET}"

@@ -245,3 +245,19 @@ def test_enough_rows_are_not_warned_of(tmp_path: Path) -> None:
     assert found.histogram == {"20-49": 3}
     assert len(found.lines) == 1
     assert found.quantiles["maximum"] == 32
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_integer_keys_are_refused_rather_than_rounded(tmp_path: Path, form: str, files: int) -> None:
+    """Nothing says yet what the keys of a training are: beside 1.5 they are numbers, which are no keys."""
+    lines = [f'{{"shop": "a", "line": {line}, "x": 0.5, "z": 1.5, "y": 1.0}}' for line in (2**53 + 1, 1.5)]
+    if form == "csv":
+        lines = [f"a,{line},0.5,1.5,1.0" for line in (2**53 + 1, 1.5)]
+    paths = []
+    for number, part in enumerate([lines] if files == 1 else [lines[:1], lines[1:]]):
+        path = tmp_path / f"{number}.{form}"
+        path.write_text("\n".join([*(["shop,line,x,z,y"] if form == "csv" else []), *part, ""]))
+        paths.append(str(path))
+    with pytest.raises(InvalidSpec, match="key 'line' is Float64"):
+        read(load({**spec(tmp_path), "input": paths, "keys": ["shop", "line"]}))

@@ -45,6 +45,39 @@ def answers(fleet):
     return fleet.predict({"store": ["a", "b"], "x": [1.0, 1.0]})["prediction"].round(6).to_list()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.promote("stores", "2"), "'version' has to be the number of a snapshot, such as 3, not '2'"),
+        (lambda w: w.promote("stores", True), "'version' has to be the number of a snapshot"),
+        (lambda w: w.promote("stores", 2, expected="1"), "'expected' has to be the number of a snapshot"),
+        (lambda w: w.promote("stores", 2, alias=5), "5 cannot name an alias"),
+        (lambda w: w.promote("stores", 2, reason=5), "the reason has to be a text, not 5"),
+        (lambda w: w.promote("stores", 2, idempotency_key=5), "the idempotency key has to be a text, not 5"),
+        (lambda w: w.rollback("stores", expected=1.0), "'expected' has to be the number of a snapshot"),
+        (lambda w: w.rollback("stores", alias=None), "None cannot name an alias"),
+        (lambda w: w.registry.promote("stores", 2.0, actor="ada"), "'version' has to be the number"),
+        (lambda w: w.set_serving("stores", pinned=True), "'pinned' has to be the number of a snapshot"),
+        (lambda w: w.set_serving("stores", pinned="1"), "'pinned' has to be the number of a snapshot"),
+        (lambda w: w.set_serving("stores", pinned=2**40), "'pinned' has to be the number of a snapshot"),
+        (lambda w: w.set_serving("stores", loaded="no"), "'loaded' has to be true or false, not 'no'"),
+        (lambda w: w.set_serving("stores", loaded=0), "'loaded' has to be true or false, not 0"),
+        (lambda w: w.set_serving("stores", alias=5), "5 cannot name an alias"),
+        (lambda w: w.set_serving("stores", []), r"a serving spec has fields, which \[\] has not"),
+        (lambda w: w.set_serving("stores", 5), "a serving spec has fields, which 5 has not"),
+    ],
+)
+def test_what_is_not_of_its_type_changes_nothing(workspace, change, words):
+    for slope in (1, 2):
+        workspace.promote("stores", workspace.register(fleet_of({"a": slope})).version)
+    workspace.set_serving("stores", {"store": "durable"}, pinned=1)
+    before = workspace.registry.audit()
+    with pytest.raises(InvalidInput, match=words):
+        change(workspace)
+    assert workspace.registry.audit() == before
+    assert workspace.serving("stores").store == "durable"
+
+
 def test_register_open_promote_roll_back(workspace):
     first = workspace.register(fleet_of({"a": 1, "b": 2}), owner="ada", tags=["shops"], category="retail")
     assert (first.version, first.model_count, first.new_models) == (1, 2, 2)
