@@ -325,7 +325,11 @@ def test_a_request_that_carries_only_keys_gets_its_features(publish, tmp_path):
     assert looked["reason"] == [None, None, "lookup in 'sites' knows no such key"]
     own = fleet.predict(frame.with_columns(x=pl.lit(9.0), y=pl.lit(8.0)))["prediction"].to_list()
     assert brought["prediction"] == own
-    single = fleet["a", "s1"].predict(frame.with_columns(x=pl.lit(9.0), y=pl.lit(1.5)))["prediction"].to_list()
+    single = (
+        fleet["a", "s1"]
+        .predict(frame.drop("device", "sensor").with_columns(x=pl.lit(9.0), y=pl.lit(1.5)))["prediction"]
+        .to_list()
+    )
     assert half["prediction"] == single
     assert again == looked
     assert fetches == before  # the promotion did not empty the data cache
