@@ -65,7 +65,7 @@ def _misfit(error: str, values: Mapping[str, object], spec: type[msgspec.Struct]
     if not place:
         return f"the description does not fit: {found}"
     steps = _STEP.findall(place)
-    kind = inspect.type_info(spec)
+    kind = inspect.type_info(decodable(spec))
     named = _named(steps, error, values, spec)
     field = "".join(
         f"[{int(step) + 1}]" if step.isdigit() else f".{name}" for step, name in zip(steps, named, strict=True)
@@ -108,7 +108,7 @@ def _only(value: object, steps: Sequence[str], name: str) -> object:
 
 def _error(values: object, spec: type[msgspec.Struct]) -> str | None:
     try:
-        msgspec.convert(values, spec)
+        msgspec.convert(values, decodable(spec))
     except msgspec.ValidationError as error:
         return str(error)
     return None

@@ -215,7 +215,7 @@ def test_the_largest_requests_wait_side_by_side(publish):
     """Several that are allowed alone are not refused for each other; what is far beyond that is."""
     fleet = pumps()
     workspace = publish(fleet)
-    options = ServingOptions(max_rows=30_000, queue_rows=1)
+    options = ServingOptions(max_rows=30_000)
     frame = rows_for(fleet, np.random.default_rng(0), 30_000)
     request = request_of(frame, "pumps", outputs=("prediction",))
 
