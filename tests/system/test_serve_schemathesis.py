@@ -195,6 +195,6 @@ def judge(case, answer):
         assert error
     if answer.status_code == UNAVAILABLE:
         [again_s] = answer.headers.get("retry-after", ["0"])
-        assert int(again_s) >= 1 or "`shoal fleets load pumps` loads it" in error
+        assert int(again_s) >= 1 or "unloaded" in error
         checks = [check for check in CHECKS if check is not not_a_server_error]
     case.validate_response(answer, checks=checks)
