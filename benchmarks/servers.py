@@ -76,7 +76,9 @@ def shoal(home: Path, fleets: Sequence[str], *options: str, key: str = "", datab
         Its URL, where it is not the home's own.
     """
     ready = home / f"ready-{time.monotonic_ns()}.json"
-    ports = ("--port", "0", "--grpc-port", "0", "--ready-file", str(ready))
+    ports = ["--port", "0", "--ready-file", str(ready)]
+    if "--no-grpc" not in options:
+        ports += ["--grpc-port", "0"]
     environment = {"SHOAL_HOME": str(home), **({"SHOAL_DATABASE_URL": database} if database else {})}
     with _running([PROGRAMS / "shoal", "serve", *fleets, *ports, *options], environment) as (process, started):
         while not ready.exists():
