@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import Ridge
 
 import shoal
 from shoal.errors import Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
@@ -133,6 +134,30 @@ def test_two_servers_follow_promotions_and_stand_in_for_each_other(home):
             assert fleet.predict(frame).equals(before)
         with shoal.connect(two.url) as other:
             wait_until(lambda: [service.url for service in other.services()] == [two.url])
+
+
+def test_a_single_model_is_found_by_its_key_where_servers_serve_different_snapshots(home):
+    estimator = Ridge(alpha=1e-9).fit([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0]], [7.0, 9.0, 8.0])
+    later = shoal.Fleet.from_estimators(
+        keys=["device"], models={("d9",): estimator}, features=["a", "b"], task="regression", name="pumps"
+    )
+    with shoal.open(home) as workspace:
+        version = workspace.register(later).version
+    frame = pl.DataFrame({"a": [1.0, 0.5], "b": [2.0, -1.0]})
+    folder = home.parent
+    with (
+        serving(home, folder / "one", "pumps:1") as one,
+        serving(home, folder / "two", f"pumps:{version}") as two,
+        shoal.connect(one.url) as client,
+    ):
+        known = wait_for(lambda: client.services(name="pumps"), 2)
+        assert {service.url for service in known} == {one.url, two.url}
+        for key, truth in (("d9", estimator.predict(frame.to_numpy())), ("d3", 1.0 * frame.sum_horizontal() + 3)):
+            for _ in range(2):  # each server's turn to be asked first
+                found = client.fleet("pumps")[key].predict(frame)["prediction"]
+                np.testing.assert_allclose(found, truth, rtol=1e-6)
+        with pytest.raises(NotFound, match="nobody"):
+            client.fleet("pumps")["nobody"]
 
 
 def test_services_are_found_by_what_they_hold(world):

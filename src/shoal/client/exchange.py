@@ -54,6 +54,9 @@ class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
         Who can answer it.
     fleet : str or None
         The fleet that it is about: servers that hold it are asked.
+    key : str
+        The key, as addresses have it, where it is about a single model; empty where it is not. A server that does not
+        have the model may be one that serves another snapshot than others.
     repeatable : bool
         Whether asking twice does no more than asking once.
     """
@@ -65,6 +68,7 @@ class Question(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     door: Door = Door.ANY
     fleet: str | None = None
+    key: str = ""
     repeatable: bool = True
 
 
@@ -76,8 +80,9 @@ def get(
     about: str | None = None,
     **query: str | float | None,
 ) -> Question[Answer]:
-    """A question that changes nothing; ``about`` a fleet, or none."""
-    return Question(method="GET", path=path + asking(query), read=read, door=door, fleet=about)
+    """A question that changes nothing; ``about`` a fleet, the address of a single model, or none."""
+    fleet, _, key = (about or "").partition(":")
+    return Question(method="GET", path=path + asking(query), read=read, door=door, fleet=fleet or None, key=key)
 
 
 def send(

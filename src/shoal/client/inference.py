@@ -118,6 +118,7 @@ class Asked:
             headers={_HEADERS[name]: str(value) for name, value in given.items() if value is not None},
             read=lambda content: read(content).id,
             fleet=self._fleet,
+            key=self._key,
         )
 
     def listing(self, path: str, rows: str, **query: str | int) -> Dialogue[pl.DataFrame]:
@@ -181,15 +182,17 @@ class Asked:
     @property
     def _levels(self) -> list[str]:
         """The levels that may have answered; of a single model it is its own."""
-        return (
-            self._described.levels
-            if self._said is None
-            else [level_name(tuple(column.name for column, _ in self._said))]
-        )
+        if self._said is None:
+            return self._described.levels
+        return [level_name(tuple(column.name for column, _ in self._said))]
 
     @property
     def _fleet(self) -> str:
         return self.name.partition(":")[0]
+
+    @property
+    def _key(self) -> str:
+        return self.name.partition(":")[2]
 
     def _path(self, version: str | None) -> str:
         return _model_path(self.name, version)
@@ -205,6 +208,7 @@ class Asked:
             body=request_body(rows, self._described, outputs),
             read=reading(Answered),
             fleet=self._fleet,
+            key=self._key,
         )
 
 
@@ -234,7 +238,7 @@ def submitting(
 
 def describe(name: str, version: str | None) -> Question[Described]:
     """Ask what a fleet or model takes and gives."""
-    return get(_model_path(name, version), reading(Described), about=name.partition(":")[0])
+    return get(_model_path(name, version), reading(Described), about=name)
 
 
 def statistics(name: str | None) -> Question[list[ModelStatistics]]:

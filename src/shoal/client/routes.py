@@ -73,9 +73,13 @@ class Routes:
         else:
             first = self._own(door)
             urls = [*first, *places, self.entry]
-        urls = [url for url in urls if self._may_ask(url)]
+        urls = list(filter(self._may_ask, urls))
         now = self.clock()
         return sorted(dict.fromkeys(urls), key=lambda url: self._avoided.get(url, 0.0) > now)
+
+    def places(self, services: Sequence[Service], door: Door) -> list[str]:
+        """The addresses of servers that may be asked."""
+        return [url for service in services if self._may_ask(url := _place(service, door))]
 
     def _may_ask(self, url: str) -> bool:
         """Whoever began with HTTPS has a key, or rows, that are not to go over the network in the clear."""

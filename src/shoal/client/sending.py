@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 
 from shoal.client.exchange import Door, Question, error_of, get, reading
 from shoal.client.routes import Routes, shown
-from shoal.errors import ShoalError, StorageError, Unavailable
+from shoal.errors import NotFound, ShoalError, StorageError, Unavailable
 from shoal.serving.services import Service
 
 Answer = TypeVar("Answer")
@@ -125,13 +125,13 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
     failure: ShoalError = StorageError("no server was asked")
     for attempt in range(ATTEMPTS):
         url = routes.candidates(question.fleet, question.door)[0]
-        report = yield Ask(
-            url=url, method=question.method, path=question.path, body=question.body, headers=question.headers
-        )
+        report = yield _asking(question, url)
         if isinstance(report, Told) and report.status in _OK:
             return question.read(report.content)
         failure, again = _judged(report, url, question)
         if not again:
+            if isinstance(failure, NotFound) and question.key:
+                return (yield from _ask_by_key(question, routes, url, failure))
             raise failure
         routes.failed(url, question.fleet)
         if attempt + 1 < ATTEMPTS:
@@ -139,16 +139,45 @@ def course(question: Question[Answer], routes: Routes) -> Course[Answer]:
     raise failure
 
 
+def _ask_by_key(question: Question[Answer], routes: Routes, asked_url: str, missing: NotFound) -> Course[Answer]:
+    """Ask for a single model where discovery by its key finds it: another server may serve another snapshot.
+
+    Raises
+    ------
+    NotFound
+        No server has it; as the first one said.
+    """
+    holders = yield from _services(routes, name=question.fleet, key=question.key)
+    for url in routes.places(holders or (), question.door):
+        if url == asked_url:
+            continue
+        report = yield _asking(question, url)
+        if isinstance(report, Told) and report.status in _OK:
+            return question.read(report.content)
+    raise missing
+
+
+def _asking(question: Question[Answer], url: str) -> Ask:
+    return Ask(url=url, method=question.method, path=question.path, body=question.body, headers=question.headers)
+
+
 def _discover(fleet: str | None, routes: Routes) -> Generator[Step, Report, None]:
-    """Ask who serves a fleet, or who is there: the entry, or whoever else is known where that does not answer."""
-    question = get("/api/v1/services", reading(list[Service]), name=fleet)
+    """Ask who serves a fleet, or who is there, and remember it."""
+    services = yield from _services(routes, name=fleet)
+    routes.learn(fleet, services)
+
+
+def _services(
+    routes: Routes, *, name: str | None, key: str | None = None
+) -> Generator[Step, Report, list[Service] | None]:
+    """What discovery says, asked of the entry, or of whoever else is known where that does not answer."""
+    question = get("/api/v1/services", reading(list[Service]), name=name, key=key)
     for url in routes.candidates(None, Door.ANY):
-        report = yield Ask(url=url, method="GET", path=question.path, body=None)
+        report = yield _asking(question, url)
         if isinstance(report, Told):
-            services = question.read(report.content) if report.status in _OK else None
-            return routes.learn(fleet, services)
+            return question.read(report.content) if report.status in _OK else None
         routes.failed(url, None)
-    return routes.learn(fleet, None)
+    return None
 
 
 def _judged(report: Report, url: str, question: Question[Answer]) -> tuple[ShoalError, bool]:

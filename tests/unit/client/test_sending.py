@@ -105,6 +105,26 @@ def test_when_the_entry_is_gone_the_others_are_asked_who_is_there():
     assert urls(steps) == [ENTRY, "http://server-1:1", "http://server-2:1"]
 
 
+def test_a_single_model_that_a_server_lacks_is_found_by_its_key():
+    """Servers may serve different snapshots of a fleet, one that is pinned for example."""
+    missing = Told(status=404, content=b"{\"error\": \"fleet 'pumps' has no model 'd7:s 1'\"}", retry_after=None)
+    routes = Routes(entry=ENTRY)
+    question = get("/v2/models/pumps:d7:s%201", NUMBERS, about="pumps:d7:s%201")
+    holders = discovered(service(1), service(2), service(3))
+    steps, answer = drive(question, routes, discovered(service(1)), missing, holders, missing, GOOD)
+    assert answer == [1, 2]
+    assert steps[2].path == "/api/v1/services?name=pumps&key=d7%3As%25201"
+    assert urls(steps) == [ENTRY, "http://server-1:1", ENTRY, "http://server-2:1", "http://server-3:1"]
+    for found in (discovered(), discovered(service(1)), missing):
+        steps, error = drive(question, Routes(entry=ENTRY), discovered(service(1)), missing, found)
+        assert isinstance(error, NotFound)
+        assert "has no model" in str(error)
+        assert len(steps) == 3
+    steps, error = drive(get("/v2/models/p", NUMBERS, about="p"), routes, discovered(service(1)), missing)
+    assert isinstance(error, NotFound)
+    assert len(steps) == 2, "a fleet that is not there is no matter of keys"
+
+
 def test_without_discovery_the_entry_is_asked():
     missing = Told(status=404, content=b'{"error": "no such route"}', retry_after=None)
     steps, answer = drive(get("/v2/models/p", NUMBERS, about="p"), Routes(entry=ENTRY), missing, GOOD)

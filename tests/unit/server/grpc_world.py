@@ -27,6 +27,8 @@ from shoal.workspace import Workspace
 from tests.certificates import pem
 
 BODY_BYTES = 1 << 20
+SLOW_S = 60
+LOOKED_UP = {"lookup": {"source": "remote", "keys": ["id"], "features": ["x"], "timeout_ms": 1000 * SLOW_S}}
 
 
 @dataclass
@@ -115,3 +117,24 @@ async def serving(
         await asyncio.to_thread(log.close, 20)
         for end in (reading, writing):
             os.close(end)
+
+
+def run(workspace, work, **more):
+    """What a coroutine makes of a door over ``pumps``."""
+
+    async def whole():
+        async with serving(workspace, ("pumps",), **more) as here:
+            return await work(here)
+
+    return asyncio.run(whole())
+
+
+def request(*, padding_bytes=0, **inputs):
+    """One row for ``pumps`` by its id; without ``x`` it is looked up, where there is a lookup."""
+    message = pb.ModelInferRequest(model_name="pumps")
+    message.inputs.add(name="id", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+    for name, value in inputs.items():
+        message.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(value)
+    if padding_bytes:
+        message.parameters["padding"].string_param = "a" * padding_bytes
+    return message

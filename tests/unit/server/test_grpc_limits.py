@@ -7,43 +7,12 @@ import time
 from types import SimpleNamespace
 
 import grpc
-import numpy as np
 import pytest
-from grpc_world import serving
-from sklearn.linear_model import Ridge
+from grpc_world import LOOKED_UP, request, run
 
-from shoal.fleet import Fleet
 from shoal.server import under_way
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.options import Limits
-from shoal.workspace import open_workspace
-from tests.lookup_servers import HttpServer
-
-X = np.random.default_rng(3).normal(size=(20, 1))
-SLOW_S = 60
-LOOKED_UP = {"lookup": {"source": "remote", "keys": ["id"], "features": ["x"], "timeout_ms": SLOW_S * 1000}}
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    with open_workspace(tmp_path / "home") as workspace:
-        pumps = Fleet.from_estimators(
-            keys=["id"], models={("a",): Ridge().fit(X, X[:, 0])}, features=["x"], task="regression", name="pumps"
-        )
-        workspace.promote("pumps", workspace.register(pumps).version)
-        yield workspace
-
-
-@pytest.fixture
-def slow_lookup(workspace, tmp_path):
-    """The fleet's feature comes from a service that takes a minute for it."""
-    (tmp_path / "source").mkdir()
-    with HttpServer({"a": {"x": 0.5}}, tmp_path / "source") as service:
-        service.behave(f"slow {SLOW_S}")
-        hosts = [f"127.0.0.1:{service.port}"]
-        workspace.set_source("remote", {"kind": "http", "url": f"{service.url}/{{id}}", "hosts": hosts})
-        workspace.set_serving("pumps", LOOKED_UP)
-        yield service
 
 
 @contextlib.contextmanager
@@ -54,14 +23,6 @@ def locked(workspace):
         yield
 
 
-def request(**inputs):
-    message = pb.ModelInferRequest(model_name="pumps")
-    message.inputs.add(name="id", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
-    for name, value in inputs.items():
-        message.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(value)
-    return message
-
-
 async def refused(here, name, message, timeout=30, **metadata):
     """Status and details of a call that fails, and how long it took."""
     began_s = time.monotonic()
@@ -69,14 +30,6 @@ async def refused(here, name, message, timeout=30, **metadata):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await here.unary(name)(message, timeout=timeout, metadata=given)
     return error.value.code().name, error.value.details(), time.monotonic() - began_s
-
-
-def run(workspace, work, **more):
-    async def whole():
-        async with serving(workspace, ("pumps",), **more) as here:
-            return await work(here)
-
-    return asyncio.run(whole())
 
 
 def test_readiness_is_refused_while_traffic_is_not_wanted_and_calls_are_answered(workspace):

@@ -5,45 +5,18 @@ import datetime as dt
 from dataclasses import replace
 
 import grpc
-import numpy as np
 import pytest
-from grpc_world import BODY_BYTES, serving
-from sklearn.linear_model import Ridge
+from grpc_world import BODY_BYTES, request, run
 from stack_world import Keys
 
-from shoal.fleet import Fleet
 from shoal.security.permissions import Role
 from shoal.server import under_way
 from shoal.server.calls import SERVICE
 from shoal.server.grpc import inference_pb2 as pb
 from shoal.server.grpc import service
 from shoal.server.options import Limits
-from shoal.workspace import open_workspace
-from tests.lookup_servers import HttpServer
 
-X = np.random.default_rng(3).normal(size=(20, 1))
 PATIENCE_S = 60
-LOOKED_UP = {"lookup": {"source": "remote", "keys": ["id"], "features": ["x"], "timeout_ms": 1000 * PATIENCE_S}}
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    with open_workspace(tmp_path / "home") as workspace:
-        pumps = Fleet.from_estimators(
-            keys=["id"], models={("a",): Ridge().fit(X, X[:, 0])}, features=["x"], task="regression", name="pumps"
-        )
-        workspace.promote("pumps", workspace.register(pumps).version)
-        yield workspace
-
-
-def request(*, x=None, size_bytes=0):
-    message = pb.ModelInferRequest(model_name="pumps")
-    message.inputs.add(name="id", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
-    if x is not None:
-        message.inputs.add(name="x", datatype="FP64", shape=[1]).contents.fp64_contents.append(x)
-    if size_bytes:
-        message.parameters["padding"].string_param = "a" * size_bytes
-    return message
 
 
 def raw(here, name="ModelInfer"):
@@ -70,14 +43,6 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
-def run(workspace, work, **more):
-    async def whole():
-        async with serving(workspace, ("pumps",), **more) as here:
-            return await work(here)
-
-    return asyncio.run(whole())
-
-
 def test_who_has_no_key_is_refused_before_anything_is_read(workspace):
     keys = Keys()
     keys.make(Role.PREDICTOR)
@@ -90,31 +55,26 @@ def test_who_has_no_key_is_refused_before_anything_is_read(workspace):
     assert "say who you are" in details
 
 
-def test_no_more_bytes_are_under_way_than_there_is_room_for(workspace, tmp_path):
-    (tmp_path / "source").mkdir()
+@pytest.mark.usefixtures("slow_lookup")
+def test_no_more_bytes_are_under_way_than_there_is_room_for(workspace):
     size = BODY_BYTES // 2
-    with HttpServer({"a": {"x": 0.5}}, tmp_path / "source") as remote:
-        remote.behave(f"slow {PATIENCE_S}")
-        hosts = [f"127.0.0.1:{remote.port}"]
-        workspace.set_source("remote", {"kind": "http", "url": f"{remote.url}/{{id}}", "hosts": hosts})
-        workspace.set_serving("pumps", LOOKED_UP)
 
-        async def work(here):
-            infer = here.unary("ModelInfer")
-            first = infer(request(size_bytes=size), timeout=PATIENCE_S)
-            waiting = asyncio.ensure_future(first)
-            await until(lambda: here.under_way._bodies_bytes >= size)
-            refused = await failed(infer(request(size_bytes=size)))
-            stream = here.stream()(iter([request(size_bytes=size)]))
-            streamed = [answer.error_message async for answer in stream]
-            answered = await infer(request(x=1.0))
-            first.cancel()
-            await asyncio.wait([waiting])
-            await until(lambda: not here.under_way._bodies_bytes)
-            return refused, streamed, answered
+    async def work(here):
+        infer = here.unary("ModelInfer")
+        first = infer(request(padding_bytes=size), timeout=PATIENCE_S)
+        waiting = asyncio.ensure_future(first)
+        await until(lambda: here.under_way._bodies_bytes >= size)
+        refused = await failed(infer(request(padding_bytes=size)))
+        stream = here.stream()(iter([request(padding_bytes=size)]))
+        streamed = [answer.error_message async for answer in stream]
+        answered = await infer(request(x=1.0))
+        first.cancel()
+        await asyncio.wait([waiting])
+        await until(lambda: not here.under_way._bodies_bytes)
+        return refused, streamed, answered
 
-        limits = Limits(body_bytes=BODY_BYTES, bodies_bytes=BODY_BYTES, request_s=PATIENCE_S)
-        (code, details), streamed, answered = run(workspace, work, limits=limits)
+    limits = Limits(body_bytes=BODY_BYTES, bodies_bytes=BODY_BYTES, request_s=PATIENCE_S)
+    (code, details), streamed, answered = run(workspace, work, limits=limits)
     assert code == "RESOURCE_EXHAUSTED"
     assert details == "too many bytes are under way; try again in a second"
     assert streamed == [details]
@@ -148,7 +108,7 @@ def test_what_is_no_message_is_the_callers_mistake(workspace):
         return [
             await failed(raw(here)(messages(b"\xff\xff\xff"))),
             await failed(raw(here)(messages())),
-            await failed(here.unary("ModelInfer")(request(size_bytes=BODY_BYTES))),
+            await failed(here.unary("ModelInfer")(request(padding_bytes=BODY_BYTES))),
         ]
 
     broken, none, large = run(workspace, work)

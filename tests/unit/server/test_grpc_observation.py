@@ -7,7 +7,7 @@ import time
 import grpc
 import numpy as np
 import pytest
-from grpc_world import serving
+from grpc_world import run
 from sklearn.linear_model import Ridge
 from stack_world import Keys
 
@@ -49,14 +49,6 @@ async def call(here, name, message, **metadata):
     except grpc.aio.AioRpcError as error:
         return error.code(), dict(error.trailing_metadata())
     return await asked.code(), dict(await asked.trailing_metadata())
-
-
-def run(workspace, work, **more):
-    async def whole():
-        async with serving(workspace, ("pumps",), **more) as here:
-            return await work(here)
-
-    return asyncio.run(whole())
 
 
 def test_an_id_is_taken_or_made_and_returned_whatever_happens(workspace):
