@@ -61,8 +61,10 @@ class Lines:
 
     def _say(self, task: str) -> None:
         self._last = time.monotonic()
-        total = self._totals[task]
-        share = f"{self._done[task]:,}" if total is None else f"{self._done[task]:,} of {total:,}"
+        done, total = self._done[task], self._totals[task]
+        share = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        if total is None and not done:  # there was nothing to count
+            share = "done"
         click.echo(f"{task}: {share}", err=True)
 
 
